@@ -1,0 +1,176 @@
+"""What the engine takes and what it gives: the seam between recognition streams and the one thread with the model.
+
+Every call but `open` is a message in one inbox, so the order of a stream's calls is the order of their effect. Outputs
+of a stream reach its sink in order, on the engine's thread: a sink must not block and must not raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.errors import AsrError
+from asr_service.types import EndpointingConfig, Hypothesis, Mode
+
+SAMPLE_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What the engine must know of a stream before its first sample."""
+
+    mode: Mode
+    max_alternatives: int = 1
+    interim_results: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEvidence:
+    """What the engine knows at `time_s` about whether somebody speaks; one every `EVIDENCE_PERIOD_S` of audio.
+
+    Attributes:
+        time_s: stream time at the end of this stretch of audio.
+        is_speech: frame-level voice activity decision for the stretch.
+        has_words: the current utterance's best hypothesis holds at least one word (streaming mode; in accurate mode
+            nothing is decoded before the endpoint, and this equals "speech has been heard").
+        new_token: the best hypothesis grew in this stretch.
+        utterance_start_s: where the current utterance began.
+    """
+
+    time_s: float
+    is_speech: bool
+    has_words: bool
+    new_token: bool
+    utterance_start_s: float
+
+
+class UtterancePolicy(Protocol):
+    """Decides where utterances end. Pure logic on stream time, so the same audio always gives the same endpoints,
+    however its bytes were split. Called on the engine's thread, once per `FrameEvidence`."""
+
+    def observe(self, evidence: FrameEvidence) -> bool:
+        """Return True when the utterance ends here. The policy then starts afresh for the next one."""
+        ...
+
+
+class PolicyFactory(Protocol):
+    def __call__(self, config: EndpointingConfig) -> UtterancePolicy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All audio up to `processed_s` has left the engine's queue (releases back-pressure)."""
+
+    processed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBegin:
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnd:
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The current utterance so far: the first `stable_words` words never change again, and start the final."""
+
+    hypothesis: Hypothesis
+    stable_words: int
+    utterance_index: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """An utterance with at least one word, done. Utterances without words give no output and take no index."""
+
+    alternatives: tuple[Hypothesis, ...]
+    utterance_index: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Terminal: everything that was pushed before `finish` has been answered; the slot is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Terminal: the stream ends with this error; the slot is free."""
+
+    error: AsrError
+
+
+StreamOutput = Progress | SpeechBegin | SpeechEnd | Partial | Final | Finished | Failed
+Sink = Callable[[StreamOutput], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHandle:
+    """A slot and its generation: a message for an older generation of a slot is dropped."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a server tells about its model."""
+
+    model: str
+    languages: tuple[str, ...]
+    modes: tuple[Mode, ...]
+    features: tuple[str, ...]
+    max_streams: int
+    chunk_s: float
+
+
+class Engine(Protocol):
+    """One model on one thread, serving up to `info.max_streams` streams in batches."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def active_streams(self) -> int: ...
+
+    @property
+    def healthy(self) -> bool: ...
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+        ...
+
+    def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
+        """Take a slot. Raises NoCapacity when none is free, ShuttingDown after `stop`. Thread-safe."""
+        ...
+
+    def audio(self, handle: StreamHandle, pcm: NDArray[np.float32]) -> None:
+        """Queue 16 kHz mono samples in [-1, 1], shape (n,). The caller bounds what it queues by `Progress`."""
+        ...
+
+    def flush(self, handle: StreamHandle) -> None:
+        """End the current utterance here, as an endpoint would; the stream goes on."""
+        ...
+
+    def finish(self, handle: StreamHandle) -> None:
+        """No more audio: answer all of it, then `Finished`."""
+        ...
+
+    def cancel(self, handle: StreamHandle) -> None:
+        """Drop the stream and free its slot; no output follows. Idempotent, also after a terminal output."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the thread; streams still open get `Failed(ShuttingDown)`."""
+        ...

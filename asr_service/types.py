@@ -1,0 +1,133 @@
+"""The vocabulary of the service: what a request asks for and what a recogniser answers.
+
+Plain data, importable everywhere: no torch, no numpy, no grpc. Times are seconds from the first sample of the
+stream; confidences and stabilities lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Mode(enum.Enum):
+    """How a stream is decoded (see docs/architecture.md).
+
+    ACCURATE encodes each utterance whole and searches it with the decoder, CTC and language model together.
+    STREAMING encodes chunk by chunk and shows partial words while somebody speaks.
+    """
+
+    ACCURATE = "accurate"
+    STREAMING = "streaming"
+
+
+class AudioEncoding(enum.Enum):
+    """Encodings of the bytes a client sends. UNSPECIFIED means: read it from the container's header."""
+
+    UNSPECIFIED = "unspecified"
+    LINEAR16 = "linear16"
+    FLOAT32 = "float32"
+    MULAW = "mulaw"
+    ALAW = "alaw"
+    WAV = "wav"
+    FLAC = "flac"
+    OGG_OPUS = "ogg_opus"
+    MP3 = "mp3"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """What the client says of its bytes. Zero means unset: taken from the container, where there is one."""
+
+    encoding: AudioEncoding = AudioEncoding.UNSPECIFIED
+    sample_rate_hz: int = 0
+    channels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointingConfig:
+    """When an utterance ends.
+
+    Attributes:
+        min_trailing_silence_s: silence after the last word that ends an utterance.
+        max_utterance_s: an utterance is ended here even if somebody still speaks.
+    """
+
+    min_trailing_silence_s: float = 0.8
+    max_utterance_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionConfig:
+    """What one stream or one unary call asks for, after validation."""
+
+    audio: AudioFormat = field(default_factory=AudioFormat)
+    mode: Mode = Mode.ACCURATE
+    model: str = ""
+    max_alternatives: int = 1
+    word_time_offsets: bool = False
+    word_confidence: bool = False
+    interim_results: bool = False
+    single_utterance: bool = False
+    voice_activity_events: bool = False
+    speech_start_timeout_s: float | None = None
+    speech_end_timeout_s: float | None = None
+    endpointing: EndpointingConfig = field(default_factory=EndpointingConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A recognised word with its place in the stream (seconds) and its posterior."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One alternative for an utterance; `score` is the search's log score, comparable within the utterance."""
+
+    words: tuple[Word, ...]
+    score: float = 0.0
+    confidence: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionResult:
+    """An interim or a final for one utterance.
+
+    Attributes:
+        alternatives: best first; interims carry one.
+        is_final: a final is never retracted; an interim replaces the earlier interims of its utterance.
+        stability: (0, 1] on interims, 0 on finals. Text shown with 0.9 or more never changes.
+        start_s, end_s: in stream time, never backwards.
+        utterance_index: counts from 0; finals are consecutive.
+    """
+
+    alternatives: tuple[Hypothesis, ...]
+    is_final: bool
+    stability: float
+    start_s: float
+    end_s: float
+    utterance_index: int
+
+
+class SpeechEventKind(enum.Enum):
+    END_OF_SINGLE_UTTERANCE = "end_of_single_utterance"
+    SPEECH_ACTIVITY_BEGIN = "speech_activity_begin"
+    SPEECH_ACTIVITY_END = "speech_activity_end"
+    SPEECH_ACTIVITY_TIMEOUT = "speech_activity_timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEvent:
+    """Something heard that is not a word."""
+
+    kind: SpeechEventKind
+    time_s: float
