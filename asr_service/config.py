@@ -1,0 +1,307 @@
+"""Settings of the service: every limit has a number and a default here.
+
+Settings are frozen and checked when they are made, so nothing behind them checks again. A settings file is TOML with one
+table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`, `[engine]`); what it does not name keeps its
+default, and a name that does not exist is an error rather than ignored:
+
+    [server]
+    address = "0.0.0.0:50051"
+    [engine]
+    max_streams = 64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr_service.errors import ConfigError
+from asr_service.types import EndpointingConfig
+
+MIB = 1 << 20
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise ConfigError(f"setting {name} is {value!r}, must be {rule}", field=name)
+
+
+def _in_range(settings: Any, name: str, low: float, high: float) -> None:
+    """Check that `settings.<name>` lies in [low, high]. NaN does not."""
+    value = getattr(settings, name)
+    table = type(settings).table
+    _require(low <= value <= high, f"{table}.{name}", value, f"{low:g} to {high:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The gRPC server.
+
+    Attributes:
+        address: host:port to listen on; port 0 takes a free one.
+        max_message_bytes: largest message the transport takes or sends; bounds a unary recording.
+        max_chunk_bytes: largest `audio` of one stream message.
+        max_config_bytes: largest `streaming_config` message.
+        max_streams_per_connection: calls that one HTTP/2 connection may have open; more wait at the client.
+        startup_timeout_s: how long a client may take until its first stream message.
+        drain_s: after SIGTERM, how long streams may still go on by themselves before they are ended.
+        grace_s: after that, how long ended streams and unary calls may take to deliver their results.
+        keepalive_s, keepalive_timeout_s: a silent connection is pinged, and closed without an answer.
+        min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM).
+        retry_after_s: what RetryInfo says when there is no capacity or the model is loading.
+        reflection: whether clients may ask for the schema (grpcurl and the like).
+        log_level: debug, info, warning or error.
+    """
+
+    table: typing.ClassVar[str] = "server"
+
+    address: str = "localhost:50051"
+    max_message_bytes: int = 12 * MIB
+    max_chunk_bytes: int = 1 * MIB
+    max_config_bytes: int = 64 * 1024
+    max_streams_per_connection: int = 100
+    startup_timeout_s: float = 20.0
+    drain_s: float = 2.0
+    grace_s: float = 10.0
+    keepalive_s: float = 30.0
+    keepalive_timeout_s: float = 10.0
+    min_ping_interval_s: float = 5.0
+    retry_after_s: float = 1.0
+    reflection: bool = True
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        host, separator, port = self.address.rpartition(":")
+        is_port = port.isascii() and port.isdigit() and int(port) < 65_536
+        _require(bool(host and separator) and is_port, "server.address", self.address, "host:port")
+        _in_range(self, "max_message_bytes", 64 * 1024, 1024 * MIB)
+        _in_range(self, "max_chunk_bytes", 1024, self.max_message_bytes)
+        _in_range(self, "max_config_bytes", 1024, self.max_message_bytes)
+        _in_range(self, "max_streams_per_connection", 1, 10_000)
+        _in_range(self, "startup_timeout_s", 0.1, 600)
+        _in_range(self, "drain_s", 0, 3600)
+        _in_range(self, "grace_s", 0, 3600)
+        _in_range(self, "keepalive_s", 1, 3600)
+        _in_range(self, "keepalive_timeout_s", 1, 600)
+        _in_range(self, "min_ping_interval_s", 0.01, 3600)
+        _in_range(self, "retry_after_s", 0.01, 600)
+        levels = ("debug", "info", "warning", "error")
+        _require(self.log_level in levels, "server.log_level", self.log_level, "one of " + ", ".join(levels))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What one recognition stream may use.
+
+    Attributes:
+        max_stream_s: audio of one stream; then its last finals and STREAM_TOO_LONG. Four hours take a long recording.
+        max_unary_s: audio of one unary call; longer recordings go through a stream.
+        max_buffered_s: audio that may wait for the engine; then the client is slowed down.
+        block_s: audio goes to the engine in blocks of at most this length.
+        idle_timeout_s: a stream ends without `idle_min_audio_s` of audio, or a keep-alive, in this time.
+        idle_min_audio_s: less audio than this does not count as a sign of life.
+        max_pending_updates: finals and events that may wait for the client; then no more audio is read.
+        slow_consumer_s: how long they may wait for a client that reads nothing.
+        empty_message_burst, empty_messages_per_s: messages without audio, in a burst and in the long run.
+        inline_decode_bytes: larger pieces of compressed audio are decoded off the event loop.
+    """
+
+    table: typing.ClassVar[str] = "stream"
+
+    max_stream_s: float = 4 * 3600.0
+    max_unary_s: float = 300.0
+    max_buffered_s: float = 10.0
+    block_s: float = 1.0
+    idle_timeout_s: float = 20.0
+    idle_min_audio_s: float = 0.1
+    max_pending_updates: int = 64
+    slow_consumer_s: float = 30.0
+    empty_message_burst: int = 10_000
+    empty_messages_per_s: float = 100.0
+    inline_decode_bytes: int = 32 * 1024
+
+    def __post_init__(self) -> None:
+        _in_range(self, "max_stream_s", 1, 7 * 24 * 3600)
+        _in_range(self, "max_unary_s", 1, 3600)
+        _in_range(self, "block_s", 0.02, 10)
+        _in_range(self, "max_buffered_s", 2 * self.block_s, 600)
+        _in_range(self, "idle_timeout_s", 0.1, 3600)
+        _in_range(self, "idle_min_audio_s", 0, self.idle_timeout_s)
+        _in_range(self, "max_pending_updates", 2, 10_000)
+        _in_range(self, "slow_consumer_s", 0.1, 3600)
+        _in_range(self, "empty_message_burst", 1, 1_000_000)
+        _in_range(self, "empty_messages_per_s", 0.1, 100_000)
+        _in_range(self, "inline_decode_bytes", 0, 16 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSettings:
+    """What audio is taken.
+
+    Attributes:
+        max_channels: channels of one recording.
+        max_file_s: audio of one file that the command line recognises.
+        max_file_bytes: its size.
+    """
+
+    table: typing.ClassVar[str] = "audio"
+
+    max_channels: int = 8
+    max_file_s: float = 4 * 3600.0
+    max_file_bytes: int = 2048 * MIB
+
+    MIN_RATE_HZ: typing.ClassVar[int] = 8_000
+    MAX_RATE_HZ: typing.ClassVar[int] = 48_000
+
+    def __post_init__(self) -> None:
+        _in_range(self, "max_channels", 1, 64)
+        _in_range(self, "max_file_s", 1, 7 * 24 * 3600)
+        _in_range(self, "max_file_bytes", 1024, 1 << 40)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointingSettings:
+    """When utterances end, where the client does not say (see streaming/endpointer.py for the rules).
+
+    Attributes:
+        min_trailing_silence_s: silence after words; a client may ask for 0.1 to 10 s.
+        max_utterance_s: longest utterance; a client may ask for 1 s up to this.
+        empty_silence_s: silence that ends an utterance in which no word was heard.
+        long_utterance_share: from this share of the longest utterance on, a pause of `long_utterance_silence_s` ends it.
+    """
+
+    table: typing.ClassVar[str] = "endpointing"
+
+    min_trailing_silence_s: float = 0.8
+    max_utterance_s: float = 30.0
+    empty_silence_s: float = 5.0
+    long_utterance_share: float = 0.7
+    long_utterance_silence_s: float = 0.2
+
+    MIN_TRAILING_SILENCE_S: typing.ClassVar[float] = 0.1
+    MAX_TRAILING_SILENCE_S: typing.ClassVar[float] = 10.0
+    MIN_UTTERANCE_S: typing.ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        _in_range(self, "min_trailing_silence_s", self.MIN_TRAILING_SILENCE_S, self.MAX_TRAILING_SILENCE_S)
+        _in_range(self, "max_utterance_s", self.MIN_UTTERANCE_S, 120)
+        _in_range(self, "empty_silence_s", 0.5, 60)
+        _in_range(self, "long_utterance_share", 0.1, 1)
+        _in_range(self, "long_utterance_silence_s", 0.05, 10)
+
+    @property
+    def default(self) -> EndpointingConfig:
+        return EndpointingConfig(self.min_trailing_silence_s, self.max_utterance_s)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """The model's thread.
+
+    Attributes:
+        max_streams: streams and unary calls served at once; more are refused with NO_CAPACITY.
+        threads: threads of one matrix product. One per process is best when several processes share a machine.
+        beam_size: hypotheses kept by the search of ACCURATE mode and of finals.
+        streaming_beam_size: hypotheses kept by the search that gives the interim results.
+        max_alternatives: most alternatives that a client may ask for.
+        max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
+        idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
+    """
+
+    table: typing.ClassVar[str] = "engine"
+
+    max_streams: int = 32
+    threads: int = 1
+    beam_size: int = 8
+    streaming_beam_size: int = 16
+    max_alternatives: int = 30
+    max_utterance_s: float = 30.0
+    idle_wait_s: float = 0.5
+
+    MAX_ALTERNATIVES: typing.ClassVar[int] = 30
+
+    def __post_init__(self) -> None:
+        _in_range(self, "max_streams", 1, 4096)
+        _in_range(self, "threads", 1, 256)
+        _in_range(self, "beam_size", 1, 256)
+        _in_range(self, "streaming_beam_size", 1, 1024)
+        _in_range(self, "max_alternatives", 1, self.MAX_ALTERNATIVES)
+        _in_range(self, "max_utterance_s", 1, 120)
+        _in_range(self, "idle_wait_s", 0.01, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one process."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    audio: AudioSettings = field(default_factory=AudioSettings)
+    endpointing: EndpointingSettings = field(default_factory=EndpointingSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+    def __post_init__(self) -> None:
+        longest = self.engine.max_utterance_s
+        _in_range(self.endpointing, "max_utterance_s", EndpointingSettings.MIN_UTTERANCE_S, longest)
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read a settings file; without one, the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name or value in it is wrong; the message names both.
+    """
+    if path is None:
+        return Settings()
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read settings file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} is not TOML: {error}") from error
+    try:
+        return settings_from_tables(tables)
+    except ConfigError as error:
+        raise ConfigError(f"settings file {path}: {error.message}", field=error.field) from error
+
+
+def settings_from_tables(tables: dict[str, Any]) -> Settings:
+    """Build settings from parsed TOML. Raises ConfigError naming the table or name that is wrong."""
+    known = {item.name: item.default_factory for item in dataclasses.fields(Settings)}
+    parts: dict[str, Any] = {}
+    for table, values in tables.items():
+        if table not in known:
+            raise ConfigError(f"there is no table [{table}]; there are {', '.join(known)}", field=table)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{table} must be a table", field=table)
+        parts[table] = _table(known[table], values)
+    return Settings(**parts)
+
+
+def _table(settings_class: Any, values: dict[str, Any]) -> Any:
+    wanted = typing.get_type_hints(settings_class)
+    names = [item.name for item in dataclasses.fields(settings_class)]
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        full = f"{settings_class.table}.{name}"
+        if name not in names:
+            raise ConfigError(f"there is no setting {full}; there are {', '.join(names)}", field=full)
+        checked[name] = _value(full, value, wanted[name])
+    return settings_class(**checked)
+
+
+def _value(full_name: str, value: Any, wanted: type | types.GenericAlias) -> Any:
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        name = getattr(wanted, "__name__", str(wanted))
+        raise ConfigError(f"setting {full_name} is {value!r}, must be of type {name}", field=full_name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"setting {full_name} is {value!r}, must be finite", field=full_name)
+    return value

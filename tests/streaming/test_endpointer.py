@@ -1,0 +1,132 @@
+"""Rules of the endpointer, one by one and as properties over arbitrary evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service.config import EndpointingSettings
+from asr_service.engine.interface import FrameEvidence, UtterancePolicy
+from asr_service.streaming.endpointer import Endpointer
+from asr_service.types import EndpointingConfig
+
+PERIOD_S = 0.08
+
+# One stretch of audio: (somebody speaks, the hypothesis grew).
+Stretches = list[tuple[bool, bool]]
+stretches = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
+configs = st.builds(
+    EndpointingConfig,
+    min_trailing_silence_s=st.floats(0.1, 10),
+    max_utterance_s=st.floats(1, 30),
+)
+SPEECH, SILENCE, QUIET_TOKEN = (True, True), (False, False), (False, True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    start_s: float
+    end_s: float
+    had_words: bool
+    silence_s: float
+
+
+def endings(policy: UtterancePolicy, audio: Stretches) -> list[Ending]:
+    """Drive a policy as the engine does; return where utterances ended."""
+    found: list[Ending] = []
+    start_s, last_active_s, has_words = 0.0, 0.0, False
+    for index, (is_speech, new_token) in enumerate(audio, start=1):
+        time_s = index * PERIOD_S
+        has_words = has_words or new_token
+        if is_speech or new_token:
+            last_active_s = time_s
+        if policy.observe(FrameEvidence(time_s, is_speech, has_words, new_token, start_s)):
+            found.append(Ending(start_s, time_s, has_words, time_s - last_active_s))
+            start_s, last_active_s, has_words = time_s, time_s, False
+    return found
+
+
+def seconds(duration_s: float, stretch: tuple[bool, bool]) -> Stretches:
+    return [stretch] * round(duration_s / PERIOD_S)
+
+
+def test_utterance_ends_after_trailing_silence() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    found = endings(policy, seconds(2.0, SPEECH) + seconds(2.0, SILENCE))
+    assert [ending.end_s for ending in found] == [pytest.approx(2.0 + 0.8)]
+
+
+def test_pause_shorter_than_the_trailing_silence_does_not_end_it() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    assert not endings(policy, (seconds(1.0, SPEECH) + seconds(0.72, SILENCE)) * 5)
+
+
+def test_token_that_comes_after_the_speech_restarts_the_silence() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    audio = seconds(1.6, SPEECH) + seconds(0.4, SILENCE) + [QUIET_TOKEN] + seconds(2.0, SILENCE)
+    assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(2.08 + 0.8)]
+
+
+def test_speech_without_tokens_is_not_silence() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    assert not endings(policy, seconds(1.0, SPEECH) + seconds(3.0, (True, False)))
+
+
+def test_silence_without_words_ends_after_the_longer_time() -> None:
+    policy = Endpointer(EndpointingConfig(), settings=EndpointingSettings(empty_silence_s=4.0))
+    found = endings(policy, seconds(12.0, SILENCE))
+    assert [ending.end_s for ending in found] == pytest.approx([4.0, 8.0, 12.0])
+
+
+def test_long_speech_is_cut_at_the_maximum() -> None:
+    policy = Endpointer(EndpointingConfig(max_utterance_s=8.0))
+    found = endings(policy, seconds(20.0, SPEECH))
+    assert [ending.end_s for ending in found] == pytest.approx([8.0, 16.0])
+
+
+def test_short_pause_ends_a_long_utterance_before_the_maximum_does() -> None:
+    settings = EndpointingSettings(long_utterance_share=0.7, long_utterance_silence_s=0.24)
+    audio = seconds(7.2, SPEECH) + seconds(0.24, SILENCE) + seconds(4.0, SPEECH)
+    policy = Endpointer(EndpointingConfig(max_utterance_s=10.0), settings=settings)
+    assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(7.44)]
+
+
+@given(configs, stretches)
+def test_no_utterance_is_longer_than_the_maximum(config: EndpointingConfig, audio: Stretches) -> None:
+    found = endings(Endpointer(config), audio)
+    starts = [0.0] + [ending.end_s for ending in found]
+    for start_s, end_s in zip(starts, [*starts[1:], len(audio) * PERIOD_S], strict=True):
+        assert end_s - start_s < config.max_utterance_s + PERIOD_S
+
+
+@given(configs, stretches)
+def test_only_silence_or_the_maximum_ends_an_utterance(config: EndpointingConfig, audio: Stretches) -> None:
+    settings = EndpointingSettings()
+    for ending in endings(Endpointer(config, settings=settings), audio):
+        at_maximum = ending.end_s - ending.start_s >= config.max_utterance_s - 1e-5
+        shortest = min(config.min_trailing_silence_s, settings.long_utterance_silence_s)
+        needed_s = shortest if ending.had_words else settings.empty_silence_s
+        assert at_maximum or ending.silence_s >= needed_s - 1e-5
+
+
+@given(configs, stretches)
+def test_each_utterance_is_decided_as_if_it_were_the_first(config: EndpointingConfig, audio: Stretches) -> None:
+    found = endings(Endpointer(config), audio)
+    if not found:
+        return
+    rest = audio[round(found[0].end_s / PERIOD_S) :]
+    later = endings(Endpointer(config), rest)
+    expected = [pytest.approx(ending.end_s + found[0].end_s) for ending in later]
+    assert [ending.end_s for ending in found[1:]] == expected
+
+
+@given(stretches, st.floats(0.1, 5), st.floats(0.1, 5))
+def test_asking_for_less_silence_never_ends_the_first_utterance_later(audio: Stretches, one: float, two: float) -> None:
+    short, long = sorted((one, two))
+    early = endings(Endpointer(EndpointingConfig(min_trailing_silence_s=short)), audio)
+    late = endings(Endpointer(EndpointingConfig(min_trailing_silence_s=long)), audio)
+    if late:
+        assert early[0].end_s <= late[0].end_s

@@ -1,0 +1,56 @@
+"""Settings: defaults hold together, and what is wrong in a file is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr_service.config import Settings, load_settings, settings_from_tables
+from asr_service.errors import ConfigError
+
+
+def test_no_file_gives_the_defaults() -> None:
+    assert load_settings(None) == Settings()
+
+
+def test_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "asr.toml"
+    path.write_text('[server]\naddress = "0.0.0.0:7000"\n[stream]\nidle_timeout_s = 5\n')
+    settings = load_settings(path)
+    assert settings.server.address == "0.0.0.0:7000"
+    assert settings.stream.idle_timeout_s == 5.0
+    assert settings.engine == Settings().engine
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ({"sever": {}}, "sever"),
+        ({"server": 3}, "server"),
+        ({"server": {"adress": "localhost:1"}}, "server.adress"),
+        ({"server": {"address": "localhost"}}, "server.address"),
+        ({"server": {"address": "localhost:99999"}}, "server.address"),
+        ({"server": {"reflection": 1}}, "server.reflection"),
+        ({"server": {"max_chunk_bytes": 1 << 40}}, "server.max_chunk_bytes"),
+        ({"stream": {"idle_timeout_s": float("nan")}}, "stream.idle_timeout_s"),
+        ({"stream": {"idle_timeout_s": True}}, "stream.idle_timeout_s"),
+        ({"stream": {"max_buffered_s": 0.1}}, "stream.max_buffered_s"),
+        ({"engine": {"max_streams": 0}}, "engine.max_streams"),
+        ({"engine": {"max_streams": 2.5}}, "engine.max_streams"),
+        ({"endpointing": {"max_utterance_s": 60.0}}, "endpointing.max_utterance_s"),
+    ],
+)
+def test_wrong_setting_is_named(tables: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as caught:
+        settings_from_tables(tables)
+    assert caught.value.field == named
+
+
+@pytest.mark.parametrize("content", [b"[server", b"\xff\xfe", None])
+def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "asr.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(path)):
+        load_settings(path)
