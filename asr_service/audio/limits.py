@@ -1,0 +1,50 @@
+"""Numbers that bound what audio is taken, all in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SAMPLE_RATE_HZ = 16_000
+"""Every decoder ends in mono float32 at this rate."""
+
+MIN_SOURCE_RATE_HZ = 8_000
+MAX_SOURCE_RATE_HZ = 48_000
+MAX_CHANNELS = 8
+
+MAX_ABS_SAMPLE = 1e4
+"""A float sample beyond this is no audio but another encoding read as float."""
+
+SNIFF_BYTES = 8_192
+"""What an unspecified encoding is recognised by; two of the largest MP3 frames (1,441 bytes) lie well inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLimits:
+    """Bounds of one decoded stream or file.
+
+    Attributes:
+        max_duration_s: decoded time at which `AudioTooLong` is raised, while decoding.
+        max_decoded_s_per_push: decoded time that one `StreamDecoder.push` may return (38 MB for 600 s); `blocks` has no
+            such limit since it holds one block at a time.
+        max_header_bytes: the most that is held of a header before it is understood (Vorbis set-up headers are largest).
+        max_metadata_bytes: tags, pictures and unknown chunks skipped, never held, before the first sample.
+        max_riff_chunks: chunks of a WAV before its data.
+        max_packet_bytes: the largest codec packet or frame that is held until it is complete.
+    """
+
+    max_duration_s: float = 3_600.0
+    max_decoded_s_per_push: float = 600.0
+    max_header_bytes: int = 256 * 1024
+    max_metadata_bytes: int = 16 * 1024 * 1024
+    max_riff_chunks: int = 256
+    max_packet_bytes: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in ("max_duration_s", "max_decoded_s_per_push"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+        for name in ("max_header_bytes", "max_metadata_bytes", "max_riff_chunks", "max_packet_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+        if self.max_header_bytes < SNIFF_BYTES:
+            raise ValueError(f"max_header_bytes must be at least {SNIFF_BYTES}, not {self.max_header_bytes!r}")

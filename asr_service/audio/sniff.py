@@ -1,0 +1,83 @@
+"""What the first bytes say of themselves."""
+
+from __future__ import annotations
+
+from asr_service.audio.mpeg_frame import HEADER_BYTES, parse_header
+from asr_service.errors import EncodingUnknown
+from asr_service.types import AudioEncoding
+
+_OTHER_FORMATS = (
+    (0, b"\x89PNG", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
+    (0, b"GIF8", "a GIF image"),
+    (0, b"\x7fELF", "an ELF executable"),
+    (0, b"MZ", "a Windows executable"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "gzip data"),
+    (0, b"%PDF", "a PDF document"),
+    (4, b"ftyp", "an MP4/M4A file"),
+    (0, b"\x1a\x45\xdf\xa3", "a WebM/Matroska file"),
+    (0, b"NIST_1A", "a NIST SPHERE file"),
+    (0, b"FORM", "an AIFF file"),
+    (0, b"caff", "a Core Audio file"),
+    (0, b".snd", "an AU file"),
+    (0, b"RIFX", "a big-endian WAV (RIFX)"),
+    (0, b"#!AMR", "an AMR file"),
+    (0, b"RIFF", "RIFF"),
+    (0, b"RF64", "RF64"),
+    (0, b"fLaC", "FLAC"),
+    (0, b"OggS", "Ogg"),
+    (0, b"ID3", "an ID3 tag, as before MP3"),
+)
+_CONTAINERS = (
+    (b"fLaC", AudioEncoding.FLAC),
+    (b"OggS", AudioEncoding.OGG_OPUS),
+    (b"ID3", AudioEncoding.MP3),
+)
+_LONGEST_MAGIC = 12
+_TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0D}
+
+
+def describe(head: bytes) -> str:
+    """Say in words what `head` looks like, for messages."""
+    for offset, magic, name in _OTHER_FORMATS:
+        if head[offset : offset + len(magic)] == magic:
+            return f"it looks like {name}"
+    if head and all(byte in _TEXT for byte in head):
+        return "it looks like text"
+    return f"it begins with bytes {head[:8].hex(' ')}"
+
+
+def identify(head: bytes, *, complete: bool) -> AudioEncoding | None:
+    """Recognise a container by its first bytes; Ogg counts as OGG_OPUS whatever codec is inside.
+
+    Args:
+        head: the first bytes.
+        complete: True when no more will come.
+
+    Returns:
+        None while `head` is too short to tell (never when `complete`).
+
+    Raises:
+        EncodingUnknown: the bytes are of no container that is read here.
+    """
+    if len(head) < _LONGEST_MAGIC and not complete:
+        return None
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return AudioEncoding.WAV
+    for magic, encoding in _CONTAINERS:
+        if head.startswith(magic):
+            return encoding
+    # Two bytes of sync are not enough: UTF-16 text and raw samples have them too. A second frame must follow.
+    first = parse_header(head)
+    if first is not None:
+        if len(head) < first.size + HEADER_BYTES and not complete:
+            return None
+        second = parse_header(head[first.size : first.size + HEADER_BYTES])
+        if len(head) == first.size or (second is not None and second.continues(first)):
+            return AudioEncoding.MP3
+    raise EncodingUnknown(
+        "config.encoding is unset and the audio has no header that is known (WAV, FLAC, Ogg Opus or Vorbis, MP3):"
+        f" {describe(head[:64])}; raw samples need config.encoding and config.sample_rate_hertz",
+        field="config.encoding",
+    )

@@ -1,0 +1,235 @@
+"""Bytes of any encoding, in any pieces, to 16 kHz mono float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.audio.limits import MAX_ABS_SAMPLE, SAMPLE_RATE_HZ, AudioLimits
+from asr_service.audio.raw import SAMPLE_FORMATS, RawSource
+from asr_service.audio.resample import Resampler
+from asr_service.audio.sniff import identify
+from asr_service.audio.source import AUDIO_FIELD, CHANNELS_FIELD, Pcm, PcmSource, check_declared
+from asr_service.audio.wav import WavSource
+from asr_service.errors import AsrError, AudioTooLong, InvalidAudio, InvalidField, NonFiniteSamples
+from asr_service.types import AudioEncoding, AudioFormat
+
+Samples = NDArray[np.float32]
+
+
+def open_source(declared: AudioFormat, limits: AudioLimits) -> PcmSource:
+    """The decoder for a known encoding.
+
+    The compressed ones are imported when first used: a server of raw streams starts and runs without FFmpeg's libraries.
+    """
+    match declared.encoding:
+        case AudioEncoding.WAV:
+            return WavSource(declared, limits)
+        case AudioEncoding.FLAC:
+            from asr_service.audio.flac import FlacSource
+
+            return FlacSource(declared, limits)
+        case AudioEncoding.OGG_OPUS:
+            from asr_service.audio.ogg import OggSource
+
+            return OggSource(declared, limits)
+        case AudioEncoding.MP3:
+            from asr_service.audio.mp3 import Mp3Source
+
+            return Mp3Source(declared, limits)
+        case AudioEncoding.UNSPECIFIED:
+            return _SniffedSource(declared, limits)
+        case _:
+            assert declared.encoding in SAMPLE_FORMATS
+            return RawSource(declared)
+
+
+class _SniffedSource:
+    """Holds the first bytes until they tell the encoding (at most SNIFF_BYTES), then is the decoder for it."""
+
+    def __init__(self, declared: AudioFormat, limits: AudioLimits) -> None:
+        self._declared = declared
+        self._limits = limits
+        self._head = b""
+        self._source: PcmSource | None = None
+
+    @property
+    def dropped_bytes(self) -> int:
+        return self._source.dropped_bytes if self._source is not None else 0
+
+    def feed(self, data: bytes) -> Iterator[Pcm]:
+        if self._source is None:
+            self._head += data
+            source = self._identify(complete=False)
+            if source is None:
+                return
+            data, self._head = self._head, b""
+            self._source = source
+        yield from self._source.feed(data)
+
+    def finish(self) -> Iterator[Pcm]:
+        if self._source is None:
+            self._source = self._identify(complete=True)
+            assert self._source is not None
+            yield from self._source.feed(self._head)
+        yield from self._source.finish()
+
+    def _identify(self, *, complete: bool) -> PcmSource | None:
+        encoding = identify(self._head, complete=complete)
+        if encoding is None:
+            return None
+        declared = AudioFormat(encoding, self._declared.sample_rate_hz, self._declared.channels)
+        return open_source(declared, self._limits)
+
+
+class StreamDecoder:
+    """Decodes one stream incrementally; never again from the start.
+
+    The concatenation of what `push` (or `blocks`) and `finish` return depends on the bytes alone, not on their split.
+    After an error every further call raises it again.
+
+    Args:
+        fmt: what the client says; unset rate and channels come from the header, where there is one (else 1 channel).
+        limits: what is refused.
+        channel: the channel to recognise, counted from 0; None mixes all of them (arithmetic mean).
+
+    Raises:
+        InvalidField: a rate or channel outside what is supported, or a raw encoding without a rate.
+    """
+
+    def __init__(self, fmt: AudioFormat, *, limits: AudioLimits, channel: int | None = None) -> None:
+        check_declared(fmt)
+        if channel is not None and channel < 0:
+            raise InvalidField(f"channel is {channel}; channels count from 0", field="channel")
+        self._container = fmt.encoding not in SAMPLE_FORMATS
+        self._source = open_source(fmt, limits)
+        self._limits = limits
+        self._channel = channel
+        self._resampler: Resampler | None = None
+        self._rate_hz = 0
+        self._frames_at_rate = 0
+        self._earlier_s = 0.0
+        self._frames = 0
+        self._received_bytes = 0
+        self._running = False
+        self._error: AsrError | None = None
+
+    @property
+    def received_s(self) -> float:
+        """Decoded stream time so far, in seconds; a little more than was returned, for the resampler holds some back."""
+        return self._earlier_s + (self._frames_at_rate / self._rate_hz if self._rate_hz else 0.0)
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes at the end that made no whole sample, frame or page; known after `finish`, for the caller to log."""
+        return self._source.dropped_bytes
+
+    def push(self, data: bytes) -> Samples:
+        """Return the 16 kHz mono samples that became available, shape (n,), maybe empty.
+
+        Raises:
+            InvalidAudio or a child of it: EncodingUnknown, RateMismatch, ChannelMismatch, NonFiniteSamples;
+                AudioTooLong beyond max_duration_s, or beyond max_decoded_s_per_push from these bytes alone.
+        """
+        blocks = []
+        room = int(self._limits.max_decoded_s_per_push * SAMPLE_RATE_HZ)
+        for block in self.blocks(data):
+            room -= len(block)
+            if room < 0:
+                self._error = AudioTooLong(
+                    f"audio: one chunk decodes to more than {self._limits.max_decoded_s_per_push:g} s, the limit",
+                    field=AUDIO_FIELD,
+                )
+                raise self._error
+            blocks.append(block)
+        return _concatenate(blocks)
+
+    def finish(self) -> Samples:
+        """Return the rest, shape (n,). Nothing can be pushed after it.
+
+        Raises:
+            As `push`; InvalidAudio also where the audio ends too early, or is a container of 0 bytes.
+        """
+        if self._container and self._received_bytes == 0:
+            self._error = InvalidAudio("audio: is empty (0 bytes)", field=AUDIO_FIELD)
+        blocks = list(self._guarded(self._source.finish()))
+        if self._resampler is not None:
+            blocks.append(self._resampler.flush())
+        return _concatenate(blocks)
+
+    def blocks(self, data: bytes) -> Iterator[Samples]:
+        """As `push`, one block of a few seconds at a time and each decoded when asked for: the way to bound memory.
+
+        Exhaust it before the next call. Samples before an error have been yielded when it is raised.
+        """
+        self._received_bytes += len(data)
+        return self._guarded(self._source.feed(data))
+
+    def _guarded(self, pcm: Iterator[Pcm]) -> Iterator[Samples]:
+        if self._error is not None:
+            raise self._error
+        assert not self._running, "the blocks of the last chunk were not exhausted"
+        self._running = True
+        try:
+            for stretch in pcm:
+                yield from self._convert(stretch)
+        except AsrError as error:
+            self._error = error
+            raise
+        self._running = False
+
+    def _convert(self, stretch: Pcm) -> Iterator[Samples]:
+        samples = stretch.samples
+        if len(samples) == 0:
+            return
+        if stretch.rate_hz != self._rate_hz:
+            # The first stretch, or a chained stream of another rate.
+            if self._resampler is not None:
+                yield self._resampler.flush()
+            self._earlier_s = self.received_s
+            self._rate_hz, self._frames_at_rate = stretch.rate_hz, 0
+            self._resampler = Resampler(stretch.rate_hz)
+        room = int((self._limits.max_duration_s - self._earlier_s) * self._rate_hz) - self._frames_at_rate
+        too_long = len(samples) > room
+        mono = self._to_mono(samples[: max(room, 0)])
+        self._frames += len(mono)
+        self._frames_at_rate += len(mono)
+        assert self._resampler is not None
+        yield self._resampler.push(mono)
+        if too_long:
+            raise AudioTooLong(f"audio: longer than {self._limits.max_duration_s:g} s, the limit", field=AUDIO_FIELD)
+
+    def _to_mono(self, samples: Samples) -> Samples:
+        """(n, C) to (n,), checked."""
+        # Not a number fails every comparison, so this finds it too.
+        good = np.abs(samples) <= MAX_ABS_SAMPLE
+        if not good.all():
+            frame, channel = np.argwhere(~good)[0]
+            raise NonFiniteSamples(
+                f"audio: sample {self._frames + int(frame)} (channel {int(channel)}) is {samples[frame, channel]}; samples"
+                f" must be finite and within ±{MAX_ABS_SAMPLE:g}",
+                field=AUDIO_FIELD,
+            )
+        channels = samples.shape[1]
+        if self._channel is not None:
+            if self._channel >= channels:
+                raise InvalidField(
+                    f"channel is {self._channel}, but the audio has {channels}, counted from 0 ({CHANNELS_FIELD})",
+                    field="channel",
+                )
+            return np.ascontiguousarray(samples[:, self._channel])
+        mono = samples[:, 0].copy()
+        # Sample by sample in one order, so that the sum cannot depend on how many samples came at once.
+        for k in range(1, channels):
+            mono += samples[:, k]
+        if channels > 1:
+            mono /= np.float32(channels)
+        return mono
+
+
+def _concatenate(blocks: list[Samples]) -> Samples:
+    if not blocks:
+        return np.zeros(0, dtype=np.float32)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
