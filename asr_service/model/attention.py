@@ -1,0 +1,55 @@
+"""Multi-head attention, Attention(Q, K, V) = softmax(Q·Kᵀ/√d_head)·V (Vaswani et al. 2017, equation 1).
+
+Dimensions: B batch, H heads, T query frames, S key frames, D model, d = D/H.
+
+Plain matrix products on purpose: on CPU in bf16 they are over twice as fast as `scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# Added to the scores of masked keys: finite, so that a row of padding has no NaN, and so low that its exponential is 0.
+# An addition has no work in its backward pass, a `masked_fill` of the scores has.
+MASKED = -1e4
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, H, T, d), (B, H, S, d) ×2 → (B, T, D). `mask` broadcasts to (B, H, T, S) and is True where a key is seen."""
+    with torch.autocast(query.device.type, enabled=False):  # it would compute the softmax in fp32, at twice the bytes
+        scores = (query * (1.0 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
+        if mask is not None:
+            scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, MASKED)
+        out = torch.softmax(scores, dim=-1) @ value
+    return out.transpose(1, 2).flatten(2)
+
+
+class MultiHeadAttention(nn.Module):
+    """Projections around `attend`. Keys and values come from `key_value`, so that a cache can hold them."""
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.kv_proj = nn.Linear(d_model, 2 * d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, H, T, d)."""
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+    def query(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, H, T, d)."""
+        return self.heads(self.q_proj(x))
+
+    def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) → keys and values, each (B, H, S, d)."""
+        key, value = self.kv_proj(x).chunk(2, dim=-1)
+        return self.heads(key), self.heads(value)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention over projected heads, then the output projection: → (B, T, D)."""
+        return self.out_proj(attend(query, key, value, mask))

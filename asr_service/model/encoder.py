@@ -1,0 +1,252 @@
+"""The Transformer encoder: whole utterances in `forward`, chunks of many streams in `forward_chunk`.
+
+Dimensions: B batch, T feature frames, F mel bins, T4 = ⌈T/4⌉ frames of 40 ms, T8 = ⌈T4/2⌉ frames of 80 ms (after the
+merge), D model, W left-context frames, V word pieces, N phones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_service.model.attention import MultiHeadAttention
+from asr_service.model.cache import EncoderCache, LayerCache, last_valid
+from asr_service.model.config import TransformerConfig
+from asr_service.model.convolution import ConvolutionModule
+from asr_service.model.layers import ChannelDropout, FeedForward, length_mask
+from asr_service.model.positions import rotary_angles, rotate, sinusoids
+from asr_service.model.stem import ConvStem4, halved
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkMask:
+    """Attention in chunks: a frame sees its own chunk and `left` frames before it (40 ms frames, both even)."""
+
+    chunk: int
+    left: int
+
+    def halved(self) -> ChunkMask:
+        return ChunkMask(self.chunk // 2, self.left // 2)
+
+    def visible(self, frames: int, device: torch.device) -> Tensor:
+        """(frames, frames), True where query frame i sees key frame j."""
+        position = torch.arange(frames, device=device)
+        start = position // self.chunk * self.chunk
+        key = position.unsqueeze(0)
+        return (key < (start + self.chunk).unsqueeze(1)) & (key >= (start - self.left).unsqueeze(1))
+
+
+@dataclass(slots=True)
+class EncoderOutput:
+    """What the encoder gives.
+
+    Attributes:
+        hidden: (B, T8, D) `encoder_out`, for the word-piece CTC and the decoder.
+        lengths: (B,) its valid frames.
+        phone_hidden: (B, T4, D) the whole stack's output at 25 Hz, for the upper phone CTC (None without phones).
+        phone_lengths: (B,).
+        lower_phone_logits: (B, T4, N) of the phone CTC below the merge (None without phones).
+    """
+
+    hidden: Tensor
+    lengths: Tensor
+    phone_hidden: Tensor | None
+    phone_lengths: Tensor
+    lower_phone_logits: Tensor | None
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention, optional convolution module, feed-forward; each with a residual, pre- or post-norm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.norm == "pre"
+        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention = MultiHeadAttention(config.d_model, config.n_heads)
+        self.conv_norm = nn.LayerNorm(config.d_model) if config.conv_kernel else None
+        self.conv = ConvolutionModule(config.d_model, config.conv_kernel) if config.conv_kernel else None
+        self.ffn_norm = nn.LayerNorm(config.d_model)
+        self.ffn = FeedForward(config.d_model, config.ffn_dim, config.activation)
+        self.dropout = ChannelDropout(config.dropout)
+
+    def _residual(self, norm: nn.Module, x: Tensor, branch: Tensor) -> Tensor:
+        x = x + self.dropout(branch)
+        return x if self.pre_norm else norm(x)
+
+    def _input(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return norm(x) if self.pre_norm else x
+
+    def forward(
+        self, x: Tensor, mask: Tensor, valid: Tensor | None, angles: tuple[Tensor, Tensor] | None, chunk: int | None
+    ) -> Tensor:
+        """(B, T, D) → (B, T, D); `mask` broadcasts to (B, 1, T, T)."""
+        inputs = self._input(self.attention_norm, x)
+        query = self.attention.query(inputs)
+        key, value = self.attention.key_value(inputs)
+        if angles is not None:
+            query, key = rotate(query, *angles).to(value.dtype), rotate(key, *angles).to(value.dtype)
+        x = self._residual(self.attention_norm, x, self.attention(query, key, value, mask))
+        if self.conv is not None and self.conv_norm is not None:
+            x = self._residual(self.conv_norm, x, self.conv(self._input(self.conv_norm, x), valid, chunk))
+        return self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x)))
+
+    def step(
+        self, x: Tensor, lengths: Tensor, filled: Tensor, cache: LayerCache, angles: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, LayerCache]:
+        """One chunk (B, C, D) of which `lengths` (B,) frames count, after `filled` (B,) cached ones (rotary only).
+
+        `angles` are those of the window's W + C positions.
+        """
+        frames, window = x.shape[1], cache.key.shape[2]
+        valid = length_mask(lengths, frames)
+        cos, sin = angles
+        inputs = self._input(self.attention_norm, x)
+        query = rotate(self.attention.query(inputs), cos[window:], sin[window:])
+        new_key, new_value = self.attention.key_value(inputs)
+        key = torch.cat([cache.key, new_key], dim=2)
+        value = torch.cat([cache.value, new_value], dim=2)
+        cached = torch.arange(window, device=x.device) >= (window - filled).unsqueeze(1)
+        mask = torch.cat([cached, valid], dim=1)[:, None, None, :]
+        rotated = rotate(key, cos, sin)
+        x = self._residual(
+            self.attention_norm, x, self.attention(query.to(value.dtype), rotated.to(value.dtype), value, mask)
+        )
+        conv_left = cache.conv
+        if self.conv is not None and self.conv_norm is not None:
+            branch, joined = self.conv.step(self._input(self.conv_norm, x), valid, cache.conv)
+            conv_left = last_valid(joined, lengths, self.conv.context)
+            x = self._residual(self.conv_norm, x, branch)
+        x = self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x)))
+        return x, LayerCache(last_valid(key, lengths, window), last_valid(value, lengths, window), conv_left)
+
+
+class FrameMerge(nn.Module):
+    """Two neighbouring frames into one: (B, T4, D) → (B, T8, D)."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(2 * d_model, d_model)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x = x * length_mask(lengths, x.shape[1]).unsqueeze(-1)
+        x = F.pad(x, (0, 0, 0, x.shape[1] % 2))
+        merged: Tensor = self.proj(x.unflatten(1, (-1, 2)).flatten(2))
+        return merged, halved(lengths)
+
+
+class Encoder(nn.Module):
+    """Stem, blocks at 25 Hz with a phone CTC on top of them, merge, blocks at 12.5 Hz.
+
+    The lower phone posteriors are fed back into the stream (self-conditioned CTC, Nozaki and Komatsu 2021); the upper
+    phone CTC sees the last 25 Hz frame and the last block's output laid over it.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = ConvStem4(config.n_mels, config.stem_channels, config.d_model)
+        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
+        self.merge = FrameMerge(config.d_model) if config.downsample_after is not None else None
+        self.final_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+        self.phone_norm: nn.Module | None = None
+        if config.phone_vocab_size:
+            self.phone_norm = nn.LayerNorm(config.d_model)
+            self.lower_phone_head = nn.Linear(config.d_model, config.phone_vocab_size)
+            self.phone_feedback = nn.Linear(config.phone_vocab_size, config.d_model)
+            self.upper_phone_norm = nn.LayerNorm(config.d_model)
+
+    def _phones(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.phone_norm is not None
+        logits = self.lower_phone_head(self.phone_norm(x))
+        return x + self.phone_feedback(torch.softmax(logits.float(), dim=-1).to(x.dtype)), logits
+
+    def _over(self, below: Tensor | None, hidden: Tensor) -> Tensor | None:
+        """The merged frames' output laid over the 25 Hz frames below, for the upper phone CTC."""
+        if self.phone_norm is None:
+            return None
+        if below is None:
+            return hidden
+        repeated = hidden.repeat_interleave(2, dim=1)[:, : below.shape[1]]
+        out: Tensor = self.upper_phone_norm(below + repeated)
+        return out
+
+    def forward(self, features: Tensor, lengths: Tensor, chunk: ChunkMask | None = None) -> EncoderOutput:
+        """Encode whole utterances.
+
+        Args:
+            features: (B, T, F) normalised log-mel; frames beyond a row's length are ignored.
+            lengths: (B,) feature frames.
+            chunk: attend and convolve in chunks as a stream does, or None for full context.
+        """
+        config = self.config
+        x, frames = self.stem(features, lengths)
+        phone_frames = frames
+        if config.positions == "sinusoidal":
+            x = x + sinusoids(x.shape[1], config.d_model, device=x.device).to(x.dtype)
+        mask, valid, angles = self._context(x, frames, chunk)
+        below: Tensor | None = None
+        lower_phone_logits: Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            if self.merge is not None and index == config.downsample_after:
+                below = x
+                x, frames = self.merge(x, frames)
+                chunk = None if chunk is None else chunk.halved()
+                mask, valid, angles = self._context(x, frames, chunk)
+            x = block(x, mask, valid, angles, None if chunk is None else chunk.chunk)
+            if self.phone_norm is not None and index + 1 == config.phone_layer:
+                x, lower_phone_logits = self._phones(x)
+        hidden = self.final_norm(x)
+        return EncoderOutput(hidden, frames, self._over(below, hidden), phone_frames, lower_phone_logits)
+
+    def _context(
+        self, x: Tensor, lengths: Tensor, chunk: ChunkMask | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        frames = x.shape[1]
+        valid = length_mask(lengths, frames)
+        mask = valid[:, None, None, :]
+        if chunk is not None:
+            mask = mask & chunk.visible(frames, x.device)
+        angles = None
+        if self.config.positions == "rotary":
+            angles = rotary_angles(frames, self.config.d_model // self.config.n_heads, device=x.device)
+        return mask, valid, angles
+
+    def forward_chunk(
+        self, features: Tensor, lengths: Tensor, cache: EncoderCache
+    ) -> tuple[EncoderOutput, EncoderCache]:
+        """Encode the next chunk of B streams; equals `forward` under `ChunkMask(chunk, left)`.
+
+        Args:
+            features: (B, T, F), T a multiple of 8 but for a stream's last chunk.
+            lengths: (B,) feature frames that count; a row that is not full ends its stream, or is cut at an endpoint
+                at a multiple of 8.
+            cache: the rows' left context, W frames a layer.
+        """
+        assert self.config.positions == "rotary", "sinusoidal positions grow with the stream"
+        head_dim = self.config.d_model // self.config.n_heads
+        valid = length_mask(lengths, features.shape[1]).unsqueeze(-1)
+        x, stem1, stem2 = self.stem.step(features * valid, lengths, cache.stem1, cache.stem2)
+        frames = halved(halved(lengths))
+        phone_frames, filled = frames, cache.filled
+        window = cache.layers[0].key.shape[2]
+        angles = rotary_angles(window + x.shape[1], head_dim, device=x.device)
+        below: Tensor | None = None
+        lower_phone_logits: Tensor | None = None
+        layers = []
+        for index, block in enumerate(self.blocks):
+            if self.merge is not None and index == self.config.downsample_after:
+                below = x
+                x, frames = self.merge(x, frames)
+                filled = halved(filled)
+                angles = rotary_angles(cache.layers[index].key.shape[2] + x.shape[1], head_dim, device=x.device)
+            x, layer = block.step(x, frames, filled, cache.layers[index], angles)
+            layers.append(layer)
+            if self.phone_norm is not None and index + 1 == self.config.phone_layer:
+                x, lower_phone_logits = self._phones(x)
+        hidden = self.final_norm(x)
+        output = EncoderOutput(hidden, frames, self._over(below, hidden), phone_frames, lower_phone_logits)
+        seen = torch.clamp(cache.filled + phone_frames, max=window)
+        return output, EncoderCache(layers, stem1, stem2, seen)

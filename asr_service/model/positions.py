@@ -1,0 +1,32 @@
+"""Positional encodings: sinusoids (Vaswani et al. 2017, section 3.5) and rotary (Su et al. 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sinusoids(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
+    """PE(pos, 2i) = sin(pos / 10000^(2i/dim)), PE(pos, 2i+1) = cos of the same. Returns (length, dim), float32."""
+    position = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * (-torch.log(torch.tensor(1e4)) / dim))
+    encoding = torch.empty(length, dim, device=device)
+    encoding[:, 0::2] = torch.sin(position * rate)
+    encoding[:, 1::2] = torch.cos(position * rate)
+    return encoding
+
+
+def rotary_angles(length: int, head_dim: int, *, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (length, head_dim), of positions 0…length-1 (float32).
+
+    Only differences of positions reach an attention score, so positions may be counted from the start of a window.
+    """
+    rate = 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+    angle = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1) * rate
+    return torch.cos(angle).repeat(1, 2), torch.sin(angle).repeat(1, 2)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate (…, T, head_dim) by its positions' angles, pairing the halves (i, i + head_dim/2)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin

@@ -1,0 +1,150 @@
+"""Manifests, the decoded-audio store, and batches by seconds.
+
+A manifest is JSON lines in NeMo's fields: `audio_filepath` (relative to the manifest's folder), `duration` (s), `text`,
+and here also `speaker` and `corpus`. Audio is decoded once into one int16 file, so an epoch costs no decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from asr_service.evaluation.normalizer import normalize_transcript
+
+SAMPLE_RATE_HZ = 16_000
+
+
+def speech_dir() -> Path:
+    """The corpora's folder: `ASR_SPEECH_DIR`, by default `../shared/speech` beside the repository."""
+    return Path(os.environ.get("ASR_SPEECH_DIR", Path(__file__).parents[2] / "shared" / "speech")).resolve()
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    path: Path
+    duration_s: float
+    text: str
+    speaker: str
+    corpus: str
+
+
+def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Utterance]:
+    """Read a manifest; raises ValueError naming the line that lacks a field."""
+    excluded = set(exclude_corpora)
+    utterances = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            row = json.loads(line)
+            try:
+                utterance = Utterance(
+                    path=path.parent / row["audio_filepath"],
+                    duration_s=float(row["duration"]),
+                    text=normalize_transcript(row.get("text", "")),
+                    speaker=row.get("speaker", ""),
+                    corpus=row.get("corpus", ""),
+                )
+            except KeyError as error:
+                raise ValueError(f"{path}:{number}: the field {error} is missing") from error
+            if utterance.corpus not in excluded:
+                utterances.append(utterance)
+    return utterances
+
+
+def _decode(path: Path) -> NDArray[np.int16]:
+    pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    mono = pcm.mean(axis=1)
+    if rate != SAMPLE_RATE_HZ:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    return (np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16)
+
+
+class PcmStore:
+    """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy")
+        self._samples = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int16]:
+        return self._samples[self.offsets[index] : self.offsets[index + 1]]
+
+    @staticmethod
+    def build(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2) -> PcmStore:
+        """Decode `utterances` in order into `folder`, or open what an earlier run left there for the same files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        listing = "\n".join(str(utterance.path) for utterance in utterances)
+        marker = folder / "files.txt"
+        if not (marker.exists() and marker.read_text() == listing):
+            lengths = [0]
+            with (folder / "samples.i16").open("wb") as file, ProcessPoolExecutor(workers) as pool:
+                paths = [utterance.path for utterance in utterances]
+                for pcm in tqdm(pool.map(_decode, paths, chunksize=32), total=len(paths), desc="decoding"):
+                    file.write(pcm.tobytes())
+                    lengths.append(len(pcm))
+            np.save(folder / "offsets.npy", np.cumsum(lengths, dtype=np.int64))
+            marker.write_text(listing)  # last, so that an interrupted build is built again
+        return PcmStore(folder)
+
+
+def batches_by_seconds(
+    durations_s: Sequence[float], indices: Sequence[int], *, batch_s: float, rng: random.Random, shuffle: bool = True
+) -> list[list[int]]:
+    """Group utterances of similar duration so that a padded batch holds at most `batch_s` seconds.
+
+    With `shuffle`, durations are jittered by 10 % before sorting, so that batches differ between epochs, and batches
+    come in random order; without it they come shortest first (a curriculum for the first epoch).
+    """
+    jitter = 0.1 if shuffle else 0.0
+    order = sorted(indices, key=lambda i: durations_s[i] * (1.0 + jitter * (rng.random() - 0.5)))
+    batches: list[list[int]] = []
+    current: list[int] = []
+    longest = 0.0
+    for index in order:
+        longest = max(longest, durations_s[index])
+        if current and longest * (len(current) + 1) > batch_s:
+            batches.append(current)
+            current, longest = [], durations_s[index]
+        current.append(index)
+    if current:
+        batches.append(current)
+    if shuffle:
+        rng.shuffle(batches)
+    return batches
+
+
+def epoch_batches(
+    durations_s: Sequence[float], indices: Sequence[int], *, batch_s: float, seed: int, epoch: int, shortest_first: bool
+) -> Iterator[list[int]]:
+    """The batches of one epoch: a function of (seed, epoch) alone, so that a resumed run sees what it would have."""
+    rng = random.Random(f"{seed}/{epoch}")
+    yield from batches_by_seconds(durations_s, indices, batch_s=batch_s, rng=rng, shuffle=not shortest_first)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decode a manifest's audio into the training store")
+    parser.add_argument("--manifest", type=Path, default=speech_dir() / "train.jsonl")
+    parser.add_argument("--exclude-corpus", action="append", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    utterances = read_manifest(arguments.manifest, exclude_corpora=arguments.exclude_corpus)
+    store = PcmStore.build(utterances, arguments.out)
+    print(f"{len(store)} utterances, {store.offsets[-1] / SAMPLE_RATE_HZ / 3600:.2f} h in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

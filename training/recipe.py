@@ -1,0 +1,126 @@
+"""A recipe: everything a training run is, in one TOML file (training/recipes/*.toml)."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asr_service.model.config import TransformerConfig, preset
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which utterances, and in which batches.
+
+    Attributes:
+        manifest, dev_manifest: names in the speech folder (`ASR_SPEECH_DIR`).
+        exclude_corpora: left out of training.
+        max_utterance_s: longer ones are left out, and counted.
+        batch_s: padded seconds in a batch.
+        lexicon: pronunciations for the phone targets, made by `python -m training.lexicon`.
+        short_first_epochs: this many epochs start with the shortest utterances (they leave CTC's plateau sooner).
+    """
+
+    manifest: str = "train.jsonl"
+    dev_manifest: str = "dev.jsonl"
+    exclude_corpora: tuple[str, ...] = ()
+    max_utterance_s: float = 36.0
+    batch_s: float = 120.0
+    lexicon: str = "runs/lexicon/lexicon.txt.gz"
+    short_first_epochs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """Weights of the sum; each loss is per target token."""
+
+    lower_phone_ctc: float = 0.3
+    phone_ctc: float = 0.7
+    ctc: float = 0.4
+    attention: float = 0.5
+    label_smoothing: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """Muon (Jordan 2024) for the matrices inside, AdamW for the rest; warm-up, plateau, linear decay to zero."""
+
+    optimizer: str = "muon"
+    lr: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 300
+    max_steps: int = 10_000
+    decay_fraction: float = 0.3
+    clip_norm: float = 5.0
+    ema_decay: float = 0.998
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """What changes between epochs; nothing before `start_step`.
+
+    Attributes:
+        speeds: one is drawn an utterance (Ko et al. 2015).
+        freq_masks, freq_width, time_masks, time_fraction: SpecAugment (Park et al. 2019).
+        chunk_start_step, chunk_probability, chunks, left: from this step on, that share of the batches is encoded in
+            chunks of one of these sizes (40 ms frames), so that one checkpoint serves files and streams.
+    """
+
+    start_step: int = 800
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    freq_masks: int = 2
+    freq_width: int = 18
+    time_masks: int = 4
+    time_fraction: float = 0.05
+    chunk_start_step: int = 4_000
+    chunk_probability: float = 0.5
+    chunks: tuple[int, ...] = (8, 16, 32)
+    left: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The whole run."""
+
+    name: str
+    seed: int = 1
+    dtype: str = "bfloat16"
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+Section = TypeVar("Section", DataConfig, LossConfig, OptimConfig, AugmentConfig)
+
+
+def _section(cls: type[Section], table: dict[str, Any], name: str) -> Section:
+    known = {f.name for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(table) - known):
+        raise ValueError(f"[{name}] {unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; raises ValueError that names an unknown section or setting."""
+    with path.open("rb") as file:
+        table = tomllib.load(file)
+    model = dict(table.pop("model", {}))
+    base = preset(model.pop("preset", "streaming-s"))
+    recipe = Recipe(
+        name=path.stem,
+        seed=table.pop("seed", 1),
+        dtype=table.pop("dtype", "bfloat16"),
+        model=TransformerConfig.from_dict({**base.to_dict(), **model}),
+        data=_section(DataConfig, table.pop("data", {}), "data"),
+        loss=_section(LossConfig, table.pop("loss", {}), "loss"),
+        optim=_section(OptimConfig, table.pop("optim", {}), "optim"),
+        augment=_section(AugmentConfig, table.pop("augment", {}), "augment"),
+    )
+    if table:
+        raise ValueError(f"{path}: unknown section or setting {sorted(table)[0]!r}")
+    return recipe
