@@ -22,7 +22,7 @@ Samples = NDArray[np.float32]
 def open_source(declared: AudioFormat, limits: AudioLimits) -> PcmSource:
     """The decoder for a known encoding.
 
-    The compressed ones are imported when first used: a server of raw streams starts and runs without FFmpeg's libraries.
+    The compressed ones are imported when first used: raw streams and WAV never load FFmpeg's libraries.
     """
     match declared.encoding:
         case AudioEncoding.WAV:
@@ -118,7 +118,7 @@ class StreamDecoder:
 
     @property
     def received_s(self) -> float:
-        """Decoded stream time so far, in seconds; a little more than was returned, for the resampler holds some back."""
+        """Decoded stream time so far, in seconds; the resampler holds back a little of it."""
         return self._earlier_s + (self._frames_at_rate / self._rate_hz if self._rate_hz else 0.0)
 
     @property
@@ -208,8 +208,8 @@ class StreamDecoder:
         if not good.all():
             frame, channel = np.argwhere(~good)[0]
             raise NonFiniteSamples(
-                f"audio: sample {self._frames + int(frame)} (channel {int(channel)}) is {samples[frame, channel]}; samples"
-                f" must be finite and within ±{MAX_ABS_SAMPLE:g}",
+                f"audio: sample {self._frames + int(frame)} (channel {int(channel)}) is {samples[frame, channel]};"
+                f" samples must be finite and within ±{MAX_ABS_SAMPLE:g}",
                 field=AUDIO_FIELD,
             )
         channels = samples.shape[1]
