@@ -109,7 +109,6 @@ class StreamSettings:
         max_pending_updates: finals and events that may wait for the client; then no more audio is read.
         slow_consumer_s: how long they may wait for a client that reads nothing.
         empty_message_burst, empty_messages_per_s: messages without audio, in a burst and in the long run.
-        inline_decode_bytes: larger pieces of compressed audio are decoded off the event loop.
     """
 
     table: typing.ClassVar[str] = "stream"
@@ -124,45 +123,46 @@ class StreamSettings:
     slow_consumer_s: float = 30.0
     empty_message_burst: int = 10_000
     empty_messages_per_s: float = 100.0
-    inline_decode_bytes: int = 32 * 1024
 
     def __post_init__(self) -> None:
         _in_range(self, "max_stream_s", 1, 7 * 24 * 3600)
         _in_range(self, "max_unary_s", 1, 3600)
         _in_range(self, "block_s", 0.02, 10)
-        _in_range(self, "max_buffered_s", 2 * self.block_s, 600)
+        _in_range(self, "max_buffered_s", 4 * self.block_s, 600)
         _in_range(self, "idle_timeout_s", 0.1, 3600)
         _in_range(self, "idle_min_audio_s", 0, self.idle_timeout_s)
         _in_range(self, "max_pending_updates", 2, 10_000)
         _in_range(self, "slow_consumer_s", 0.1, 3600)
         _in_range(self, "empty_message_burst", 1, 1_000_000)
         _in_range(self, "empty_messages_per_s", 0.1, 100_000)
-        _in_range(self, "inline_decode_bytes", 0, 16 * MIB)
 
 
 @dataclass(frozen=True, slots=True)
 class AudioSettings:
-    """What audio is taken.
+    """What the audio decoders hold and skip (`asr_service.audio.AudioLimits` says more on each).
 
     Attributes:
-        max_channels: channels of one recording.
         max_file_s: audio of one file that the command line recognises.
-        max_file_bytes: its size.
+        max_decoded_s_per_push: audio that one piece of bytes may decode to at once.
+        max_header_bytes, max_metadata_bytes, max_riff_chunks, max_packet_bytes: of a container.
     """
 
     table: typing.ClassVar[str] = "audio"
 
-    max_channels: int = 8
     max_file_s: float = 4 * 3600.0
-    max_file_bytes: int = 2048 * MIB
-
-    MIN_RATE_HZ: typing.ClassVar[int] = 8_000
-    MAX_RATE_HZ: typing.ClassVar[int] = 48_000
+    max_decoded_s_per_push: float = 600.0
+    max_header_bytes: int = 256 * 1024
+    max_metadata_bytes: int = 16 * MIB
+    max_riff_chunks: int = 256
+    max_packet_bytes: int = 1 * MIB
 
     def __post_init__(self) -> None:
-        _in_range(self, "max_channels", 1, 64)
         _in_range(self, "max_file_s", 1, 7 * 24 * 3600)
-        _in_range(self, "max_file_bytes", 1024, 1 << 40)
+        _in_range(self, "max_decoded_s_per_push", 1, 3600)
+        _in_range(self, "max_header_bytes", 8 * 1024, 64 * MIB)
+        _in_range(self, "max_metadata_bytes", 0, 1024 * MIB)
+        _in_range(self, "max_riff_chunks", 3, 1_000_000)
+        _in_range(self, "max_packet_bytes", 4 * 1024, 64 * MIB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class RecognitionConfig:
     """What one stream or one unary call asks for, after validation."""
 
     audio: AudioFormat = field(default_factory=AudioFormat)
+    channel: int | None = None  # counted from 0; None mixes all of them
     mode: Mode = Mode.ACCURATE
     model: str = ""
     max_alternatives: int = 1

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecognitionConfig(_message.Message):
-    __slots__ = ("encoding", "sample_rate_hertz", "audio_channel_count", "language_code", "model", "mode", "max_alternatives", "enable_word_time_offsets", "enable_word_confidence", "enable_automatic_punctuation", "enable_speaker_diarization", "phrase_hints")
+    __slots__ = ("encoding", "sample_rate_hertz", "audio_channel_count", "audio_channel", "language_code", "model", "mode", "max_alternatives", "enable_word_time_offsets", "enable_word_confidence", "enable_automatic_punctuation", "enable_speaker_diarization", "phrase_hints")
     class AudioEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ENCODING_UNSPECIFIED: _ClassVar[RecognitionConfig.AudioEncoding]
@@ -43,6 +43,7 @@ class RecognitionConfig(_message.Message):
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HERTZ_FIELD_NUMBER: _ClassVar[int]
     AUDIO_CHANNEL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_CHANNEL_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +56,7 @@ class RecognitionConfig(_message.Message):
     encoding: RecognitionConfig.AudioEncoding
     sample_rate_hertz: int
     audio_channel_count: int
+    audio_channel: int
     language_code: str
     model: str
     mode: RecognitionConfig.Mode
@@ -64,7 +66,7 @@ class RecognitionConfig(_message.Message):
     enable_automatic_punctuation: bool
     enable_speaker_diarization: bool
     phrase_hints: _containers.RepeatedCompositeFieldContainer[PhraseHints]
-    def __init__(self, encoding: _Optional[_Union[RecognitionConfig.AudioEncoding, str]] = ..., sample_rate_hertz: _Optional[int] = ..., audio_channel_count: _Optional[int] = ..., language_code: _Optional[str] = ..., model: _Optional[str] = ..., mode: _Optional[_Union[RecognitionConfig.Mode, str]] = ..., max_alternatives: _Optional[int] = ..., enable_word_time_offsets: _Optional[bool] = ..., enable_word_confidence: _Optional[bool] = ..., enable_automatic_punctuation: _Optional[bool] = ..., enable_speaker_diarization: _Optional[bool] = ..., phrase_hints: _Optional[_Iterable[_Union[PhraseHints, _Mapping]]] = ...) -> None: ...
+    def __init__(self, encoding: _Optional[_Union[RecognitionConfig.AudioEncoding, str]] = ..., sample_rate_hertz: _Optional[int] = ..., audio_channel_count: _Optional[int] = ..., audio_channel: _Optional[int] = ..., language_code: _Optional[str] = ..., model: _Optional[str] = ..., mode: _Optional[_Union[RecognitionConfig.Mode, str]] = ..., max_alternatives: _Optional[int] = ..., enable_word_time_offsets: _Optional[bool] = ..., enable_word_confidence: _Optional[bool] = ..., enable_automatic_punctuation: _Optional[bool] = ..., enable_speaker_diarization: _Optional[bool] = ..., phrase_hints: _Optional[_Iterable[_Union[PhraseHints, _Mapping]]] = ...) -> None: ...
 
 class PhraseHints(_message.Message):
     __slots__ = ("phrases", "boost")

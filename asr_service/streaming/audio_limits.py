@@ -1,0 +1,24 @@
+"""The decoders' bounds, from the settings (which know nothing of the audio package)."""
+
+from __future__ import annotations
+
+from asr_service.audio import AudioLimits
+from asr_service.config import AudioSettings, StreamSettings
+
+# A stream is ended by its session, with finals and STREAM_TOO_LONG. Its decoder must not refuse the audio before that.
+MARGIN_S = 60.0
+
+
+def audio_limits(audio: AudioSettings, *, max_duration_s: float) -> AudioLimits:
+    return AudioLimits(
+        max_duration_s=max_duration_s,
+        max_decoded_s_per_push=audio.max_decoded_s_per_push,
+        max_header_bytes=audio.max_header_bytes,
+        max_metadata_bytes=audio.max_metadata_bytes,
+        max_riff_chunks=audio.max_riff_chunks,
+        max_packet_bytes=audio.max_packet_bytes,
+    )
+
+
+def stream_limits(audio: AudioSettings, stream: StreamSettings) -> AudioLimits:
+    return audio_limits(audio, max_duration_s=stream.max_stream_s + MARGIN_S)

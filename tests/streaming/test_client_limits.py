@@ -1,0 +1,55 @@
+"""Idle timer and message limit, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from asr_service.config import StreamSettings
+from asr_service.errors import StreamIdle, TooManyMessages
+from asr_service.streaming.client_limits import EmptyMessageLimit, IdleTimer
+
+SETTINGS = StreamSettings(idle_timeout_s=10.0, idle_min_audio_s=0.1, empty_message_burst=5, empty_messages_per_s=2.0)
+
+
+def test_silence_of_the_client_ends_a_stream() -> None:
+    timer = IdleTimer(SETTINGS, now=100.0)
+    timer.check(109.9)
+    with pytest.raises(StreamIdle, match="10 s"):
+        timer.check(110.0)
+
+
+def test_audio_and_keep_alive_restart_the_timer() -> None:
+    timer = IdleTimer(SETTINGS, now=0.0)
+    timer.audio(8.0, 0.2)
+    timer.check(17.0)
+    timer.restart(17.0, 0.2)
+    timer.check(26.0)
+
+
+def test_trickle_of_audio_is_no_sign_of_life() -> None:
+    timer = IdleTimer(SETTINGS, now=0.0)
+    for second in range(10):
+        timer.audio(float(second), second * 0.001)
+    with pytest.raises(StreamIdle):
+        timer.check(10.0)
+
+
+def test_small_pieces_of_audio_add_up() -> None:
+    timer = IdleTimer(SETTINGS, now=0.0)
+    for second in range(1, 100):
+        timer.audio(float(second), second * 0.02)
+        timer.check(float(second))
+
+
+def test_burst_of_empty_messages_is_taken_and_no_more() -> None:
+    limit = EmptyMessageLimit(SETTINGS, now=0.0)
+    for _ in range(5):
+        limit.count(0.0)
+    with pytest.raises(TooManyMessages, match="5"):
+        limit.count(0.0)
+
+
+def test_empty_messages_at_the_documented_rate_are_taken_for_ever() -> None:
+    limit = EmptyMessageLimit(SETTINGS, now=0.0)
+    for number in range(1000):
+        limit.count(number * 0.5)

@@ -1,0 +1,108 @@
+"""Recognition without a server: the bytes' split never matters, finals are told apart from interims."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asr_service.config import Settings, StreamSettings
+from asr_service.errors import EngineFailure, InvalidAudio, NoCapacity
+from asr_service.streaming.transcribe import stream_bytes, transcribe_bytes, transcribe_pcm
+from asr_service.types import AudioEncoding, AudioFormat, EndpointingConfig, Mode, RecognitionConfig
+from tests.fake_engine import FakeEngine, linear16, say
+
+CONFIG = RecognitionConfig(
+    audio=AudioFormat(AudioEncoding.LINEAR16, 16_000, 1),
+    mode=Mode.STREAMING,
+    endpointing=EndpointingConfig(min_trailing_silence_s=0.4),
+)
+SPEECH = say(0.5, 1, 2, 3, 1.0, 4, 5, 1.0, 6)
+EXPECTED = ["one two three", "four five", "six"]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[FakeEngine]:
+    made = FakeEngine()
+    made.start()
+    yield made
+    made.stop()
+
+
+def texts(results: list) -> list[str]:  # type: ignore[type-arg]
+    return [result.alternatives[0].text for result in results]
+
+
+def live(engine: FakeEngine, data: bytes) -> Iterator[bytes]:
+    """20 ms chunks, each when the engine has done the one before, so that no interim is overtaken."""
+    for start in range(0, len(data), 640):
+        yield data[start : start + 640]
+        while engine.queued_samples:
+            time.sleep(0.0005)
+
+
+def test_samples_and_bytes_give_the_same_finals(engine: FakeEngine) -> None:
+    assert texts(transcribe_pcm(engine, SPEECH, CONFIG)) == EXPECTED
+    assert texts(transcribe_bytes(engine, [linear16(SPEECH)], CONFIG)) == EXPECTED
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 9_001), max_size=30))
+def test_any_split_of_the_bytes_gives_the_same_results(engine: FakeEngine, sizes: list[int]) -> None:
+    data = linear16(SPEECH)
+    edges = [0, *itertools.accumulate(sizes), len(data)]
+    chunks = [data[start : max(start, end)] for start, end in itertools.pairwise(edges)]
+    whole = transcribe_bytes(engine, [data], CONFIG)
+    assert texts(whole) == EXPECTED
+    assert transcribe_bytes(engine, chunks, CONFIG) == whole
+
+
+def test_interims_come_before_the_final_they_lead_to(engine: FakeEngine) -> None:
+    config = dataclasses.replace(CONFIG, interim_results=True)
+    updates = list(stream_bytes(engine, live(engine, linear16(SPEECH)), config))
+    assert any(update.interim_of == 0 for update in updates)
+    last_final = -1
+    for update in updates:
+        for result in update.results:
+            assert result.utterance_index == last_final + 1
+            assert (result.stability == 0.0) == result.is_final
+            assert 0.0 <= result.stability <= 1.0
+        if update.interim_of is None and update.results:
+            last_final += 1
+
+
+def test_much_more_audio_than_the_bound_never_queues_more_than_the_bound() -> None:
+    engine = FakeEngine(pace=0.002)
+    engine.start()
+    settings = Settings(stream=StreamSettings(max_buffered_s=4.0))
+    try:
+        long = say(*([1, 1.0] * 60))
+        assert len(transcribe_bytes(engine, [linear16(long)], CONFIG, settings=settings)) == 60
+        assert engine.most_queued_s <= 4.0
+    finally:
+        engine.stop()
+
+
+def test_slot_is_free_after_each_way_to_end() -> None:
+    engine = FakeEngine(max_streams=1, fail_at_s=4.0)
+    engine.start()
+    try:
+        transcribe_pcm(engine, say(1), CONFIG)
+        with pytest.raises(InvalidAudio):
+            transcribe_bytes(engine, [b"no audio at all" * 100], dataclasses.replace(CONFIG, audio=AudioFormat()))
+        with pytest.raises(EngineFailure):
+            transcribe_pcm(engine, SPEECH, CONFIG)
+        abandoned = stream_bytes(engine, [linear16(say(1, 1.0))] * 3, CONFIG)
+        next(abandoned)
+        with pytest.raises(NoCapacity):
+            transcribe_pcm(engine, say(1), CONFIG)
+        abandoned.close()
+        assert texts(transcribe_pcm(engine, say(2), CONFIG)) == ["two"]
+        assert engine.active_streams == 0
+    finally:
+        engine.stop()

@@ -1,0 +1,47 @@
+"""Voice activity timeouts are decided on stream time."""
+
+from __future__ import annotations
+
+import pytest
+
+from asr_service.engine.interface import FrameEvidence
+from asr_service.streaming.voice_timeout import VoiceTimeoutPolicy
+
+PERIOD_S = 0.1
+
+
+class Never:
+    def observe(self, evidence: FrameEvidence) -> bool:
+        return False
+
+
+def timeouts(speech: str, start_s: float | None, end_s: float | None) -> list[float]:
+    """Play `speech` (x speech, . silence), one character per 0.1 s; return when timeouts were told."""
+    told: list[float] = []
+    policy = VoiceTimeoutPolicy(Never(), start_timeout_s=start_s, end_timeout_s=end_s, on_timeout=told.append)
+    ends = []
+    for index, character in enumerate(speech, start=1):
+        if policy.observe(FrameEvidence(index * PERIOD_S, character == "x", False, False, 0.0)):
+            ends.append(index * PERIOD_S)
+    assert ends == told  # the utterance ends where the timeout passes
+    return told
+
+
+def test_no_speech_at_the_start() -> None:
+    assert timeouts("." * 30, 1.0, None) == [pytest.approx(1.0)]
+
+
+def test_speech_in_time_disarms_the_start_timeout() -> None:
+    assert timeouts("." * 9 + "x" + "." * 40, 1.0, None) == []
+
+
+def test_no_speech_after_speech() -> None:
+    assert timeouts(".....xxxxx" + "." * 30, None, 2.0) == [pytest.approx(3.0)]
+
+
+def test_end_timeout_does_not_run_before_speech_has_begun() -> None:
+    assert timeouts("." * 100, None, 2.0) == []
+
+
+def test_a_timeout_is_told_once() -> None:
+    assert len(timeouts("x" + "." * 100, 0.5, 2.0)) == 1
