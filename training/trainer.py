@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,9 @@ class Trainer:
         saved = time.monotonic()
         batches = self.batches()
         running: dict[str, float] = {}
+        stopping: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):  # finish the step, save, and go
+            signal.signal(number, lambda received, _frame: stopping.append(received))
         with tqdm(total=steps, initial=self.position.step, unit="step", mininterval=5, dynamic_ncols=True) as bar:
             begun, audio_s = time.monotonic(), self.position.audio_s
             self.model.train()
@@ -168,9 +172,11 @@ class Trainer:
                 bar.update()
                 if self.position.step % 100 == 0:
                     tqdm.write(f"step {self.position.step} epoch {self.position.epoch} {speed:.0f} s/s {shown}")
-                if time.monotonic() - saved > save_every_s or self.position.step == steps:
+                if stopping or time.monotonic() - saved > save_every_s or self.position.step == steps:
                     self.save()
                     saved = time.monotonic()
+                if stopping:
+                    return
                 if dev and self.position.step % evaluate_every == 0:
                     tqdm.write(f"step {self.position.step} dev: {self.evaluate(dev)}")
 

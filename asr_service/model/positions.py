@@ -17,16 +17,17 @@ def sinusoids(length: int, dim: int, *, device: torch.device | None = None) -> T
 
 
 def rotary_angles(length: int, head_dim: int, *, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (length, head_dim), of positions 0…length-1 (float32).
+    """Cosines and sines, each (length, head_dim/2), of positions 0…length-1 (float32).
 
     Only differences of positions reach an attention score, so positions may be counted from the start of a window.
     """
     rate = 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
     angle = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1) * rate
-    return torch.cos(angle).repeat(1, 2), torch.sin(angle).repeat(1, 2)
+    return torch.cos(angle), torch.sin(angle)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate (…, T, head_dim) by its positions' angles, pairing the halves (i, i + head_dim/2)."""
+    """Rotate (…, T, head_dim) by its positions' angles, pairing the halves (i, i + head_dim/2); keeps the dtype."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

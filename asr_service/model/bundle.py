@@ -1,0 +1,184 @@
+"""A bundle: the directory that holds a model and all that recognition needs beside it. No pickle anywhere.
+
+    config.json        name, language, shape of model and front end, streaming geometry, search weights
+    model.safetensors  weights (fp16) and the front end's mean and standard deviation (CMVN)
+    tokenizer.json     word pieces
+    lexicon.txt.gz     pronunciations (models with phones)
+    lm.bin             KenLM binary n-gram, memory-mapped (optional)
+    README.md          model card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asr_service.errors import BundleError, ConfigError
+from asr_service.features import FeatureConfig, LogMel
+from asr_service.lexicon import Lexicon
+from asr_service.model.config import TransformerConfig
+from asr_service.model.transformer import Transformer
+from asr_service.tokenizer import WordPieces
+
+FORMAT = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+LEXICON_FILE = "lexicon.txt.gz"
+LM_FILE = "lm.bin"
+CARD_FILE = "README.md"
+SHIPPED_DIR = Path(__file__).parents[1] / "models"
+DEFAULT_MODEL = "en-s"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingConfig:
+    """Geometry of chunked encoding, in 40 ms frames, both even."""
+
+    chunk_frames: int = 16
+    left_frames: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("chunk_frames", "left_frames"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 2 or value % 2:
+                raise ConfigError(f"streaming.{name} is {value!r}, must be an even number of 40 ms frames from 2 on")
+
+
+@dataclass(slots=True)
+class Bundle:
+    """A loaded bundle; the model is in evaluation mode, fp32."""
+
+    name: str
+    language: str
+    model: Transformer
+    front_end: LogMel
+    pieces: WordPieces
+    lexicon: Lexicon | None
+    lm_path: Path | None
+    streaming: StreamingConfig
+    decoding: dict[str, Any]
+    directory: Path
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"model directory {directory}: cannot read {CONFIG_FILE}: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise BundleError(f"{path}: format is not {FORMAT}, the one this version reads")
+    missing = [key for key in ("name", "language", "model", "features", "streaming", "decoding") if key not in config]
+    if missing:
+        raise BundleError(f"{path}: the field {missing[0]!r} is missing")
+    return config
+
+
+def load_bundle(directory: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises BundleError that names the file: one that is missing, is not of its kind, or does not fit the others.
+    """
+    if not directory.is_dir():
+        raise BundleError(f"model directory {directory}: no such directory")
+    config = _read_config(directory)
+    try:
+        model_config = TransformerConfig.from_dict(config["model"])
+        feature_config = FeatureConfig(**config["features"])
+        streaming = StreamingConfig(**config["streaming"])
+    except (TypeError, ConfigError) as error:
+        raise BundleError(f"{directory / CONFIG_FILE}: {error}") from error
+    needed = [WEIGHTS_FILE, TOKENIZER_FILE] + ([LEXICON_FILE] if model_config.phone_vocab_size else [])
+    for name in needed:
+        if not (directory / name).is_file():
+            raise BundleError(f"model directory {directory}: the file {name} is missing")
+    pieces = WordPieces.load(directory / TOKENIZER_FILE)
+    if pieces.vocab_size != model_config.vocab_size:
+        raise BundleError(
+            f"{directory}: {TOKENIZER_FILE} has {pieces.vocab_size} tokens, the model {model_config.vocab_size}"
+        )
+    lexicon = Lexicon.load(directory / LEXICON_FILE) if model_config.phone_vocab_size else None
+    lm_path = directory / LM_FILE
+    with torch.device("meta"):  # nothing to initialise: every weight is in the file
+        model = Transformer(model_config)
+    front_end = LogMel(feature_config)
+    _load_weights(directory / WEIGHTS_FILE, model, front_end)
+    return Bundle(
+        name=config["name"],
+        language=config["language"],
+        model=model.eval().requires_grad_(False),
+        front_end=front_end.eval(),
+        pieces=pieces,
+        lexicon=lexicon,
+        lm_path=lm_path if lm_path.is_file() else None,
+        streaming=streaming,
+        decoding=config["decoding"],
+        directory=directory,
+    )
+
+
+def _load_weights(path: Path, model: Transformer, front_end: LogMel) -> None:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: not a safetensors file: {error}") from error
+    weights = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith("cmvn.")}
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            raise BundleError(f"{path}: {name} of shape {tuple(tensor.shape)} is missing or of another shape")
+    if unknown := sorted(set(weights) - set(wanted)):
+        raise BundleError(f"{path}: the model has no weight {unknown[0]}")
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise BundleError(f"{path}: there are weights that are not finite")
+    model.load_state_dict(weights, assign=True)
+    for name in ("mean", "std"):
+        values = tensors.get(f"cmvn.{name}")
+        if values is None or values.shape != (front_end.config.n_mels,):
+            raise BundleError(f"{path}: cmvn.{name} of shape ({front_end.config.n_mels},) is missing")
+        setattr(front_end, name, values.float())
+
+
+def save_bundle(
+    directory: Path,
+    *,
+    name: str,
+    weights: dict[str, Tensor],
+    mean: Tensor,
+    std: Tensor,
+    model_config: TransformerConfig,
+    feature_config: FeatureConfig,
+    streaming: StreamingConfig,
+    decoding: dict[str, Any],
+    pieces: WordPieces,
+    lexicon: Lexicon | None,
+    language: str = "en-US",
+) -> None:
+    """Write a bundle, weights in fp16 and statistics in fp32. The language model and the card are put beside it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}
+    save_file(tensors | {"cmvn.mean": mean.float(), "cmvn.std": std.float()}, directory / WEIGHTS_FILE)
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "language": language,
+        "model": model_config.to_dict(),
+        "features": dataclasses.asdict(feature_config),
+        "streaming": dataclasses.asdict(streaming),
+        "decoding": decoding,
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    pieces.save(directory / TOKENIZER_FILE)
+    if lexicon is not None:
+        lexicon.save(directory / LEXICON_FILE)
