@@ -96,7 +96,7 @@ class OggSource:
     def finish(self) -> Iterator[Pcm]:
         if self._link is None or self._link.needs_header:
             raise invalid("Ogg", "ends before its headers do")
-        return iter(())
+        yield from ()
 
     def _next_page(self) -> Page | None:
         head = self._buffer.peek(_PAGE_HEADER.size)

@@ -114,6 +114,7 @@ class StreamDecoder:
         self._frames = 0
         self._received_bytes = 0
         self._running = False
+        self._finished = False
         self._error: AsrError | None = None
 
     @property
@@ -152,6 +153,8 @@ class StreamDecoder:
         Raises:
             As `push`; InvalidAudio also where the audio ends too early, or is a container of 0 bytes.
         """
+        assert not self._finished or self._error is not None, "finished twice"
+        self._finished = True
         if self._container and self._received_bytes == 0:
             self._error = InvalidAudio("audio: is empty (0 bytes)", field=AUDIO_FIELD)
         blocks = list(self._guarded(self._source.finish()))
@@ -164,6 +167,7 @@ class StreamDecoder:
 
         Exhaust it before the next call. Samples before an error have been yielded when it is raised.
         """
+        assert not self._finished or self._error is not None, "pushed after finish"
         self._received_bytes += len(data)
         return self._guarded(self._source.feed(data))
 

@@ -84,7 +84,7 @@ class WavSource:
         if self._frames is None:
             missing = "data chunk" if self._sample_format is not None else "fmt chunk"
             raise invalid("WAV", f"ends before its {missing}")
-        return iter(())
+        yield from ()
 
     def _parse(self) -> bool:
         """Read one chunk header or chunk; False when it has not arrived as a whole."""

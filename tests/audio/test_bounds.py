@@ -1,0 +1,119 @@
+"""Duration and memory are bounded while decoding, not after."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from asr_service.audio import AudioLimits, StreamDecoder, decode_bytes
+from asr_service.errors import AudioTooLong, InvalidAudio
+from asr_service.types import AudioEncoding, AudioFormat
+from tests.audio.samples import (
+    LIMITS,
+    OPUS_TAGS,
+    flac_head,
+    ogg_page,
+    opus_head,
+    raw,
+    silent_flac_frame,
+)
+
+MEBIBYTE = 2**20
+
+
+@contextmanager
+def peak_below(limit: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < limit
+
+
+@pytest.fixture(scope="module")
+def flac_bomb() -> bytes:
+    """24 hours of silence at 8 kHz in 200 kB."""
+    frames = 24 * 3_600 * 8_000 // 65_535
+    return flac_head() + b"".join(silent_flac_frame(number) for number in range(frames))
+
+
+@pytest.fixture(scope="module")
+def opus_bomb() -> bytes:
+    """8.5 hours of silence: packets of 120 ms in 4 bytes (two empty frames of 60 ms, SILK)."""
+    packet = bytes([0b01011_0_11, 2])
+    pages = [
+        ogg_page([opus_head()], sequence=0, granule=0, first=True),
+        ogg_page([OPUS_TAGS], sequence=1, granule=0),
+    ]
+    pages += [ogg_page([packet] * 255, sequence=2 + k, granule=(k + 1) * 255 * 5_760) for k in range(1_000)]
+    return b"".join(pages)
+
+
+@pytest.mark.parametrize("bomb", ["flac_bomb", "opus_bomb"])
+def test_a_bomb_is_refused_with_little_memory(bomb: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(bomb)
+    assert len(data) < MEBIBYTE
+    with peak_below(20 * MEBIBYTE), pytest.raises(AudioTooLong, match="longer than 60 s"):
+        decode_bytes(data, AudioFormat(), limits=AudioLimits(max_duration_s=60))
+
+
+@pytest.mark.parametrize("bomb", ["flac_bomb", "opus_bomb"])
+def test_one_chunk_may_not_decode_to_hours(bomb: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(bomb)
+    decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_duration_s=1e6, max_decoded_s_per_push=60))
+    with peak_below(20 * MEBIBYTE), pytest.raises(AudioTooLong, match="one chunk decodes to more than 60 s"):
+        decoder.push(data)
+
+
+@pytest.mark.parametrize("bomb", ["flac_bomb", "opus_bomb"])
+def test_blocks_hold_one_block_at_a_time(bomb: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(bomb)
+    decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_duration_s=1_800))
+    seconds = 0.0
+    with peak_below(20 * MEBIBYTE), pytest.raises(AudioTooLong):
+        for block in decoder.blocks(data):
+            seconds += len(block) / 16_000
+    assert seconds == pytest.approx(1_800, abs=0.2)
+    assert decoder.received_s == 1_800
+
+
+@pytest.mark.parametrize("size", [1, 3_200, 100_000])
+def test_audio_up_to_the_limit_is_taken_and_one_sample_more_is_not(size: int) -> None:
+    fmt = raw(AudioEncoding.LINEAR16)
+    limits = AudioLimits(max_duration_s=0.5)
+    assert len(decode_bytes(bytes(16_000), fmt, limits=limits)) == 8_000
+    decoder = StreamDecoder(fmt, limits=limits)
+    data = bytes(16_002)
+    with pytest.raises(AudioTooLong, match=r"longer than 0\.5 s"):
+        for start in range(0, len(data), size):
+            decoder.push(data[start : start + size])
+
+
+def test_ten_minutes_of_digital_silence_are_fine() -> None:
+    frames = 600 * 8_000 // 65_535
+    data = flac_head() + b"".join(silent_flac_frame(number) for number in range(frames))
+    got = decode_bytes(data, AudioFormat(), limits=LIMITS)
+    assert len(got) == frames * 65_535 * 2
+    assert not np.any(got)
+
+
+def test_a_packet_that_never_ends_is_refused() -> None:
+    # A frame header, then zeros: no frame ever follows.
+    frame = silent_flac_frame(0)
+    decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_packet_bytes=50_000))
+    with pytest.raises(InvalidAudio, match="within 50000 bytes"):
+        decoder.push(flac_head() + frame[:-2] + bytes(60_000))
+
+
+def test_a_large_raw_chunk_is_converted_piece_by_piece() -> None:
+    decoder = StreamDecoder(raw(AudioEncoding.MULAW, 8_000), limits=LIMITS)
+    data = b"\xff" * (8 * MEBIBYTE)
+    with peak_below(12 * MEBIBYTE):
+        for _ in decoder.blocks(data):
+            pass

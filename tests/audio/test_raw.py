@@ -1,0 +1,128 @@
+"""Raw encodings: what arrives is what comes out, whatever is odd about it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from asr_service.audio import AudioLimits, StreamDecoder
+from asr_service.errors import InvalidAudio, InvalidField, NonFiniteSamples
+from asr_service.types import AudioEncoding, AudioFormat
+from tests.audio.samples import LIMITS, chirp, decode, encoded, raw
+
+SUBTYPES = {
+    AudioEncoding.LINEAR16: "PCM_16",
+    AudioEncoding.FLOAT32: "FLOAT",
+    AudioEncoding.MULAW: "ULAW",
+    AudioEncoding.ALAW: "ALAW",
+}
+
+
+@pytest.mark.parametrize("encoding", SUBTYPES)
+def test_raw_samples_equal_libsndfiles(encoding: AudioEncoding) -> None:
+    data = encoded("RAW", SUBTYPES[encoding])
+    expected, _ = sf.read(
+        io.BytesIO(data), dtype="float32", format="RAW", subtype=SUBTYPES[encoding], samplerate=16_000, channels=1
+    )
+    np.testing.assert_array_equal(decode(data, raw(encoding)), expected)
+
+
+@pytest.mark.parametrize("encoding", [AudioEncoding.MULAW, AudioEncoding.ALAW])
+def test_all_256_companded_codes_equal_libsndfiles(encoding: AudioEncoding) -> None:
+    data = bytes(range(256))
+    expected, _ = sf.read(
+        io.BytesIO(data), dtype="float32", format="RAW", subtype=SUBTYPES[encoding], samplerate=16_000, channels=1
+    )
+    np.testing.assert_array_equal(decode(data, raw(encoding)), expected)
+
+
+def test_an_odd_byte_is_carried_over_to_the_next_chunk() -> None:
+    data = encoded("RAW", "PCM_16")[:2_001]
+    decoder = StreamDecoder(raw(AudioEncoding.LINEAR16), limits=LIMITS)
+    got = np.concatenate([decoder.push(data[:777]), decoder.push(data[777:]), decoder.finish()])
+    np.testing.assert_array_equal(got, decode(data[:2_000], raw(AudioEncoding.LINEAR16)))
+    assert decoder.dropped_bytes == 1
+
+
+def test_received_time_counts_decoded_samples() -> None:
+    decoder = StreamDecoder(raw(AudioEncoding.LINEAR16, 8_000), limits=LIMITS)
+    assert decoder.received_s == 0.0
+    decoder.push(bytes(8_000))
+    assert decoder.received_s == 0.5
+
+
+def test_channels_are_mixed_by_their_mean_or_one_is_selected() -> None:
+    samples = chirp(channels=3)
+    fmt = raw(AudioEncoding.FLOAT32, channels=3)
+    np.testing.assert_allclose(decode(samples.tobytes(), fmt), samples.mean(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(decode(samples.tobytes(), fmt, channel=2), samples[:, 2])
+
+
+@pytest.mark.parametrize("channel", [3, -1])
+def test_a_channel_that_is_not_there_is_refused(channel: int) -> None:
+    with pytest.raises(InvalidField, match="channel") as caught:
+        decode(chirp(channels=3).tobytes(), raw(AudioEncoding.FLOAT32, channels=3), channel=channel)
+    assert caught.value.field == "channel"
+
+
+@pytest.mark.parametrize("encoding", SUBTYPES)
+@pytest.mark.parametrize("rate", [-1, 0, 1, 7_999, 48_001, 2**31 - 1])
+def test_a_rate_that_is_unset_or_out_of_range_is_refused(encoding: AudioEncoding, rate: int) -> None:
+    with pytest.raises(InvalidField, match="sample_rate_hertz") as caught:
+        StreamDecoder(AudioFormat(encoding, rate), limits=LIMITS)
+    assert caught.value.field == "config.sample_rate_hertz"
+
+
+@pytest.mark.parametrize("channels", [-1, 9, 255])
+def test_a_channel_count_out_of_range_is_refused(channels: int) -> None:
+    with pytest.raises(InvalidField, match="1 to 8") as caught:
+        StreamDecoder(raw(AudioEncoding.LINEAR16, channels=channels), limits=LIMITS)
+    assert caught.value.field == "config.audio_channel_count"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -10_001.0])
+def test_float_samples_that_are_no_audio_are_refused_by_index(value: float) -> None:
+    samples = chirp().copy()
+    samples[12_345] = value
+    decoder = StreamDecoder(raw(AudioEncoding.FLOAT32), limits=LIMITS)
+    decoder.push(samples[:9_000].tobytes())
+    with pytest.raises(NonFiniteSamples, match="sample 12345 "):
+        decoder.push(samples[9_000:].tobytes())
+
+
+def test_an_error_comes_again_with_every_further_call() -> None:
+    decoder = StreamDecoder(raw(AudioEncoding.FLOAT32), limits=LIMITS)
+    bad = np.full(4, np.nan, np.float32).tobytes()
+    with pytest.raises(NonFiniteSamples):
+        decoder.push(bad)
+    with pytest.raises(NonFiniteSamples):
+        decoder.push(chirp().tobytes())
+    with pytest.raises(NonFiniteSamples):
+        decoder.finish()
+
+
+def test_a_wav_sent_as_raw_samples_is_refused() -> None:
+    with pytest.raises(InvalidAudio, match="WAV header, but config.encoding is LINEAR16"):
+        decode(encoded("WAV"), raw(AudioEncoding.LINEAR16))
+
+
+@pytest.mark.parametrize("samples", [0, 1, 5, 6, 10, 100])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_a_handful_of_samples_is_fine(samples: int, rate: int) -> None:
+    got = decode(bytes(2 * samples), raw(AudioEncoding.LINEAR16, rate))
+    assert len(got) == pytest.approx(samples * 16_000 / rate, abs=1)
+
+
+@pytest.mark.parametrize("pattern", [b"\x00\x00", b"\xff\x7f", b"\x00\x80"])
+def test_extreme_samples_stay_within_full_scale(pattern: bytes) -> None:
+    got = decode(pattern * 1_000, raw(AudioEncoding.LINEAR16))
+    assert np.isfinite(got).all() and np.abs(got).max() <= 1.0
+
+
+@pytest.mark.parametrize("name", ["max_duration_s", "max_decoded_s_per_push", "max_header_bytes", "max_packet_bytes"])
+def test_limits_must_be_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        AudioLimits(**{name: 0})

@@ -1,0 +1,77 @@
+"""An unset encoding is read from the header, or refused with a word on what the bytes look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr_service.audio import StreamDecoder, read_file
+from asr_service.errors import EncodingUnknown, InvalidAudio
+from asr_service.types import AudioEncoding, AudioFormat
+from tests.audio.samples import LIMITS, chirp, decode, encoded
+
+CONTAINERS = [AudioEncoding.WAV, AudioEncoding.FLAC, AudioEncoding.OGG_OPUS, AudioEncoding.MP3]
+NOT_AUDIO = {
+    "text": b"It was a dark and stormy night; the rain fell in torrents.\n" * 9,
+    "UTF-16": "\ufeff".encode("utf-16-le") + "words".encode("utf-16-le") * 50,
+    "PNG": b"\x89PNG\r\n\x1a\n" + bytes(400),
+    "ELF": b"\x7fELF\x02\x01\x01" + bytes(400),
+    "zip": b"PK\x03\x04\x14\0" + bytes(400),
+    "MP4": b"\0\0\0\x20ftypM4A " + bytes(400),
+    "SPHERE": b"NIST_1A\n   1024\n" + b" " * 1008 + bytes(400),
+    "zeros": bytes(400),
+    "RIFF that is no WAVE": b"RIFF\x10\0\0\0AVI LIST" + bytes(400),
+    "one byte": b"R",
+}
+EXPECTED_WORDS = {"SPHERE": "NIST SPHERE", "MP4": "MP4", "PNG": "PNG", "ELF": "ELF", "zip": "zip", "text": "text"}
+
+
+@pytest.mark.parametrize(
+    "container", [("WAV", None), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)]
+)
+def test_a_container_is_recognised_by_its_header(container: tuple[str, str | None]) -> None:
+    got = decode(encoded(*container))
+    assert len(got) == 16_000
+    assert np.corrcoef(got, chirp()[:, 0])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("kind", NOT_AUDIO)
+def test_bytes_that_are_no_audio_are_refused(kind: str) -> None:
+    with pytest.raises(EncodingUnknown, match=EXPECTED_WORDS.get(kind, "begins with|looks like")) as caught:
+        decode(NOT_AUDIO[kind])
+    assert caught.value.field == "config.encoding"
+
+
+@pytest.mark.parametrize("encoding", CONTAINERS)
+@pytest.mark.parametrize("kind", NOT_AUDIO)
+def test_bytes_that_are_not_the_container_they_are_said_to_be_are_refused(kind: str, encoding: AudioEncoding) -> None:
+    with pytest.raises(InvalidAudio, match="^audio: "):
+        decode(NOT_AUDIO[kind], AudioFormat(encoding))
+
+
+@pytest.mark.parametrize("encoding", [*CONTAINERS, AudioEncoding.UNSPECIFIED])
+def test_zero_bytes_of_a_container_are_refused(encoding: AudioEncoding) -> None:
+    with pytest.raises(InvalidAudio, match="empty"):
+        decode(b"", AudioFormat(encoding))
+
+
+def test_not_audio_is_refused_at_its_first_bytes() -> None:
+    decoder = StreamDecoder(AudioFormat(), limits=LIMITS)
+    with pytest.raises(EncodingUnknown):
+        decoder.push(NOT_AUDIO["text"][:16])
+
+
+def test_a_file_equals_its_bytes_and_an_error_names_it(tmp_path: Path) -> None:
+    good, bad, empty = tmp_path / "good.flac", tmp_path / "bad.wav", tmp_path / "empty.wav"
+    good.write_bytes(encoded("FLAC"))
+    np.testing.assert_array_equal(read_file(good, limits=LIMITS), decode(encoded("FLAC")))
+    bad.write_bytes(NOT_AUDIO["text"])
+    with pytest.raises(EncodingUnknown, match=r"bad\.wav.*looks like text"):
+        read_file(bad, limits=LIMITS)
+    empty.touch()
+    with pytest.raises(InvalidAudio, match=r"empty\.wav.*0 bytes"):
+        read_file(empty, limits=LIMITS)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "none.wav", limits=LIMITS)
