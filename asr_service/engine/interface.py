@@ -17,6 +17,7 @@ from asr_service.errors import AsrError
 from asr_service.types import EndpointingConfig, Hypothesis, Mode
 
 SAMPLE_RATE_HZ = 16_000
+EVIDENCE_PERIOD_S = 0.08
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,93 @@
+"""The only file of the engine that runs the model.
+
+Dimensions: B streams of a step, T feature frames (10 ms), F mel bins, T4 and T8 encoder frames (40 and 80 ms),
+N phones, V word pieces, D model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr_service.model.bundle import Bundle
+from asr_service.model.cache import EncoderCache
+from asr_service.model.encoder import EncoderOutput
+
+
+@dataclass(slots=True)
+class Encoded:
+    """What the encoder says of a stretch of one stream.
+
+    Attributes:
+        phones: (T4, N) log-probabilities of the phone CTC; (T4, 0) for a model without phones.
+        pieces: (T8, V) log-probabilities of the word-piece CTC.
+        hidden: (T8, D) `encoder_out`, for the decoder.
+    """
+
+    phones: NDArray[np.float32]
+    pieces: NDArray[np.float32]
+    hidden: Tensor
+
+
+class ModelRunner:
+    """Features, encoder chunks of many streams at once, whole utterances."""
+
+    def __init__(self, bundle: Bundle, *, streams: int, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.bundle = bundle
+        self.chunk_features = bundle.streaming.chunk_frames * bundle.model.config.subsampling
+        self._cache = EncoderCache.empty(bundle.model.config, streams, bundle.streaming.left_frames)
+
+    @torch.inference_mode()
+    def features(
+        self, pcm: NDArray[np.float32], carry: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Samples and the carry of before → features (T, F), their energies (T,) (see voice_activity), new carry."""
+        front_end = self.bundle.front_end
+        features, rest = front_end.step(torch.from_numpy(pcm), torch.from_numpy(carry))
+        energies = (features * front_end.std + front_end.mean).mean(dim=-1)
+        return features.numpy(), energies.numpy(), rest.numpy()
+
+    def reset(self, slot: int) -> None:
+        """A new stream begins in this slot."""
+        self._cache.reset(slot)
+
+    @torch.inference_mode()
+    def encode_chunks(self, slots: Sequence[int], chunks: Sequence[NDArray[np.float32]]) -> list[Encoded]:
+        """The next chunk, (T, F) with T at most `chunk_features`, of each of these streams, in one batch."""
+        width = self.bundle.model.config.n_mels
+        features = np.zeros((len(slots), self.chunk_features, width), dtype=np.float32)
+        for row, chunk in zip(features, chunks, strict=True):
+            row[: len(chunk)] = chunk
+        lengths = torch.tensor([len(chunk) for chunk in chunks])
+        index = torch.tensor(slots)
+        output, cache = self.bundle.model.encoder.forward_chunk(
+            torch.from_numpy(features), lengths, self._cache.rows(index)
+        )
+        self._cache.store(index, cache)
+        return self._encoded(output)
+
+    @torch.inference_mode()
+    def encode_whole(self, features: NDArray[np.float32]) -> Encoded:
+        """One utterance, (T, F), with full context."""
+        output = self.bundle.model.encode(torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)]))
+        return self._encoded(output)[0]
+
+    def _encoded(self, output: EncoderOutput) -> list[Encoded]:
+        pieces = torch.log_softmax(self.bundle.model.ctc_logits(output), dim=-1).numpy()
+        phone_logits = self.bundle.model.phone_logits(output)
+        rows = []
+        for row, (frames, phone_frames) in enumerate(
+            zip(output.lengths.tolist(), output.phone_lengths.tolist(), strict=True)
+        ):
+            if phone_logits is None:
+                phones = np.zeros((phone_frames, 0), dtype=np.float32)
+            else:
+                phones = torch.log_softmax(phone_logits[row, :phone_frames], dim=-1).numpy()
+            rows.append(Encoded(phones, pieces[row, :frames], output.hidden[row, :frames]))
+        return rows

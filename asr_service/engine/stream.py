@@ -1,0 +1,176 @@
+"""One stream inside the engine: which features wait, where its utterance began, what must be done next.
+
+Everything here is a function of the audio alone: chunks and endpoints lie at fixed places of stream time, however the
+bytes arrived and whatever else was in the batch. That is what makes streamed and whole transcripts equal.
+
+Dimensions: T feature frames (10 ms), F mel bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.engine.interface import (
+    EVIDENCE_PERIOD_S,
+    FrameEvidence,
+    Sink,
+    SpeechBegin,
+    SpeechEnd,
+    StreamHandle,
+    StreamOptions,
+    UtterancePolicy,
+)
+from asr_service.engine.voice_activity import VoiceActivity
+from asr_service.types import Mode
+
+FRAME_S = 0.01
+TICK_FRAMES = round(EVIDENCE_PERIOD_S / FRAME_S)
+# Voice activity is announced after this much speech, and its end after this much silence: shorter is a click or a stop.
+BEGIN_TICKS = 2
+END_TICKS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The next thing to do for a stream.
+
+    Attributes:
+        frames: features to encode now; with `whole`, those of the utterance.
+        whole: encode them as one utterance with full context, instead of as a chunk.
+        ends_utterance: a final is due after them.
+        ready_since: turn in which the work became ready.
+    """
+
+    frames: int
+    whole: bool
+    ends_utterance: bool
+    ready_since: int
+
+
+class Stream:
+    """Features in, work out. `observed` runs ahead of `encoded`; both count feature frames since the stream began."""
+
+    def __init__(
+        self,
+        handle: StreamHandle,
+        options: StreamOptions,
+        policy: UtterancePolicy,
+        sink: Sink,
+        *,
+        n_mels: int,
+        chunk_features: int,
+    ) -> None:
+        self.handle, self.options, self.sink = handle, options, sink
+        self._policy = policy
+        self._chunk = chunk_features
+        self.carry = np.zeros(0, dtype=np.float32)
+        self._features = np.zeros((0, n_mels), dtype=np.float32)  # from frame `encoded` on
+        self._energies = np.zeros(0, dtype=np.float32)  # from frame `observed` on
+        self.encoded = 0
+        self.observed = 0
+        self.utterance_start = 0
+        self.utterance_index = 0
+        self.finishing = False
+        self.reported = 0  # what the last Progress told
+        self._flush_at: int | None = None
+        self._work: Work | None = None
+        self._turn = 0
+        # What the decoder has found, told by the engine after each chunk.
+        self.has_words = False
+        self.new_token = False
+        self._voice = VoiceActivity()
+        self._speech_heard = False
+        self._speaking = False
+        self._run = 0
+
+    @property
+    def available(self) -> int:
+        return self.encoded + len(self._features)
+
+    def time_s(self, frame: int) -> float:
+        """Stream time at the beginning of a feature frame."""
+        return frame * FRAME_S
+
+    def add(self, features: NDArray[np.float32], energies: NDArray[np.float32], turn: int) -> None:
+        """Append (T, F) features and their (T,) energies."""
+        self._features = np.concatenate([self._features, features])
+        self._energies = np.concatenate([self._energies, energies])
+        self._turn = turn
+
+    def flush(self) -> None:
+        """An endpoint at the last whole tick that is here now."""
+        self._flush_at = self.observed + len(self._energies) // TICK_FRAMES * TICK_FRAMES
+
+    def work(self) -> Work | None:
+        """The next work, found by observing ticks up to it; it stays the next until `take`."""
+        if self._work is None:
+            self._work = self._find_work()
+        return self._work
+
+    def take(self) -> NDArray[np.float32]:
+        """Do the work that `work` told: returns its features (T, F), which leave the stream."""
+        assert self._work is not None
+        frames = self._work.frames
+        taken = self._features[:frames]
+        self._features = self._features[frames:]
+        self.encoded += frames
+        self._work = None
+        return taken
+
+    def _find_work(self) -> Work | None:
+        whole = self.options.mode is Mode.ACCURATE
+        while True:
+            waiting = self.observed - self.encoded
+            if not whole and waiting == self._chunk:
+                return Work(waiting, False, False, self._turn)
+            if self._flush_at is not None and self.observed >= self._flush_at:
+                self._flush_at = None
+                return Work(waiting, whole, True, self._turn)
+            if len(self._energies) < TICK_FRAMES:
+                break
+            if self._observe_tick():
+                return Work(self.observed - self.encoded, whole, True, self._turn)
+        if self.finishing:
+            self.observed += len(self._energies)
+            self._energies = self._energies[:0]
+            return Work(self.observed - self.encoded, whole, True, self._turn)
+        return None
+
+    def _observe_tick(self) -> bool:
+        is_speech = self._voice.observe(self._energies[:TICK_FRAMES])
+        self._energies = self._energies[TICK_FRAMES:]
+        self.observed += TICK_FRAMES
+        self._announce(is_speech)
+        self._speech_heard |= is_speech
+        accurate = self.options.mode is Mode.ACCURATE
+        evidence = FrameEvidence(
+            time_s=self.time_s(self.observed),
+            is_speech=is_speech,
+            has_words=self._speech_heard if accurate else self.has_words,
+            new_token=self.new_token,
+            utterance_start_s=self.time_s(self.utterance_start),
+        )
+        self.new_token = False
+        return self._policy.observe(evidence)
+
+    def _announce(self, is_speech: bool) -> None:
+        self._run = self._run + 1 if is_speech != self._speaking else 0
+        if self._run == (END_TICKS if self._speaking else BEGIN_TICKS):
+            began_s = self.time_s(self.observed - self._run * TICK_FRAMES)
+            self._speaking = not self._speaking
+            self._run = 0
+            self.sink(SpeechBegin(began_s) if self._speaking else SpeechEnd(began_s))
+
+    @property
+    def worth_decoding(self) -> bool:
+        """Accurate mode: whether anybody spoke in the utterance."""
+        return self._speech_heard
+
+    def next_utterance(self, *, had_words: bool) -> None:
+        """The utterance is over; the next begins where it ended."""
+        self.utterance_start = self.encoded
+        self.utterance_index += had_words
+        self.has_words = self.new_token = self._speech_heard = False
