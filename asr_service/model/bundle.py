@@ -169,6 +169,7 @@ def save_bundle(
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}
     save_file(tensors | {"cmvn.mean": mean.float(), "cmvn.std": std.float()}, directory / WEIGHTS_FILE)
+    (directory / WEIGHTS_FILE).chmod(0o644)  # the library writes for the owner alone; a package is read by everybody
     config = {
         "format": FORMAT,
         "name": name,
