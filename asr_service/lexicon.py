@@ -18,9 +18,13 @@ from pathlib import Path
 
 from asr_service.errors import BundleError
 
-PHONES: tuple[str, ...] = tuple(
-    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+# fmt: off
+PHONES: tuple[str, ...] = (
+    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY",
+    "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY",
+    "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )
+# fmt: on
 BLANK_ID = 0
 PHONE_VOCABULARY_SIZE = len(PHONES) + 1
 PHONE_IDS: Mapping[str, int] = {phone: index + 1 for index, phone in enumerate(PHONES)}
@@ -128,7 +132,9 @@ def _read_text(path: Path) -> str:
             inflater = zlib.decompressobj(wbits=31)
             data = inflater.decompress(data, MAX_FILE_BYTES)
             if not inflater.eof:
-                raise BundleError(f"{path}: truncated, or inflates to more than {MAX_FILE_BYTES} bytes", field=path.name)
+                raise BundleError(
+                    f"{path}: truncated, or inflates to more than {MAX_FILE_BYTES} bytes", field=path.name
+                )
         return data.decode("ascii")
     except FileNotFoundError:
         raise BundleError(f"{path}: no such file", field=path.name) from None

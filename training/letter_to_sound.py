@@ -19,6 +19,7 @@ Graphone = tuple[str, Pronunciation]
 
 # (letters, phones) of a graphone. Letters may be silent, phones are never without a letter.
 _SHAPES = ((1, 1), (1, 0), (2, 1), (1, 2), (2, 0))
+_FLOOR = 1e-7
 _START = "\x01"
 _END = "\x02"
 
@@ -37,8 +38,7 @@ def align(
         for word, phones in sample:
             _accumulate(word, phones, probability, counts)
         total = sum(counts.values())
-        floor = 1e-7
-        probability = defaultdict(lambda: floor, {key: max(value / total, floor) for key, value in counts.items()})
+        probability = defaultdict(lambda: _FLOOR, {key: max(value / total, _FLOOR) for key, value in counts.items()})
     segmented = (_best_segmentation(word, phones, probability) for word, phones in entries)
     return [graphones for graphones in segmented if graphones]
 

