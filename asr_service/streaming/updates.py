@@ -15,7 +15,7 @@ from asr_service.types import (
     Word,
 )
 
-# Text with 0.9 or more is a promise. Not 0.9 itself: in protobuf's float that is 0.89999998, and `>= 0.9` would be false.
+# Text with 0.9 or more is a promise. Not 0.9 itself: in protobuf's float that is 0.89999998, which is not >= 0.9.
 STABLE = 0.95
 UNSTABLE = 0.1
 
@@ -53,13 +53,11 @@ class UpdateBuilder:
 
     def interim(self, partial: Partial, audio_received_s: float) -> StreamUpdate:
         """One result for the stable words, one for the tail; either is left out when it is empty."""
-        start_s, end_s = self._span(partial.start_s, partial.end_s)
+        start_s, end_s = self._span(partial.start_s, partial.end_s, audio_received_s)
         self._result_end_s = end_s
-        words = _forward(partial.hypothesis.words, start_s)
+        words = _forward(partial.hypothesis.words, start_s, end_s)
         stable, tail = words[: partial.stable_words], words[partial.stable_words :]
-        middle_s = min(max(stable[-1].end_s, start_s), end_s) if stable else start_s
-        if not tail:
-            middle_s = end_s
+        middle_s = end_s if not tail else stable[-1].end_s if stable else start_s
         parts = ((stable, STABLE, start_s, middle_s), (tail, UNSTABLE, middle_s, end_s))
         results = tuple(
             RecognitionResult(
@@ -76,19 +74,17 @@ class UpdateBuilder:
         return StreamUpdate(results=results, audio_received_s=audio_received_s)
 
     def final(self, final: Final, audio_received_s: float) -> StreamUpdate:
-        start_s, end_s = self._span(final.start_s, final.end_s)
+        start_s, end_s = self._span(final.start_s, final.end_s, audio_received_s)
         alternatives = tuple(
-            dataclasses.replace(hypothesis, words=_forward(hypothesis.words, start_s))
+            dataclasses.replace(hypothesis, words=_forward(hypothesis.words, start_s, end_s))
             for hypothesis in final.alternatives[: max(1, self._config.max_alternatives)]
         )
-        ends = [hypothesis.words[-1].end_s for hypothesis in alternatives if hypothesis.words]
-        end_s = max([end_s, *ends])
         self._result_end_s = self._final_end_s = end_s
         result = RecognitionResult(alternatives, True, 0.0, start_s, end_s, final.utterance_index)
         return StreamUpdate(results=(result,), audio_received_s=audio_received_s)
 
     def event(self, kind: SpeechEventKind, time_s: float, audio_received_s: float) -> StreamUpdate:
-        self._event_s = max(self._event_s, time_s)
+        self._event_s = max(self._event_s, min(time_s, audio_received_s))
         return StreamUpdate(event=SpeechEvent(kind, self._event_s), audio_received_s=audio_received_s)
 
     def voice_activity(self, output: SpeechBegin | SpeechEnd, audio_received_s: float) -> StreamUpdate:
@@ -96,18 +92,21 @@ class UpdateBuilder:
         kind = SpeechEventKind.SPEECH_ACTIVITY_BEGIN if begins else SpeechEventKind.SPEECH_ACTIVITY_END
         return self.event(kind, output.time_s, audio_received_s)
 
-    def _span(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """A result never starts before the last final's end, nor ends before an earlier result's end."""
-        start_s = max(start_s, self._final_end_s)
-        return start_s, max(end_s, start_s, self._result_end_s)
+    def _span(self, start_s: float, end_s: float, received_s: float) -> tuple[float, float]:
+        """A result never starts before the last final's end, nor ends before an earlier result's end.
+
+        Nor does it end after the audio that was received: the last chunk of a stream may have been padded.
+        """
+        start_s = max(min(start_s, received_s), self._final_end_s)
+        return start_s, max(min(end_s, received_s), start_s, self._result_end_s)
 
 
-def _forward(words: tuple[Word, ...], from_s: float) -> tuple[Word, ...]:
-    """Words whose times never go backwards. Alignments of neighbouring words may overlap by a frame."""
+def _forward(words: tuple[Word, ...], from_s: float, to_s: float) -> tuple[Word, ...]:
+    """Words whose times lie within the result and never go backwards: alignments of neighbours may overlap a frame."""
     kept: list[Word] = []
     for word in words:
-        start_s = max(word.start_s, from_s)
-        end_s = max(word.end_s, start_s)
+        start_s = min(max(word.start_s, from_s), to_s)
+        end_s = min(max(word.end_s, start_s), to_s)
         moved = (start_s, end_s) != (word.start_s, word.end_s)
         kept.append(dataclasses.replace(word, start_s=start_s, end_s=end_s) if moved else word)
         from_s = end_s

@@ -87,23 +87,25 @@ def test_whatever_the_engine_says_times_never_go_backwards(
     outputs: list[tuple[bool, float, float, list[tuple[float, float]], int]],
 ) -> None:
     made = builder()
-    last_end_s = final_end_s = 0.0
+    last_end_s = final_end_s = received_s = 0.0
     for is_final, start_s, end_s, spans, stable in outputs:
+        received_s += 20.0
         hypothesis = Hypothesis(tuple(Word("w", *span, 0.5) for span in spans))
         if is_final:
-            update = made.final(Final((hypothesis,), 0, start_s, end_s), 1.0)
+            update = made.final(Final((hypothesis,), 0, start_s, end_s), received_s)
             result = update.results[0]
             assert result.start_s >= final_end_s
             final_end_s = result.end_s
         else:
-            update = made.interim(Partial(hypothesis, min(stable, len(spans)), 0, start_s, end_s), 1.0)
-        assert update.results[-1].end_s >= last_end_s
+            update = made.interim(Partial(hypothesis, min(stable, len(spans)), 0, start_s, end_s), received_s)
+        assert last_end_s <= update.results[-1].end_s <= received_s
         last_end_s = update.results[-1].end_s
         for result in update.results:
             assert result.start_s <= result.end_s
             edges = [edge for word in result.alternatives[0].words for edge in (word.start_s, word.end_s)]
             assert edges == sorted(edges)
-            assert edges[0] >= result.start_s - 1e-9 or not is_final
+            assert edges[0] >= result.start_s or not is_final
+            assert edges[-1] <= update.results[-1].end_s
 
 
 def test_newer_interim_takes_the_place_of_the_older_one() -> None:

@@ -1,0 +1,202 @@
+"""A server's life: listen, load, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from asr_service.config import ServerSettings, Settings
+from asr_service.engine.interface import Engine
+from asr_service.errors import AsrError, ConfigError
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
+from asr_service.server.interceptors import CallInterceptor
+from asr_service.server.servicer import SpeechServicer
+
+log = logging.getLogger("asr.server")
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["Speech"].full_name
+HEALTH_CHECK_PERIOD_S = 1.0
+LAST_STATUS_S = 1.0
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class SpeechServer:
+    """One server on the running event loop.
+
+    Args:
+        load: makes the engine, started by the server; runs in a thread while the port is already open, so that health
+            checks see NOT_SERVING rather than a refused connection.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[], Engine]) -> None:
+        self._settings = settings
+        self._load = load
+        self._servicer = SpeechServicer(settings)
+        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server: Any = None
+        self._watch: asyncio.Task[None] | None = None
+        self.port = 0
+
+    async def listen(self) -> None:
+        """Open the port. Raises ConfigError where that is not possible."""
+        server_settings = self._settings.server
+        interceptor = CallInterceptor(SERVICE, retry_after_s=server_settings.retry_after_s)
+        self._server = grpc.aio.server(interceptors=[interceptor], options=_channel_options(server_settings))
+        pb_grpc.add_SpeechServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if server_settings.reflection:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        await self._set_health(NOT_SERVING)
+        try:
+            self.port = self._server.add_insecure_port(server_settings.address)
+        except RuntimeError as error:
+            address = server_settings.address
+            raise ConfigError(f"cannot listen on {address}: the port is taken or the host unknown") from error
+        await self._server.start()
+        log.info("listening", extra={"fields": {"address": server_settings.address, "port": self.port}})
+
+    async def load(self) -> None:
+        """Load the model and begin to serve. Raises BundleError and the like from the loader."""
+        engine = await asyncio.to_thread(self._load)
+        engine.start()
+        self._servicer.engine = engine
+        await self._set_health(SERVING)
+        self._watch = asyncio.create_task(self._watch_health(engine))
+        log.info("serving", extra={"fields": {"model": engine.info.model, "port": self.port}})
+
+    async def stop(self, hurry: asyncio.Event | None = None) -> None:
+        """Drain and stop: running streams may end by themselves, then get their finals, then the port closes.
+
+        Args:
+            hurry: when set, waits no longer.
+        """
+        settings, hurry = self._settings.server, hurry or asyncio.Event()
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._health.enter_graceful_shutdown()
+        self._servicer.begin_drain()
+        await self._wait_for_calls(settings.drain_s, hurry)
+        self._servicer.end_streams()
+        await self._wait_for_calls(settings.grace_s, hurry)
+        log.info("stopping", extra={"fields": {"calls_cut_off": self._servicer.live_calls}})
+        if self._server is not None:
+            # A call is no longer live some moments before its status has left.
+            await self._server.stop(0 if hurry.is_set() else LAST_STATUS_S)
+        if self._servicer.engine is not None:
+            await asyncio.to_thread(self._servicer.engine.stop)
+
+    async def _wait_for_calls(self, patience_s: float, hurry: asyncio.Event) -> None:
+        deadline = asyncio.get_running_loop().time() + patience_s
+        while self._servicer.live_calls and not hurry.is_set():
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(0.02, left_s))
+
+    async def _watch_health(self, engine: Engine) -> None:
+        while engine.healthy:
+            await asyncio.sleep(HEALTH_CHECK_PERIOD_S)
+        log.error("the engine has failed")
+        await self._set_health(NOT_SERVING)
+
+    async def _set_health(self, status: Any) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+
+async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. A second signal stops at once."""
+    loop = asyncio.get_running_loop()
+    stopping, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            hurry.set()
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    server = SpeechServer(settings, load)
+    await server.listen()
+    loading = asyncio.create_task(server.load())
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+        await stopped
+    finally:
+        for task in (loading, stopped):
+            task.cancel()
+        await server.stop(hurry)
+    return 1 if hurry.is_set() else 0
+
+
+class ServerThread:
+    """A server in a thread of this process, on a free port of localhost; for one command or one test.
+
+        with ServerThread(settings, load) as address:
+            ...
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[], Engine]) -> None:
+        self._settings = settings
+        self._load = load
+        self._address: Future[str] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave = asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="asr-server", daemon=True)
+
+    def __enter__(self) -> str:
+        """Return the address, when the model is loaded. Raises what loading or listening raises."""
+        self._thread.start()
+        return self._address.result()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._leave.set)
+        self._thread.join()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = SpeechServer(self._settings, self._load)
+        try:
+            await server.listen()
+            await server.load()
+        except AsrError as error:
+            await server.stop()
+            self._address.set_exception(error)
+            return
+        host = self._settings.server.address.rpartition(":")[0]
+        self._address.set_result(f"{host}:{server.port}")
+        await self._leave.wait()
+        await server.stop()
+
+
+def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    ping_ms = round(settings.min_ping_interval_s * 1000)
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", ping_ms),
+        # Otherwise a second server would share the port in silence, and take every other connection.
+        ("grpc.so_reuseport", 0),
+    ]

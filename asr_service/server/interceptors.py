@@ -1,0 +1,124 @@
+"""Around every call of our service: a request id, one log line, and errors as statuses with details."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from asr_service.errors import AsrError
+from asr_service.server.status import to_status
+
+log = logging.getLogger("asr.call")
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class InternalError(AsrError):
+    """A mistake of ours. The client gets the request id, the log the traceback."""
+
+
+@dataclass
+class Call:
+    """What is known of the call being served; the servicer adds what it learns."""
+
+    request_id: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+current_call: contextvars.ContextVar[Call] = contextvars.ContextVar("current_call")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[AsyncIterator[Any], Context], Awaitable[None]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Wraps the handlers of one service, and logs calls of methods that nobody serves."""
+
+    def __init__(self, service: str, *, retry_after_s: float) -> None:
+        self._prefix = f"/{service}/"
+        self._retry_after_s = retry_after_s
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None:  # the transport answers UNIMPLEMENTED
+            log.warning("call", extra={"fields": {"method": method, "code": "UNIMPLEMENTED"}})
+            return None
+        if not method.startswith(self._prefix):
+            return handler
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(self._wrap(method, handler.stream_stream), **coders)
+        return grpc.unary_unary_rpc_method_handler(self._wrap(method, handler.unary_unary), **coders)
+
+    def _wrap(self, method: str, handler: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+        async def wrapped(request: Any, context: Context) -> Any:
+            call = Call(_request_id(context))
+            current_call.set(call)
+            started = time.monotonic()
+            code, reason = "OK", ""
+            try:
+                await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
+                return await handler(request, context)
+            except AsrError as error:
+                code, reason = error.status, error.reason
+                await self._abort(context, error, call)
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                # The client has gone, its deadline has passed, or the server stops; grpc knows which.
+                code = "CANCELLED"
+                raise
+            except Exception:
+                code, reason = InternalError.status, InternalError.reason
+                log.exception("unexpected", extra={"fields": {"request_id": call.request_id}})
+                message = f"internal error; the server's log has it under request {call.request_id}"
+                await self._abort(context, InternalError(message), call)
+            finally:
+                self._log(method, context, call, code, reason, time.monotonic() - started)
+
+        return wrapped
+
+    async def _abort(self, context: Context, error: AsrError, call: Call) -> None:
+        status = to_status(error, request_id=call.request_id, retry_after_s=self._retry_after_s)
+        await context.abort(status.code, status.details, status.trailing_metadata)
+
+    def _log(self, method: str, context: Context, call: Call, code: str, reason: str, duration_s: float) -> None:
+        fields: dict[str, Any] = {
+            "request_id": call.request_id,
+            "method": method,
+            "code": code,
+            "reason": reason,
+            "duration_s": round(duration_s, 3),
+            "peer": context.peer(),
+            "user_agent": _metadata(context, "user-agent"),
+        }
+        log.info("call", extra={"fields": fields | call.fields})
+
+
+def _request_id(context: Context) -> str:
+    wanted = _metadata(context, REQUEST_ID_KEY)
+    return wanted if _REQUEST_ID.fullmatch(wanted) else uuid.uuid4().hex
+
+
+def _metadata(context: Context, key: str) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == key:
+            return value if isinstance(value, str) else repr(value)
+    return ""

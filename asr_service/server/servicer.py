@@ -1,0 +1,206 @@
+"""The service `asr.v1.Speech`: order of messages, sizes, and one session for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from asr_service.audio import StreamDecoder
+from asr_service.config import Settings
+from asr_service.engine.interface import Engine
+from asr_service.errors import (
+    AsrError,
+    ChunkTooLarge,
+    ConfigExpected,
+    ConfigRepeated,
+    EmptyMessage,
+    InvalidAudio,
+    InvalidField,
+    NoConfig,
+    StreamIdle,
+    Unavailable,
+)
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
+from asr_service.server.interceptors import InternalError, current_call
+from asr_service.server.requests import streaming_config, unary_config
+from asr_service.server.responses import server_info, streaming_response, unary_response
+from asr_service.streaming.async_session import AsyncSession, LoopWaker
+from asr_service.streaming.audio_limits import audio_limits, stream_limits
+from asr_service.streaming.session import shutting_down
+from asr_service.types import RecognitionConfig
+
+log = logging.getLogger("asr.servicer")
+
+Requests = AsyncIterator[pb.StreamingRecognizeRequest]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# Unary audio is decoded and queued in pieces, so that one long recording does not hold up the streams beside it.
+PIECE_BYTES = 64 * 1024
+
+
+class SpeechServicer(pb_grpc.SpeechServicer):
+    """Serves calls once it has an engine. Belongs to one event loop.
+
+    Attributes:
+        engine: None while the model is loading.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine: Engine | None = None
+        self._settings = settings
+        self._waker: LoopWaker | None = None
+        self._draining = False
+        self._live: dict[AsyncSession, bool] = {}  # whether it is a stream
+
+    @property
+    def live_calls(self) -> int:
+        return len(self._live)
+
+    def begin_drain(self) -> None:
+        """Refuse new calls; those that run go on."""
+        self._draining = True
+
+    def end_streams(self) -> None:
+        """Let streams that still take audio give their finals and end. Unary calls go on: their audio is all here."""
+        for session, is_stream in list(self._live.items()):
+            if is_stream:
+                session.end_early(shutting_down())
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+        return server_info(self._ready_engine().info, self._settings)
+
+    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
+        engine = self._ready_engine()
+        config = unary_config(request, engine.info)
+        if not request.audio:
+            raise InvalidAudio("audio is empty (0 bytes)", field="audio")
+        limits = audio_limits(self._settings.audio, max_duration_s=self._settings.stream.max_unary_s)
+        decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
+        session = self._open(engine, config, decoder, is_stream=False)
+        reader = asyncio.create_task(_push_whole(request.audio, session))
+        try:
+            finals = [result async for update in session.updates() for result in update.results if result.is_final]
+            audio_s = session.session.received_s
+            return unary_response(finals, config, audio_s=audio_s, request_id=current_call.get().request_id)
+        finally:
+            self._close(session, reader)
+
+    async def StreamingRecognize(self, request_iterator: Requests, context: Context) -> None:
+        engine = self._ready_engine()
+        config = await self._first_message(request_iterator, engine)
+        request_id = current_call.get().request_id
+        limits = stream_limits(self._settings.audio, self._settings.stream)
+        decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
+        session = self._open(engine, config, decoder, is_stream=True)
+        reader = asyncio.create_task(self._read(request_iterator, session))
+        try:
+            async for update in session.updates():
+                await session.deliver(context.write(streaming_response(update, config, request_id)))
+        finally:
+            # Also where the client has gone: a cancel first looks like a half-close, so the session may be about to do
+            # work for nobody.
+            self._close(session, reader)
+
+    def _ready_engine(self) -> Engine:
+        if self._draining:
+            raise shutting_down()
+        if self.engine is None:
+            raise Unavailable("the model is still loading")
+        if not self.engine.healthy:
+            raise Unavailable("the engine has failed; the server must be restarted")
+        return self.engine
+
+    def _open(
+        self, engine: Engine, config: RecognitionConfig, decoder: StreamDecoder, *, is_stream: bool
+    ) -> AsyncSession:
+        if self._waker is None:
+            self._waker = LoopWaker(asyncio.get_running_loop())
+        session = AsyncSession(
+            engine,
+            config,
+            decoder=decoder,
+            waker=self._waker,
+            settings=self._settings.stream,
+            endpointing=self._settings.endpointing,
+        )
+        self._live[session] = is_stream
+        current_call.get().fields |= {"mode": config.mode.value, "encoding": config.audio.encoding.value}
+        return session
+
+    def _close(self, session: AsyncSession, reader: asyncio.Task[None]) -> None:
+        reader.cancel()
+        self._live.pop(session, None)
+        current_call.get().fields |= {
+            "audio_s": round(session.session.received_s, 3),
+            "finals": session.session.finals,
+            "dropped_bytes": session.session.dropped_bytes,
+        }
+        session.close()
+
+    async def _first_message(self, requests: Requests, engine: Engine) -> RecognitionConfig:
+        timeout_s = self._settings.server.startup_timeout_s
+        try:
+            first = await asyncio.wait_for(anext(requests), timeout_s)
+        except StopAsyncIteration:
+            raise NoConfig("the stream ended before its first message, streaming_config") from None
+        except TimeoutError:
+            raise StreamIdle(f"no first message within {timeout_s:g} s") from None
+        kind = first.WhichOneof("streaming_request")
+        if kind is None:
+            raise EmptyMessage("the first message is empty; it must be streaming_config")
+        if kind != "streaming_config":
+            raise ConfigExpected(f"the first message is {kind}; it must be streaming_config", field=kind)
+        size, most = first.ByteSize(), self._settings.server.max_config_bytes
+        if size > most:
+            message = f"streaming_config has {size} bytes; at most {most} are allowed"
+            raise InvalidField(message, field="streaming_config")
+        return streaming_config(first.streaming_config, engine.info, self._settings)
+
+    async def _read(self, requests: Requests, session: AsyncSession) -> None:
+        """Take the client's messages until it half-closes or the session takes no more."""
+        try:
+            async for request in requests:
+                await self._on_message(request, session)
+                if not session.session.takes_audio:
+                    return
+            await session.finish()
+        except AsrError as error:
+            session.fail(error)
+        except Exception:
+            log.exception("reading failed", extra={"fields": {"request_id": current_call.get().request_id}})
+            session.fail(InternalError("a message could not be read"))
+
+    async def _on_message(self, request: pb.StreamingRecognizeRequest, session: AsyncSession) -> None:
+        kind = request.WhichOneof("streaming_request")
+        if kind == "audio":
+            size, most = len(request.audio), self._settings.server.max_chunk_bytes
+            if size > most:
+                raise ChunkTooLarge(f"audio has {size} bytes in one message; at most {most} are allowed", field="audio")
+            await session.push(request.audio)
+        elif kind == "control":
+            control = request.control.WhichOneof("control")
+            if control == "flush":
+                await session.flush()
+            elif control == "keep_alive":
+                session.keep_alive()
+            else:
+                raise EmptyMessage("control is empty; it must be flush or keep_alive", field="control")
+        elif kind == "streaming_config":
+            raise ConfigRepeated("streaming_config comes once, as the first message", field="streaming_config")
+        else:
+            raise EmptyMessage("the message is empty; it must be audio or control")
+
+
+async def _push_whole(audio: bytes, session: AsyncSession) -> None:
+    try:
+        for start in range(0, len(audio), PIECE_BYTES):
+            await session.push(audio[start : start + PIECE_BYTES])
+            await asyncio.sleep(0)
+        await session.finish()
+    except AsrError as error:
+        session.fail(error)
