@@ -1,0 +1,40 @@
+# Everything lives in .venv; its bin/asr is the command.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+RUN := $(VENV)/bin/python
+# Spinning OpenMP threads starve each other wherever anything else runs.
+export OMP_WAIT_POLICY := PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench
+
+help:
+	@echo "make setup   install into $(VENV)"
+	@echo "make demo    serve and stream a clip (AUDIO=any.wav: your own)"
+	@echo "make test    fast tests"
+	@echo "make check   lint, format, types, generated code"
+	@echo "make bench   start-up, memory, speed, latency"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+
+demo: setup
+	$(VENV)/bin/asr demo $(if $(AUDIO),"$(AUDIO)")
+
+test: setup
+	$(RUN) -m pytest
+
+check: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) protos/generate.py --check
+
+bench: setup
+	$(VENV)/bin/asr bench
