@@ -1,0 +1,67 @@
+"""One ranking for hypotheses of any search: a log-linear sum of what every part of the model says of them.
+
+Dimensions: N hypotheses, U tokens, S encoder frames (80 ms), D model, V word pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asr_service.model.decoder import Decoder
+from asr_service.tokenizer import WordPieces
+
+
+@dataclass(frozen=True, slots=True)
+class RescoringWeights:
+    """Weights of the sum; tuned on dev by `training.tune_decoding` and kept in the bundle's config.
+
+    Attributes:
+        phones: log-likelihood of the hypothesis' phones under the phone CTC.
+        pieces: the same for its word pieces under the word-piece CTC.
+        attention: log-likelihood under the decoder, end token included.
+        language_model: log10 probability under the n-gram.
+        word: added per word.
+    """
+
+    phones: float = 1.0
+    pieces: float = 0.5
+    attention: float = 0.5
+    language_model: float = 1.5
+    word: float = 0.0
+
+
+def _padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in sequences])
+    padded = torch.zeros(len(sequences), max(1, int(lengths.max())), dtype=torch.long)
+    for target, row in zip(padded, sequences, strict=True):
+        target[: len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded, lengths
+
+
+def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Exact CTC log-likelihoods (N,) of N label sequences under one utterance's log-probabilities (T, V).
+
+    A sequence that needs more frames than there are gets -inf.
+    """
+    if log_probs.shape[0] == 0:
+        return torch.tensor([0.0 if not row else -torch.inf for row in sequences])
+    targets, lengths = _padded(sequences)
+    frames = torch.full((len(sequences),), log_probs.shape[0])
+    repeated = log_probs.unsqueeze(1).expand(-1, len(sequences), -1)
+    return -F.ctc_loss(repeated, targets, frames, lengths, blank=0, reduction="none")
+
+
+def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
+    targets, lengths = _padded([[*row, WordPieces.eos_id] for row in sequences])
+    begin = torch.full((len(sequences), 1), WordPieces.bos_id)
+    inputs = torch.cat([begin, targets[:, :-1]], dim=1)
+    log_probs = torch.log_softmax(decoder(inputs, memory.unsqueeze(0).expand(len(sequences), -1, -1), None), dim=-1)
+    chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    inside = torch.arange(targets.shape[1]) < lengths.unsqueeze(1)
+    return (chosen * inside).sum(dim=1)

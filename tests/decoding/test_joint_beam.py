@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search, max_tokens
+from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.model.config import TransformerConfig
+from asr_service.model.decoder import Decoder
+from asr_service.tokenizer import WordPieces
+
+VOCABULARY = 6  # blank, begin, end and three pieces
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    torch.manual_seed(3)
+    return Decoder(
+        TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=1, vocab_size=VOCABULARY)
+    ).eval()
+
+
+def search(decoder: Decoder, memory: torch.Tensor, ctc: torch.Tensor, options: JointBeamOptions) -> list:
+    with torch.no_grad():
+        return joint_beam_search(
+            decoder, memory, ctc, bos_id=WordPieces.bos_id, eos_id=WordPieces.eos_id, options=options
+        )
+
+
+@pytest.mark.parametrize("ctc_weight", [0.2, 0.5, 0.8])
+def test_a_beam_that_keeps_everything_finds_the_best_of_all(decoder: Decoder, ctc_weight: float) -> None:
+    memory = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
+    ctc = torch.log_softmax(torch.randn(4, VOCABULARY, generator=torch.Generator().manual_seed(6)), dim=-1)
+    options = JointBeamOptions(beam_size=200, candidates=3, ctc_weight=ctc_weight)
+    longest = max_tokens(ctc, options)
+    everything = [s for n in range(longest + 1) for s in itertools.product(range(3, VOCABULARY), repeat=n)]
+    with torch.no_grad():
+        attention = attention_log_likelihoods(decoder, memory, everything)
+        scores = (1 - ctc_weight) * attention + ctc_weight * ctc_log_likelihoods(ctc, everything)
+    best = int(scores.argmax())
+    found = search(decoder, memory, ctc, options)
+    assert found[0].token_ids == everything[best]
+    assert found[0].score == pytest.approx(scores[best].item(), abs=1e-4)
+
+
+def test_hypotheses_come_best_first_without_repeats_and_the_same_each_time(decoder: Decoder) -> None:
+    memory = torch.randn(12, 16, generator=torch.Generator().manual_seed(5))
+    ctc = torch.log_softmax(torch.randn(12, VOCABULARY, generator=torch.Generator().manual_seed(6)), dim=-1)
+    first, second = (search(decoder, memory, ctc, JointBeamOptions()) for _ in range(2))
+    assert first == second
+    assert [h.score for h in first] == sorted((h.score for h in first), reverse=True)
+    assert len({h.token_ids for h in first}) == len(first)
+
+
+def test_length_is_bounded_by_the_ctc_whatever_the_decoder_wants(decoder: Decoder) -> None:
+    ctc = torch.full((50, VOCABULARY), -20.0)
+    ctc[:, 0] = 0.0  # the CTC heard nothing
+    found = search(decoder, torch.randn(50, 16), ctc, JointBeamOptions(ctc_weight=0.0, length_reward=5.0))
+    assert max(len(h.token_ids) for h in found) <= 5
+
+
+def test_no_frames_give_the_empty_hypothesis(decoder: Decoder) -> None:
+    found = search(decoder, torch.zeros(0, 16), torch.zeros(0, VOCABULARY), JointBeamOptions())
+    assert [h.token_ids for h in found] == [()]

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.model.config import TransformerConfig
+from asr_service.model.decoder import Decoder
+from asr_service.tokenizer import WordPieces
+from tests.decoding.alignments import labelling_probabilities
+
+
+def test_ctc_log_likelihoods_are_sums_over_alignments() -> None:
+    log_probs = torch.log_softmax(torch.randn(5, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
+    probabilities = labelling_probabilities(log_probs)
+    sequences = [(1, 2), (), (3,), (1, 1), (2, 2, 2)]
+    scores = ctc_log_likelihoods(log_probs, sequences)
+    for score, labels in zip(scores.tolist(), sequences, strict=True):
+        assert math.exp(score) == pytest.approx(probabilities[labels], rel=1e-5)
+
+
+def test_a_sequence_that_does_not_fit_its_frames_is_impossible() -> None:
+    log_probs = torch.log_softmax(torch.randn(3, 4), dim=-1)
+    assert ctc_log_likelihoods(log_probs, [(1, 1, 1)]).item() == -math.inf
+    assert ctc_log_likelihoods(log_probs[:0], [(), (1,)]).tolist() == [0.0, -math.inf]
+
+
+def test_attention_log_likelihoods_batched_equal_steps_alone() -> None:
+    torch.manual_seed(0)
+    config = TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12)
+    decoder = Decoder(config).eval()
+    memory = torch.randn(7, 16)
+    sequences = [(3, 4, 5), (6,), (), (7, 7)]
+    with torch.no_grad():
+        together = attention_log_likelihoods(decoder, memory, sequences)
+        for row, tokens in enumerate(sequences):
+            cache = decoder.start(memory.unsqueeze(0), capacity=8)
+            total, last = 0.0, WordPieces.bos_id
+            for token in (*tokens, WordPieces.eos_id):
+                total += decoder.step(torch.tensor([last]), cache)[0, token].item()
+                last = token
+            assert together[row].item() == pytest.approx(total, abs=1e-4)
