@@ -13,9 +13,10 @@ def _crc8_table() -> bytes:
     """CRC-8 with polynomial x^8 + x^2 + x + 1."""
     table = []
     for byte in range(256):
+        crc = byte
         for _ in range(8):
-            byte = (byte << 1 ^ (0x07 if byte & 0x80 else 0)) & 0xFF
-        table.append(byte)
+            crc = (crc << 1 ^ (0x07 if crc & 0x80 else 0)) & 0xFF
+        table.append(crc)
     return bytes(table)
 
 

@@ -43,8 +43,10 @@ class AudioLimits:
         for name in ("max_duration_s", "max_decoded_s_per_push"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
-        for name in ("max_header_bytes", "max_metadata_bytes", "max_riff_chunks", "max_packet_bytes"):
+        for name in ("max_header_bytes", "max_riff_chunks", "max_packet_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+        if self.max_metadata_bytes < 0:
+            raise ValueError(f"max_metadata_bytes must not be negative, but is {self.max_metadata_bytes!r}")
         if self.max_header_bytes < SNIFF_BYTES:
             raise ValueError(f"max_header_bytes must be at least {SNIFF_BYTES}, not {self.max_header_bytes!r}")

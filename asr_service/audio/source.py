@@ -18,6 +18,7 @@ from asr_service.types import AudioFormat
 
 RATE_FIELD = "config.sample_rate_hertz"
 CHANNELS_FIELD = "config.audio_channel_count"
+CHANNEL_FIELD = "config.audio_channel"
 AUDIO_FIELD = "audio"
 
 

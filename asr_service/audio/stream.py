@@ -11,7 +11,7 @@ from asr_service.audio.limits import MAX_ABS_SAMPLE, SAMPLE_RATE_HZ, AudioLimits
 from asr_service.audio.raw import SAMPLE_FORMATS, RawSource
 from asr_service.audio.resample import Resampler
 from asr_service.audio.sniff import identify
-from asr_service.audio.source import AUDIO_FIELD, CHANNELS_FIELD, Pcm, PcmSource, check_declared
+from asr_service.audio.source import AUDIO_FIELD, CHANNEL_FIELD, Pcm, PcmSource, check_declared
 from asr_service.audio.wav import WavSource
 from asr_service.errors import AsrError, AudioTooLong, InvalidAudio, InvalidField, NonFiniteSamples
 from asr_service.types import AudioEncoding, AudioFormat
@@ -102,7 +102,7 @@ class StreamDecoder:
     def __init__(self, fmt: AudioFormat, *, limits: AudioLimits, channel: int | None = None) -> None:
         check_declared(fmt)
         if channel is not None and channel < 0:
-            raise InvalidField(f"channel is {channel}; channels count from 0", field="channel")
+            raise InvalidField(f"channel is {channel}; here channels count from 0", field=CHANNEL_FIELD)
         self._container = fmt.encoding not in SAMPLE_FORMATS
         self._source = open_source(fmt, limits)
         self._limits = limits
@@ -114,6 +114,7 @@ class StreamDecoder:
         self._frames = 0
         self._received_bytes = 0
         self._running = False
+        self._dropped = False
         self._finished = False
         self._error: AsrError | None = None
 
@@ -158,14 +159,15 @@ class StreamDecoder:
         if self._container and self._received_bytes == 0:
             self._error = InvalidAudio("audio: is empty (0 bytes)", field=AUDIO_FIELD)
         blocks = list(self._guarded(self._source.finish()))
-        if self._resampler is not None:
+        if self._resampler is not None and not self._dropped:
             blocks.append(self._resampler.flush())
         return _concatenate(blocks)
 
     def blocks(self, data: bytes) -> Iterator[Samples]:
         """As `push`, one block of a few seconds at a time and each decoded when asked for: the way to bound memory.
 
-        Exhaust it before the next call. Samples before an error have been yielded when it is raised.
+        Exhaust it before the next call, or drop it: then the decoder is done, and whatever comes gives no samples.
+        Samples before an error have been yielded when it is raised.
         """
         assert not self._finished or self._error is not None, "pushed after finish"
         self._received_bytes += len(data)
@@ -174,13 +176,18 @@ class StreamDecoder:
     def _guarded(self, pcm: Iterator[Pcm]) -> Iterator[Samples]:
         if self._error is not None:
             raise self._error
-        assert not self._running, "the blocks of the last chunk were not exhausted"
+        if self._dropped:
+            return
+        assert not self._running, "the blocks of the last chunk are still being read"
         self._running = True
         try:
             for stretch in pcm:
                 yield from self._convert(stretch)
         except AsrError as error:
             self._error = error
+            raise
+        except GeneratorExit:
+            self._dropped = True
             raise
         self._running = False
 
@@ -219,9 +226,10 @@ class StreamDecoder:
         channels = samples.shape[1]
         if self._channel is not None:
             if self._channel >= channels:
+                # The API counts from 1, for 0 is its unset.
                 raise InvalidField(
-                    f"channel is {self._channel}, but the audio has {channels}, counted from 0 ({CHANNELS_FIELD})",
-                    field="channel",
+                    f"{CHANNEL_FIELD} is {self._channel + 1}, but the audio has {channels} channels",
+                    field=CHANNEL_FIELD,
                 )
             return np.ascontiguousarray(samples[:, self._channel])
         mono = samples[:, 0].copy()

@@ -55,6 +55,7 @@ class WavSource:
         self._riff_size: int | None = None
         self._long_data_size: int | None = None
         self._position = 0
+        self._skipped = 0
         self._chunks = 0
         self._sample_format: tuple[SampleFormat, int, int] | None = None
         self._frames: FrameReader | None = None
@@ -66,18 +67,18 @@ class WavSource:
         return self._frames.pending_bytes if self._frames is not None else 0
 
     def feed(self, data: bytes) -> Iterator[Pcm]:
-        if self._frames is None:
+        frames = self._frames
+        if frames is None:
             self._buffer.append(data)
-            while self._frames is None and self._parse():
-                pass
-            if self._frames is None:
+            frames = self._read_header()
+            if frames is None:
                 return
             data = self._buffer.take_all()
         if self._data_left is not None:
             # What follows the data chunk (tags, mostly) is no audio.
             data = data[: self._data_left]
             self._data_left -= len(data)
-        for samples in self._frames.read(data):
+        for samples in frames.read(data):
             yield Pcm(samples, self._rate_hz)
 
     def finish(self) -> Iterator[Pcm]:
@@ -85,6 +86,12 @@ class WavSource:
             missing = "data chunk" if self._sample_format is not None else "fmt chunk"
             raise invalid("WAV", f"ends before its {missing}")
         yield from ()
+
+    def _read_header(self) -> FrameReader | None:
+        """Read chunks up to the beginning of the data; None while that has not arrived."""
+        while self._frames is None and self._parse():
+            pass
+        return self._frames
 
     def _parse(self) -> bool:
         """Read one chunk header or chunk; False when it has not arrived as a whole."""
@@ -111,7 +118,8 @@ class WavSource:
                 self._parse_format(body)
             elif len(body) >= 16:
                 self._long_data_size = struct.unpack_from("<Q", body, 8)[0]
-            self._skip(size & 1)
+            self._position += size & 1
+            self._buffer.skip(size & 1)
             return True
         self._count_chunk()
         self._take(8)
@@ -171,8 +179,9 @@ class WavSource:
 
     def _skip(self, size: int) -> None:
         self._position += size
-        if self._position > self._limits.max_metadata_bytes:
-            raise invalid("WAV", f"no data chunk within {self._limits.max_metadata_bytes} bytes")
+        self._skipped += size
+        if self._skipped > self._limits.max_metadata_bytes:
+            raise invalid("WAV", f"more than {self._limits.max_metadata_bytes} bytes of other chunks before its data")
         self._buffer.skip(size)
 
     def _count_chunk(self) -> None:

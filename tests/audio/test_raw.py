@@ -63,9 +63,9 @@ def test_channels_are_mixed_by_their_mean_or_one_is_selected() -> None:
 
 @pytest.mark.parametrize("channel", [3, -1])
 def test_a_channel_that_is_not_there_is_refused(channel: int) -> None:
-    with pytest.raises(InvalidField, match="channel") as caught:
+    with pytest.raises(InvalidField, match=r"channel is|audio_channel is 4, but the audio has 3") as caught:
         decode(chirp(channels=3).tobytes(), raw(AudioEncoding.FLOAT32, channels=3), channel=channel)
-    assert caught.value.field == "channel"
+    assert caught.value.field == "config.audio_channel"
 
 
 @pytest.mark.parametrize("encoding", SUBTYPES)
@@ -104,8 +104,16 @@ def test_an_error_comes_again_with_every_further_call() -> None:
         decoder.finish()
 
 
+def test_a_decoder_whose_blocks_were_dropped_is_done() -> None:
+    decoder = StreamDecoder(raw(AudioEncoding.LINEAR16, 8_000), limits=LIMITS)
+    for _ in decoder.blocks(bytes(1_000_000)):
+        break
+    assert len(decoder.push(bytes(1_000_000))) == 0
+    assert len(decoder.finish()) == 0
+
+
 def test_a_wav_sent_as_raw_samples_is_refused() -> None:
-    with pytest.raises(InvalidAudio, match="WAV header, but config.encoding is LINEAR16"):
+    with pytest.raises(InvalidAudio, match=r"WAV header, but config\.encoding is LINEAR16"):
         decode(encoded("WAV"), raw(AudioEncoding.LINEAR16))
 
 

@@ -47,7 +47,7 @@ def test_bytes_that_are_no_audio_are_refused(kind: str) -> None:
 @pytest.mark.parametrize("encoding", CONTAINERS)
 @pytest.mark.parametrize("kind", NOT_AUDIO)
 def test_bytes_that_are_not_the_container_they_are_said_to_be_are_refused(kind: str, encoding: AudioEncoding) -> None:
-    with pytest.raises(InvalidAudio, match="^audio: "):
+    with pytest.raises(InvalidAudio, match=r"^audio: "):
         decode(NOT_AUDIO[kind], AudioFormat(encoding))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_random_splits_equal_the_whole(name: str, data: st.DataObject) -> None:
     encoded_bytes, fmt = STREAMS[name]
     places = st.integers(0, len(encoded_bytes)) | st.integers(0, 200)
     cuts = [0, *sorted(data.draw(st.lists(places, max_size=50))), len(encoded_bytes)]
-    pieces = [encoded_bytes[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [encoded_bytes[a:b] for a, b in itertools.pairwise(cuts)]
     np.testing.assert_array_equal(decode_pieces(pieces, fmt), decode(encoded_bytes, fmt))
 
 

@@ -20,11 +20,11 @@ SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "
 GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 
 
-@pytest.mark.parametrize("format", ["WAV", "WAVEX", "RF64"])
+@pytest.mark.parametrize("container", ["WAV", "WAVEX", "RF64"])
 @pytest.mark.parametrize("subtype", SUBTYPES)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_every_kind_of_wav_equals_libsndfile(format: str, subtype: str, channels: int) -> None:
-    data = encoded(format, subtype, channels=channels)
+def test_every_kind_of_wav_equals_libsndfile(container: str, subtype: str, channels: int) -> None:
+    data = encoded(container, subtype, channels=channels)
     expected, _ = oracle(data)
     np.testing.assert_array_equal(decode(data), expected)
     np.testing.assert_array_equal(decode(data, AudioFormat(AudioEncoding.WAV, 16_000, channels)), expected)
@@ -83,7 +83,7 @@ def test_an_empty_data_chunk_before_tags_is_empty_audio() -> None:
         (riff(fmt_chunk(tag=0xFFFE, tail=bytes(8) + b"\x55\0" + GUID_TAIL), chunk(b"data", DATA)), "tag 0x0055"),
         (riff(chunk(b"fmt ", bytes(5)), chunk(b"data", DATA)), "fmt chunk has 5 bytes"),
         (riff(chunk(b"fmt ", bytes(2_000)), chunk(b"data", DATA)), "2000 bytes; at most 1024"),
-        (riff(chunk(b"LIST", b"", size=0xFFFFFFF0)), "no data chunk within"),
+        (riff(chunk(b"LIST", b"", size=0xFFFFFFF0)), "more than 16777216 bytes of other chunks"),
         (b"RIFX" + riff(fmt_chunk())[4:], "big-endian"),
         (encoded("FLAC"), "looks like FLAC"),
         (b"just some words of text", "looks like text"),
