@@ -143,6 +143,13 @@ class EngineFailure(AsrError):
     reason = "ENGINE_FAILURE"
 
 
+class MalformedMessage(AsrError):
+    """Bytes that are not the protobuf message they should be."""
+
+    status = "INTERNAL"  # what gRPC's own deserialisers answer
+    reason = "MALFORMED_MESSAGE"
+
+
 class BundleError(AsrError):
     """A model directory lacks a file, or a file in it is not what it should be."""
 

@@ -1,7 +1,7 @@
 """A small engine with a thread and an inbox like the real one, that "recognises" tones: digits by their pitch.
 
-It answers from the samples alone, so that lost, doubled or reordered audio shows in the transcript. A digit k is a tone of
-200 + 100 k Hz; a word is a run of at least two 80 ms frames of one pitch; quiet frames are silence.
+It answers from the samples alone, so that lost, doubled or reordered audio shows in the transcript. A digit k is a tone
+of 200 + 100 k Hz; a word is a run of at least two 80 ms frames of one pitch; quiet frames are silence.
 """
 
 from __future__ import annotations

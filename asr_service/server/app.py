@@ -148,8 +148,8 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
 class ServerThread:
     """A server in a thread of this process, on a free port of localhost; for one command or one test.
 
-        with ServerThread(settings, load) as address:
-            ...
+    with ServerThread(settings, load) as address:
+        ...
     """
 
     def __init__(self, settings: Settings, load: Callable[[], Engine]) -> None:

@@ -8,13 +8,14 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from asr_service.errors import AsrError
+from asr_service.errors import AsrError, MalformedMessage
 from asr_service.server.status import to_status
 
 log = logging.getLogger("asr.call")
@@ -38,8 +39,6 @@ class Call:
 current_call: contextvars.ContextVar[Call] = contextvars.ContextVar("current_call")
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Unary = Callable[[Any, Context], Awaitable[Any]]
-Stream = Callable[[AsyncIterator[Any], Context], Awaitable[None]]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -61,13 +60,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             return None
         if not method.startswith(self._prefix):
             return handler
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        deserializer, serializer = handler.request_deserializer, handler.response_serializer
         if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(self._wrap(method, handler.stream_stream), **coders)
-        return grpc.unary_unary_rpc_method_handler(self._wrap(method, handler.unary_unary), **coders)
+            return grpc.stream_stream_rpc_method_handler(
+                self._wrap(method, handler.stream_stream),
+                request_deserializer=deserializer,
+                response_serializer=serializer,
+            )
+
+        async def unary(request: bytes, context: Context) -> Any:
+            return await handler.unary_unary(_parse(deserializer, request), context)
+
+        # Parsed inside, for grpc.aio answers UNKNOWN where a unary request cannot be parsed, and logs a traceback.
+        return grpc.unary_unary_rpc_method_handler(self._wrap(method, unary), response_serializer=serializer)
 
     def _wrap(self, method: str, handler: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def wrapped(request: Any, context: Context) -> Any:
@@ -110,6 +115,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             "user_agent": _metadata(context, "user-agent"),
         }
         log.info("call", extra={"fields": fields | call.fields})
+
+
+def _parse(deserializer: Callable[[bytes], Any], request: bytes) -> Any:
+    try:
+        return deserializer(request)
+    except DecodeError as error:
+        raise MalformedMessage("the request is not the message it should be") from error
 
 
 def _request_id(context: Context) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from asr_service.audio import StreamDecoder
 from asr_service.config import Settings
@@ -20,6 +21,7 @@ from asr_service.errors import (
     EmptyMessage,
     InvalidAudio,
     InvalidField,
+    MalformedMessage,
     NoConfig,
     StreamIdle,
     Unavailable,
@@ -150,6 +152,8 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             raise NoConfig("the stream ended before its first message, streaming_config") from None
         except TimeoutError:
             raise StreamIdle(f"no first message within {timeout_s:g} s") from None
+        except DecodeError as error:
+            raise MalformedMessage("the first message is no StreamingRecognizeRequest") from error
         kind = first.WhichOneof("streaming_request")
         if kind is None:
             raise EmptyMessage("the first message is empty; it must be streaming_config")
@@ -171,6 +175,8 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             await session.finish()
         except AsrError as error:
             session.fail(error)
+        except DecodeError:
+            session.fail(MalformedMessage("a message is no StreamingRecognizeRequest"))
         except Exception:
             log.exception("reading failed", extra={"fields": {"request_id": current_call.get().request_id}})
             session.fail(InternalError("a message could not be read"))

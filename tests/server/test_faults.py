@@ -143,7 +143,10 @@ def test_config_is_refused_alike_in_both_calls(
         ({"endpointing": {"max_utterance": {"seconds": 2**40}}}, "endpointing.max_utterance"),
         ({"endpointing": {"max_utterance": {}}}, "endpointing.max_utterance"),
         ({"voice_activity_timeout": {"speech_start_timeout": {}}}, "voice_activity_timeout.speech_start_timeout"),
-        ({"voice_activity_timeout": {"speech_end_timeout": {"seconds": 601}}}, "voice_activity_timeout.speech_end_timeout"),
+        (
+            {"voice_activity_timeout": {"speech_end_timeout": {"seconds": 601}}},
+            "voice_activity_timeout.speech_end_timeout",
+        ),
     ],
 )
 def test_stream_options_out_of_range(service: Service, streaming: dict[str, Any], field: str) -> None:
@@ -172,23 +175,29 @@ def test_20_unknown_fields_are_no_error(service: Service) -> None:
     assert transcript(call(iter([newer, audio(SPEECH).SerializeToString()]))) == "one two three"
 
 
-@pytest.mark.parametrize("method", ["Recognize", "StreamingRecognize"])
-@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x0a\x04\x22\x02\xc3\x28", b"\x0a\xff\x01"])
-def test_21_bytes_that_are_no_message_end_the_call_alone(service: Service, method: str, garbage: bytes) -> None:
-    path = f"/asr.v1.Speech/{method}"
+RANDOM, NOT_UTF8 = b"\xff\xff\xff\xff", b"\x22\x02\xc3\x28"  # the latter is language_code in a RecognitionConfig
+
+
+@pytest.mark.parametrize("garbage", [RANDOM, b"\x0a\x04" + NOT_UTF8, config().SerializeToString()[:-1]])
+def test_21_unary_bytes_that_are_no_message(service: Service, garbage: bytes) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        if method == "Recognize":
-            service.channel.unary_unary(path)(garbage, timeout=10)
-        else:
-            list(service.channel.stream_stream(path)(iter([garbage]), timeout=10))
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
+        service.channel.unary_unary("/asr.v1.Speech/Recognize")(garbage, timeout=10)
+    matches(refusal(caught.value), grpc.StatusCode.INTERNAL, "MALFORMED_MESSAGE")
+
+
+@pytest.mark.parametrize("garbage", [RANDOM, b"\x0a\x06\x0a\x04" + NOT_UTF8, config().SerializeToString()[:-1]])
+def test_21_streamed_bytes_that_are_no_message(service: Service, garbage: bytes) -> None:
+    call = service.channel.stream_stream("/asr.v1.Speech/StreamingRecognize")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([garbage]), timeout=10))
+    matches(refusal(caught.value), grpc.StatusCode.INTERNAL, "MALFORMED_MESSAGE")
 
 
 def test_21_bytes_that_are_no_message_later_in_a_stream(service: Service) -> None:
     call = service.channel.stream_stream("/asr.v1.Speech/StreamingRecognize")
     with pytest.raises(grpc.RpcError) as caught:
         list(call(iter([config().SerializeToString(), b"\xff\xff\xff\xff"]), timeout=10))
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    matches(refusal(caught.value), grpc.StatusCode.INTERNAL, "MALFORMED_MESSAGE")
 
 
 def test_22_megabytes_of_empty_submessages(service: Service) -> None:

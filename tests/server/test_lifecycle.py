@@ -1,0 +1,225 @@
+"""A server process: loading, health, signals, logs."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
+from tests.fake_engine import linear16, say
+from tests.server.conftest import refusal
+from tests.server.messages import audio, config, finals
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Process:
+    """A server in a process of its own; `lines` are its log."""
+
+    def __init__(self, settings: Path) -> None:
+        command = [sys.executable, "-m", "tests.server.tone_server", str(settings)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        self.lines: list[dict[str, Any]] = []
+        self._arrived = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.address = f"localhost:{self.wait_for(message='listening')['port']}"
+        self.channel = grpc.insecure_channel(self.address)
+        self.stub = pb_grpc.SpeechStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._arrived:
+                self.lines.append(json.loads(line))  # each line is one JSON object
+                self._arrived.notify_all()
+
+    def wait_for(self, **fields: Any) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.lines if fields.items() <= line.items()), None)
+
+        with self._arrived:
+            line = self._arrived.wait_for(found, timeout=30)
+        assert line, (fields, self.lines)
+        return line
+
+    def status(self, service: str = "") -> int:
+        return self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+
+    def end(self) -> int:
+        """The exit code. All of the log has been read then."""
+        code = self.process.wait(timeout=30)
+        self._reader.join()
+        return code
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def starter(text: str = "") -> Process:
+        path = tmp_path / "asr.toml"
+        path.write_text(f'[server]\naddress = "localhost:0"\n{text}')
+        started.append(Process(path))
+        return started[-1]
+
+    yield starter
+    for process in started:
+        process.channel.close()
+        process.process.kill()
+        process.end()
+        assert process.process.stderr is not None
+        process.process.stderr.close()
+
+
+class OpenStream:
+    """A stream whose client can go on sending."""
+
+    def __init__(self, server: Process, **call: Any) -> None:
+        self.messages: queue.Queue[pb.StreamingRecognizeRequest | None] = queue.Queue()
+        self.call = server.stub.StreamingRecognize(iter(self.messages.get, None), timeout=30, **call)
+        self.messages.put(config())
+
+
+def test_51_health_says_whether_the_model_is_there(start: Callable[..., Process]) -> None:
+    server = start()
+    assert server.status() == server.status("asr.v1.Speech") == NOT_SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        server.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+    told = refusal(caught.value)
+    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    assert told.retry_after_s == 1.0
+    server.wait_for(message="serving")
+    assert server.status() == server.status("asr.v1.Speech") == SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        server.status("no.such.Service")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_describes_the_service(start: Callable[..., Process]) -> None:
+    server = start()
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="asr.v1.Speech"),
+    ]
+    listed, described = stub.ServerReflectionInfo(iter(requests), timeout=10)
+    assert "asr.v1.Speech" in {service.name for service in listed.list_services_response.service}
+    assert described.file_descriptor_response.file_descriptor_proto
+
+
+def test_50_reflection_can_be_turned_off(start: Callable[..., Process]) -> None:
+    server = start("reflection = false")
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_60_streams_get_their_finals_when_the_server_is_told_to_stop(
+    start: Callable[..., Process], number: signal.Signals
+) -> None:
+    server = start("drain_s = 1.0\ngrace_s = 5.0")
+    server.wait_for(message="serving")
+    streams = [OpenStream(server) for _ in range(3)]
+    for stream in streams:
+        stream.messages.put(audio(linear16(say(1, 1.0, 2))))
+        assert finals([next(stream.call)]) == ["one"]
+    server.process.send_signal(number)
+    deadline = time.monotonic() + 10
+    while server.status() == SERVING and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(server.stub.StreamingRecognize(iter([config()]), timeout=10))
+    told = refusal(caught.value)
+    assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    # One client ends in time, the others are ended.
+    streams[0].messages.put(None)
+    assert finals(streams[0].call) == [" two"]
+    for stream in streams[1:]:
+        assert finals([next(stream.call)]) == [" two"]
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream.call)
+        told = refusal(caught.value)
+        assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert server.end() == 0
+
+
+def test_61_second_signal_stops_at_once(start: Callable[..., Process]) -> None:
+    server = start("drain_s = 60.0\ngrace_s = 60.0")
+    server.wait_for(message="serving")
+    stream = OpenStream(server)
+    stream.messages.put(audio(linear16(say(1, 1.0))))
+    next(stream.call)
+    server.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while server.status() == SERVING and time.monotonic() < deadline:
+        time.sleep(0.02)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end() == 1
+    with pytest.raises(grpc.RpcError):
+        list(stream.call)
+
+
+def test_second_server_on_a_port_is_told_so(start: Callable[..., Process], tmp_path: Path) -> None:
+    server = start()
+    path = tmp_path / "second.toml"
+    path.write_text(f'[server]\naddress = "{server.address}"\n')
+    second = subprocess.run(
+        [sys.executable, "-m", "tests.server.tone_server", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert server.address in second.stderr
+
+
+def test_each_call_is_one_line_and_no_line_has_what_was_said(start: Callable[..., Process]) -> None:
+    server = start('log_level = "debug"')
+    server.wait_for(message="serving")
+    list(server.stub.StreamingRecognize(iter([config(), audio(linear16(say(1, 2)) + b"x")]), timeout=10))
+    with pytest.raises(grpc.RpcError):
+        list(server.stub.StreamingRecognize(iter([audio(b"x")]), timeout=10, metadata=(("x-request-id", "bad-one"),)))
+    good = server.wait_for(method="/asr.v1.Speech/StreamingRecognize", code="OK")
+    bad = server.wait_for(request_id="bad-one")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert (good["audio_s"], good["finals"], good["dropped_bytes"], good["mode"]) == (0.64, 1, 1, "streaming")
+    assert (bad["code"], bad["reason"]) == ("INVALID_ARGUMENT", "CONFIG_EXPECTED")
+    assert len([line for line in server.lines if line["message"] == "call"]) == 2
+    assert not [line for line in server.lines if "one two" in json.dumps(line)]
+
+
+def test_78_client_text_cannot_forge_log_lines(start: Callable[..., Process]) -> None:
+    server = start()
+    server.wait_for(message="serving")
+    options = [("grpc.primary_user_agent", "evil\x1b[31m \u202e" + "x" * 500)]
+    with grpc.insecure_channel(server.address, options=options) as channel:
+        evil = pb.RecognizeRequest(config=pb.RecognitionConfig(model='a\n{"level": "error"}\x1b[0m'), audio=b"x")
+        with pytest.raises(grpc.RpcError) as caught:
+            pb_grpc.SpeechStub(channel).Recognize(evil, timeout=10)
+    assert "\n" not in caught.value.details()
+    line = server.wait_for(method="/asr.v1.Speech/Recognize")
+    assert line["reason"] == "INVALID_FIELD"
+    assert len(line["user_agent"]) <= 203

@@ -1,0 +1,94 @@
+"""Recognize and GetServerInfo, over a real socket."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from tests.fake_engine import linear16, say
+from tests.server.conftest import Service
+from tests.server.messages import audio, config, finals
+
+RAW = {"encoding": "LINEAR16", "sample_rate_hertz": 16_000}
+SPEECH = say(0.5, 1, 2, 3, 1.0, 4, 5)
+
+
+def wav(pcm: np.ndarray, rate_hz: int, subtype: str = "PCM_16") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype=subtype)
+    return buffer.getvalue()
+
+
+def test_results_are_those_of_a_stream(service: Service) -> None:
+    response = service.recognize(linear16(SPEECH), enable_word_time_offsets=True, **RAW)
+    assert [result.alternatives[0].transcript for result in response.results] == ["one two three", " four five"]
+    assert [result.utterance_index for result in response.results] == [0, 1]
+    assert response.results[0].alternatives[0].words[0].word == "one"
+    assert response.audio_received.ToMilliseconds() == pytest.approx(len(SPEECH) / 16, abs=1)
+    assert response.request_id
+    streamed = service.stream([config({"mode": "ACCURATE"}), audio(linear16(SPEECH))])
+    assert finals(streamed) == [result.alternatives[0].transcript for result in response.results]
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
+def test_header_says_what_the_audio_is(service: Service, rate_hz: int) -> None:
+    response = service.recognize(wav(say(0.48, 1, 2, 3, rate_hz=rate_hz), rate_hz))
+    assert [result.alternatives[0].transcript for result in response.results] == ["one two three"]
+
+
+def test_one_channel_of_two_is_recognised_where_asked_for(service: Service) -> None:
+    both = wav(np.stack([say(1, 2), say(3, 4)], axis=1), 16_000)
+    for channel, expected in ((1, "one two"), (2, "three four")):
+        (result,) = service.recognize(both, audio_channel=channel).results
+        assert result.alternatives[0].transcript == expected
+    told = service.unary_refused(both, audio_channel=3)
+    assert told.reason == "INVALID_FIELD"
+
+
+def test_header_that_contradicts_the_config_is_refused(service: Service) -> None:
+    file = wav(say(1, rate_hz=8_000), 8_000)
+    told = service.unary_refused(file, sample_rate_hertz=16_000)
+    assert (told.reason, told.fields) == ("RATE_MISMATCH", ["config.sample_rate_hertz"])
+    told = service.unary_refused(file, audio_channel_count=2)
+    assert (told.reason, told.fields) == ("CHANNEL_MISMATCH", ["config.audio_channel_count"])
+
+
+def test_file_without_samples_has_no_results(service: Service) -> None:
+    response = service.recognize(wav(say(), 16_000))
+    assert not response.results and response.audio_received.ToMilliseconds() == 0
+
+
+def test_request_without_config_is_refused(service: Service) -> None:
+    import grpc
+
+    with pytest.raises(grpc.RpcError, match="config"):
+        service.stub.Recognize(pb.RecognizeRequest(audio=b"x"), timeout=10)
+
+
+def test_server_tells_what_it_offers(service: Service) -> None:
+    info = service.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+    (model,) = info.models
+    assert (model.name, list(model.language_codes)) == ("tones", ["en"])
+    assert set(model.modes) == {pb.RecognitionConfig.STREAMING, pb.RecognitionConfig.ACCURATE}
+    assert set(info.encodings) == set(pb.RecognitionConfig.AudioEncoding.values()) - {0}
+    assert info.limits.max_streams == 4
+
+
+def test_limits_in_the_api_reference_are_the_defaults(service: Service) -> None:
+    """Each "Default ..." in the comments of message Limits is what a server with default settings tells."""
+    limits = service.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10).limits
+    assert limits.max_audio_channel_count == 8
+    assert limits.max_alternatives == 30
+    assert limits.max_message_bytes == 12 * 2**20
+    assert limits.max_chunk_bytes == 2**20
+    assert limits.max_unary_audio.seconds == 300
+    assert limits.max_stream_audio.seconds == 14_400
+    assert limits.max_buffered_audio.seconds == 10
+    assert limits.idle_timeout.seconds == 20
+    assert limits.max_pending_responses == 64
+    assert limits.slow_consumer_timeout.seconds == 30
+    assert (limits.min_sample_rate_hertz, limits.max_sample_rate_hertz) == (8_000, 48_000)
