@@ -1,4 +1,4 @@
-"""Word pieces: byte-pair encoding over lower-case letters and apostrophe (Sennrich et al. 2016), by Hugging Face's library.
+"""Word pieces: byte-pair encoding over lower-case letters and apostrophe (Sennrich et al. 2016).
 
 Ids: 0 is the CTC's blank, then the begin and end tokens of the decoder, then the pieces; a piece that starts a word
 carries "▁". Pieces are made of whole characters, so no prefix of a token sequence ends inside one.
@@ -26,9 +26,8 @@ class WordPieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.pieces: tuple[str, ...] = tuple(
-            tokenizer.id_to_token(index) for index in range(tokenizer.get_vocab_size())
-        )
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self.pieces: tuple[str, ...] = tuple(sorted(vocabulary, key=vocabulary.__getitem__))
 
     @property
     def vocab_size(self) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def make_examples(
         except KeyError:
             counts["no pronunciation"] += 1
             continue
-        repeats = sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+        repeats = sum(a == b for a, b in itertools.pairwise(tokens))
         if len(tokens) + repeats > utterance.duration_s / 0.08:
             counts["kept, but too fast for word-piece CTC"] += 1
         examples.append(Example(index, utterance.duration_s, tokens, phones))
@@ -103,7 +103,3 @@ def make_batch(
     phones, phone_lengths = pad_targets([example.phones for example in examples])
     seconds = sum(map(len, waves)) / SAMPLE_RATE_HZ
     return Batch(features, lengths, tokens, token_lengths, phones, phone_lengths, seconds)
-
-
-def store_for(utterances: Sequence[Utterance], folder: Path) -> PcmStore:
-    return PcmStore.build(utterances, folder)

@@ -71,7 +71,9 @@ def attention_loss(model: Transformer, batch: Batch, output: object, smoothing: 
     targets = torch.cat([batch.tokens, batch.tokens.new_zeros(len(batch.tokens), 1)], dim=1)
     targets = torch.where(steps == ends, WordPieces.eos_id, targets).masked_fill(steps > ends, -100)
     logits = model.decoder_logits(inputs, output)  # type: ignore[arg-type]
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing, ignore_index=-100)
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing, ignore_index=-100
+    )
 
 
 def losses(model: Transformer, batch: Batch, config: LossConfig, chunk: ChunkMask | None) -> dict[str, Tensor]:

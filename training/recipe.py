@@ -122,5 +122,5 @@ def load_recipe(path: Path) -> Recipe:
         augment=_section(AugmentConfig, table.pop("augment", {}), "augment"),
     )
     if table:
-        raise ValueError(f"{path}: unknown section or setting {sorted(table)[0]!r}")
+        raise ValueError(f"{path}: unknown section or setting {min(table)!r}")
     return recipe

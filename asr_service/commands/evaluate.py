@@ -76,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(file=sys.stderr)
     everything = [count for counts in groups.values() for count in counts]
     summary: dict[str, Any] = {}
-    for name, counts in [*sorted(groups.items()), ("all", everything)]:
-        total = sum(counts, WordErrors())
-        low, high = confidence_interval(counts)
+    for name, group in [*sorted(groups.items()), ("all", everything)]:
+        total = sum(group, WordErrors())
+        low, high = confidence_interval(group)
         summary[name] = {
             "wer": total.rate,
             "interval": [low, high],
@@ -86,12 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
             "deletions": total.deletions,
             "insertions": total.insertions,
             "words": total.reference_words,
-            "utterances": len(counts),
+            "utterances": len(group),
         }
         print(
             f"{name:32s} WER {100 * total.rate:6.2f} % [{100 * low:.2f}, {100 * high:.2f}]  "
             f"S {total.substitutions} D {total.deletions} I {total.insertions} of {total.reference_words} words, "
-            f"{len(counts)} utterances"
+            f"{len(group)} utterances"
         )
     print(
         f"model {engine.info.model}, mode {arguments.mode}, normaliser {NORMALIZER_VERSION}, 95 % bootstrap interval; "

@@ -157,8 +157,8 @@ class BatchingEngine:
         if todo.chunks:
             self._encode_chunks([pair[0] for pair in todo.chunks], [pair[1] for pair in todo.chunks])
         if todo.whole is not None:
-            stream, work = todo.whole
-            self._guard(stream, lambda: self._whole_utterance(stream, work))
+            stream, _ = todo.whole
+            self._guard(stream, lambda: self._whole_utterance(stream))
         self._report_progress()
         return True
 
@@ -227,7 +227,7 @@ class BatchingEngine:
 
         return done
 
-    def _whole_utterance(self, stream: Stream, work: Work) -> None:
+    def _whole_utterance(self, stream: Stream) -> None:
         search = self._searches[stream.handle]
         worth = stream.worth_decoding
         features = stream.take()

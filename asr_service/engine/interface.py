@@ -51,7 +51,8 @@ class FrameEvidence:
 
 class UtterancePolicy(Protocol):
     """Decides where utterances end. Pure logic on stream time, so the same audio always gives the same endpoints,
-    however its bytes were split. Called on the engine's thread, once per `FrameEvidence`."""
+    however its bytes were split. Called on the engine's thread, once per `FrameEvidence`.
+    """
 
     def observe(self, evidence: FrameEvidence) -> bool:
         """Return True when the utterance ends here. The policy then starts afresh for the next one."""

@@ -23,8 +23,8 @@ def normalize_transcript(text: str) -> str:
     text = "".join(char for char in text if not unicodedata.combining(char))
     words = []
     for word in _SPACES.split(_NOT_SPOKEN.sub(" ", text)):
-        if len(word) > 2 and word[0] == word[-1] == "'":
-            word = word.strip("'")
-        if word.strip("'"):
-            words.append(word)
+        bare = word.strip("'")
+        if bare:
+            quoted = word[0] == word[-1] == "'"
+            words.append(bare if quoted else word)
     return " ".join(words)

@@ -39,7 +39,7 @@ class MultiHeadAttention(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, H, T, d)."""
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.n_heads, -1).transpose(1, 2)
 
     def query(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, H, T, d)."""
@@ -52,4 +52,5 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attention over projected heads, then the output projection: → (B, T, D)."""
-        return self.out_proj(attend(query, key, value, mask))
+        out: Tensor = self.out_proj(attend(query, key, value, mask))
+        return out

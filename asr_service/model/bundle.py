@@ -1,11 +1,11 @@
 """A bundle: the directory that holds a model and all that recognition needs beside it. No pickle anywhere.
 
-    config.json        name, language, shape of model and front end, streaming geometry, search weights
-    model.safetensors  weights (fp16) and the front end's mean and standard deviation (CMVN)
-    tokenizer.json     word pieces
-    lexicon.txt.gz     pronunciations (models with phones)
-    lm.bin             KenLM binary n-gram, memory-mapped (optional)
-    README.md          model card
+config.json        name, language, shape of model and front end, streaming geometry, search weights
+model.safetensors  weights (fp16) and the front end's mean and standard deviation (CMVN)
+tokenizer.json     word pieces
+lexicon.txt.gz     pronunciations (models with phones)
+lm.kenlm           KenLM binary n-gram, memory-mapped (optional)
+README.md          model card
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 LEXICON_FILE = "lexicon.txt.gz"
-LM_FILE = "lm.bin"
+LM_FILE = "lm.kenlm"
 CARD_FILE = "README.md"
 SHIPPED_DIR = Path(__file__).parents[1] / "models"
 DEFAULT_MODEL = "en-s"

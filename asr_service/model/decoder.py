@@ -6,6 +6,7 @@ Dimensions: B batch, N beam rows, U tokens, S encoder frames, D model, H heads, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -92,9 +93,14 @@ class Decoder(nn.Module):
         self.final_norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
         self.dropout = ChannelDropout(config.dropout)
 
+    @property
+    def _layers(self) -> tuple[DecoderBlock, ...]:
+        return cast(tuple[DecoderBlock, ...], tuple(self.blocks))
+
     def _embed(self, token_ids: Tensor, start: int) -> Tensor:
         positions = sinusoids(start + token_ids.shape[1], self.config.d_model, device=token_ids.device)[start:]
-        return self.embedding(token_ids) * self.config.d_model**0.5 + positions
+        embedded: Tensor = self.embedding(token_ids) * self.config.d_model**0.5
+        return embedded + positions
 
     def forward(self, token_ids: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
         """Teacher forcing: (B, U) tokens from the begin token on, (B, S, D), mask (B, S) → logits (B, U, V)."""
@@ -102,7 +108,7 @@ class Decoder(nn.Module):
         x = self.dropout(self._embed(token_ids, 0))
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
-        for block in self.blocks:
+        for block in self._layers:
             x = block(x, None, causal, block.cross_attention.key_value(memory), mask)
         return self._logits(x)
 
@@ -113,14 +119,14 @@ class Decoder(nn.Module):
     def start(self, memory: Tensor, *, capacity: int, memory_mask: Tensor | None = None) -> DecoderCache:
         """Begin decoding over (B, S, D): the encoder's keys and values are computed once. B = 1 serves any beam."""
         keys, values = [], []
-        for block in self.blocks:
+        for block in self._layers:
             key, value = block.cross_attention.key_value(memory)
             keys.append(key)
             values.append(value)
         shape = (memory.shape[0], self.config.n_heads, capacity, self.config.d_model // self.config.n_heads)
         return DecoderCache(
-            self_key=[memory.new_zeros(shape) for _ in self.blocks],
-            self_value=[memory.new_zeros(shape) for _ in self.blocks],
+            self_key=[memory.new_zeros(shape) for _ in self._layers],
+            self_value=[memory.new_zeros(shape) for _ in self._layers],
             memory_key=keys,
             memory_value=values,
             memory_mask=None if memory_mask is None else memory_mask[:, None, None, :],
@@ -136,7 +142,7 @@ class Decoder(nn.Module):
         if position == cache.capacity:
             raise ValueError(f"the decoder cache holds {cache.capacity} tokens")
         x = self._embed(token_ids.unsqueeze(1), position)
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._layers):
             inputs = block.self_norm(x) if block.pre_norm else x
             key, value = block.self_attention.key_value(inputs)
             cache.self_key[index][:, :, position : position + 1] = key

@@ -7,6 +7,7 @@ merge), D model, W left-context frames, V word pieces, N phones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -131,7 +132,7 @@ class FrameMerge(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x = x * length_mask(lengths, x.shape[1]).unsqueeze(-1)
         x = F.pad(x, (0, 0, 0, x.shape[1] % 2))
-        merged: Tensor = self.proj(x.unflatten(1, (-1, 2)).flatten(2))
+        merged: Tensor = self.proj(x.reshape(x.shape[0], -1, 2 * x.shape[2]))
         return merged, halved(lengths)
 
 
@@ -155,6 +156,10 @@ class Encoder(nn.Module):
             self.lower_phone_head = nn.Linear(config.d_model, config.phone_vocab_size)
             self.phone_feedback = nn.Linear(config.phone_vocab_size, config.d_model)
             self.upper_phone_norm = nn.LayerNorm(config.d_model)
+
+    @property
+    def _layers(self) -> tuple[EncoderBlock, ...]:
+        return cast(tuple[EncoderBlock, ...], tuple(self.blocks))
 
     def _phones(self, x: Tensor) -> tuple[Tensor, Tensor]:
         assert self.phone_norm is not None
@@ -190,7 +195,7 @@ class Encoder(nn.Module):
         mask, valid, angles = self._context(x, frames, chunk)
         below: Tensor | None = None
         lower_phone_logits: Tensor | None = None
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._layers):
             if self.merge is not None and index == config.downsample_after:
                 below = x
                 x, frames = self.merge(x, frames)
@@ -237,7 +242,7 @@ class Encoder(nn.Module):
         below: Tensor | None = None
         lower_phone_logits: Tensor | None = None
         layers = []
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self._layers):
             if self.merge is not None and index == self.config.downsample_after:
                 below = x
                 x, frames = self.merge(x, frames)

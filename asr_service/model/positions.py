@@ -9,7 +9,9 @@ from torch import Tensor
 def sinusoids(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i/dim)), PE(pos, 2i+1) = cos of the same. Returns (length, dim), float32."""
     position = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1)
-    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * (-torch.log(torch.tensor(1e4)) / dim))
+    rate = torch.exp(
+        torch.arange(0, dim, 2, dtype=torch.float32, device=device) * (-torch.log(torch.tensor(1e4)) / dim)
+    )
     encoding = torch.empty(length, dim, device=device)
     encoding[:, 0::2] = torch.sin(position * rate)
     encoding[:, 1::2] = torch.cos(position * rate)
