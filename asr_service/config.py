@@ -1,7 +1,7 @@
 """Settings of the service: every limit has a number and a default here.
 
-Settings are frozen and checked when they are made, so nothing behind them checks again. A settings file is TOML with one
-table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`, `[engine]`); what it does not name keeps its
+Settings are frozen and checked when they are made, so nothing behind them checks again. A settings file is TOML with
+one table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`, `[engine]`); what it does not name keeps its
 default, and a name that does not exist is an error rather than ignored:
 
     [server]
@@ -142,14 +142,12 @@ class AudioSettings:
     """What the audio decoders hold and skip (`asr_service.audio.AudioLimits` says more on each).
 
     Attributes:
-        max_file_s: audio of one file that the command line recognises.
         max_decoded_s_per_push: audio that one piece of bytes may decode to at once.
         max_header_bytes, max_metadata_bytes, max_riff_chunks, max_packet_bytes: of a container.
     """
 
     table: typing.ClassVar[str] = "audio"
 
-    max_file_s: float = 4 * 3600.0
     max_decoded_s_per_push: float = 600.0
     max_header_bytes: int = 256 * 1024
     max_metadata_bytes: int = 16 * MIB
@@ -157,7 +155,6 @@ class AudioSettings:
     max_packet_bytes: int = 1 * MIB
 
     def __post_init__(self) -> None:
-        _in_range(self, "max_file_s", 1, 7 * 24 * 3600)
         _in_range(self, "max_decoded_s_per_push", 1, 3600)
         _in_range(self, "max_header_bytes", 8 * 1024, 64 * MIB)
         _in_range(self, "max_metadata_bytes", 0, 1024 * MIB)
@@ -173,7 +170,7 @@ class EndpointingSettings:
         min_trailing_silence_s: silence after words; a client may ask for 0.1 to 10 s.
         max_utterance_s: longest utterance; a client may ask for 1 s up to this.
         empty_silence_s: silence that ends an utterance in which no word was heard.
-        long_utterance_share: from this share of the longest utterance on, a pause of `long_utterance_silence_s` ends it.
+        long_utterance_share: from this share of the longest utterance on, `long_utterance_silence_s` of pause ends it.
     """
 
     table: typing.ClassVar[str] = "endpointing"

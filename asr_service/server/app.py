@@ -99,15 +99,13 @@ class SpeechServer:
             await asyncio.to_thread(self._servicer.engine.stop)
 
     async def _wait_for_calls(self, patience_s: float, hurry: asyncio.Event) -> None:
-        deadline = asyncio.get_running_loop().time() + patience_s
-        while self._servicer.live_calls and not hurry.is_set():
-            left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0:
-                return
-            await asyncio.sleep(min(0.02, left_s))
+        waits = [asyncio.create_task(wait) for wait in (self._servicer.wait_for_calls(), hurry.wait())]
+        await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waits:
+            task.cancel()
 
     async def _watch_health(self, engine: Engine) -> None:
-        while engine.healthy:
+        while engine.healthy:  # noqa: ASYNC110  # the engine's thread cannot tell that it has died
             await asyncio.sleep(HEALTH_CHECK_PERIOD_S)
         log.error("the engine has failed")
         await self._set_health(NOT_SERVING)

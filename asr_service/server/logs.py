@@ -1,7 +1,7 @@
 """One JSON object a line on stderr.
 
-Whatever clients send is escaped by the encoding, so a line feed or an escape sequence in a header cannot forge a line or
-reach a terminal. Transcripts and audio are never logged.
+Whatever clients send is escaped by the encoding, so a line feed or an escape sequence in a header cannot forge a line
+or reach a terminal. Transcripts and audio are never logged.
 """
 
 from __future__ import annotations

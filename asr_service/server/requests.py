@@ -128,9 +128,13 @@ def _check_language(code: str, info: EngineInfo) -> None:
     field = "config.language_code"
     if len(code) > MAX_LANGUAGE_CODE or not _LANGUAGE.fullmatch(code):
         raise _invalid(field, _shown(code), f"a BCP-47 tag of at most {MAX_LANGUAGE_CODE} characters")
-    known = {language.split("-")[0].lower() for language in info.languages}
-    if code.split("-")[0].lower() not in known:
+    known = {_primary_subtag(language) for language in info.languages}
+    if _primary_subtag(code) not in known:
         raise _invalid(field, _shown(code), f"a language of the model: {', '.join(info.languages)}")
+
+
+def _primary_subtag(code: str) -> str:
+    return code.partition("-")[0].lower()
 
 
 def _voice_timeout(

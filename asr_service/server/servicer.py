@@ -58,10 +58,16 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         self._waker: LoopWaker | None = None
         self._draining = False
         self._live: dict[AsyncSession, bool] = {}  # whether it is a stream
+        self._nobody = asyncio.Event()
+        self._nobody.set()
 
     @property
     def live_calls(self) -> int:
         return len(self._live)
+
+    async def wait_for_calls(self) -> None:
+        """Wait until no call is live."""
+        await self._nobody.wait()
 
     def begin_drain(self) -> None:
         """Refuse new calls; those that run go on."""
@@ -73,10 +79,10 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             if is_stream:
                 session.end_early(shutting_down())
 
-    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:  # noqa: ARG002
         return server_info(self._ready_engine().info, self._settings)
 
-    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
+    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:  # noqa: ARG002
         engine = self._ready_engine()
         config = unary_config(request, engine.info)
         if not request.audio:
@@ -131,12 +137,15 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             endpointing=self._settings.endpointing,
         )
         self._live[session] = is_stream
+        self._nobody.clear()
         current_call.get().fields |= {"mode": config.mode.value, "encoding": config.audio.encoding.value}
         return session
 
     def _close(self, session: AsyncSession, reader: asyncio.Task[None]) -> None:
         reader.cancel()
         self._live.pop(session, None)
+        if not self._live:
+            self._nobody.set()
         current_call.get().fields |= {
             "audio_s": round(session.session.received_s, 3),
             "finals": session.session.finals,

@@ -51,6 +51,16 @@ def refusal(error: grpc.RpcError) -> Refusal:
     return told
 
 
+def until_error(
+    call: Iterable[pb.StreamingRecognizeResponse],
+) -> tuple[list[pb.StreamingRecognizeResponse], Refusal]:
+    """What a stream answers before it fails, and how it fails."""
+    got: list[pb.StreamingRecognizeResponse] = []
+    with pytest.raises(grpc.RpcError) as caught:
+        got.extend(call)
+    return got, refusal(caught.value)
+
+
 class Service:
     """A running server, its engine, and a client made of the generated stubs alone."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from tests.fake_engine import DIGITS, FakeEngine, linear16, say
-from tests.server.conftest import Service, Start, refusal
+from tests.server.conftest import Service, Start, until_error
 from tests.server.messages import audio, chunks, config, finals, transcript
 
 SPEECH = linear16(say(1, 2, 1.0))
@@ -101,11 +101,7 @@ def test_32_client_that_never_reads_is_a_slow_consumer(start: Start) -> None:
     call = service.stream(endless(config(), *chunks(many, 32_000)))
     assert eventually(lambda: service.engine.active_streams == 1)
     assert eventually(lambda: service.engine.active_streams == 0, 20)
-    got: list[pb.StreamingRecognizeResponse] = []
-    with pytest.raises(grpc.RpcError) as caught:
-        for response in call:
-            got.append(response)
-    told = refusal(caught.value)
+    got, told = until_error(call)
     assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
     indices = [result.utterance_index for response in got for result in response.results]
     assert indices == list(range(len(indices)))  # what was delivered has no gap

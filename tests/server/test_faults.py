@@ -14,7 +14,7 @@ import pytest
 
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from tests.fake_engine import FakeEngine, linear16, say
-from tests.server.conftest import Refusal, Service, Start, refusal
+from tests.server.conftest import Refusal, Service, Start, refusal, until_error
 from tests.server.messages import FLUSH, audio, chunks, config, finals, transcript
 
 SPEECH = linear16(say(1, 2, 3))
@@ -280,10 +280,7 @@ def _holding(service: Service) -> Iterator[pb.StreamingRecognizeRequest]:
 
 def test_engine_failure_ends_its_stream_and_no_other(start: Start) -> None:
     service = start(FakeEngine(fail_at_s=2.0))
-    got = []
-    with pytest.raises(grpc.RpcError) as caught:
-        for response in service.stream([config(), *chunks(linear16(say(1, 1.0, 2, 3.0)))]):
-            got.append(response)
+    got, told = until_error(service.stream([config(), *chunks(linear16(say(1, 1.0, 2, 3.0)))]))
     assert finals(got) == ["one"]
-    matches(refusal(caught.value), grpc.StatusCode.INTERNAL, "ENGINE_FAILURE")
+    matches(told, grpc.StatusCode.INTERNAL, "ENGINE_FAILURE")
     assert transcript(service.stream([config(), audio(SPEECH)])) == "one two three"

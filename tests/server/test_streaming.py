@@ -12,7 +12,7 @@ import pytest
 
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from tests.fake_engine import FakeEngine, linear16, say, silence
-from tests.server.conftest import Service, Start, refusal
+from tests.server.conftest import Service, Start, refusal, until_error
 from tests.server.messages import FLUSH, KEEP_ALIVE, audio, chunks, config, events, finals, paced, transcript
 
 SPEECH = linear16(say(0.5, 1, 2, 3, 1.0, 4, 5, 1.0, 6))
@@ -213,7 +213,7 @@ def test_alternatives_words_and_confidences_come_where_asked_for(service: Servic
     (plain,) = next(service.stream([config(), data])).results
     assert len(plain.alternatives) == 1 and not plain.alternatives[0].words
     (three,) = next(service.stream([config({"max_alternatives": 30}), data])).results
-    assert [alternative.transcript for alternative in three.alternatives][0] == "one two three"
+    assert three.alternatives[0].transcript == "one two three"
     assert len(three.alternatives) == 3  # as many as there are
     (timed,) = next(service.stream([config({"enable_word_time_offsets": True}), data])).results
     word = timed.alternatives[0].words[1]
@@ -276,12 +276,8 @@ def test_first_message_must_come_in_time(start: Start) -> None:
 
 def test_longest_stream_gets_its_finals_first(start: Start) -> None:
     service = start(max_stream_s=3.0)
-    got: list[pb.StreamingRecognizeResponse] = []
-    with pytest.raises(grpc.RpcError) as caught:
-        for response in service.stream([config(), *chunks(linear16(say(1, 1.0, 2, 1.0, 3, 4, 5)))]):
-            got.append(response)
+    got, told = until_error(service.stream([config(), *chunks(linear16(say(1, 1.0, 2, 1.0, 3, 4, 5)))]))
     assert finals(got) == ["one", " two", " three"]
-    told = refusal(caught.value)
     assert (told.code, told.reason) == (grpc.StatusCode.OUT_OF_RANGE, "STREAM_TOO_LONG")
 
 

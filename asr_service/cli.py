@@ -1,0 +1,46 @@
+"""The command `asr`.
+
+Exit codes: 0 done, 1 something could not be done (said on stderr), 2 wrong usage, 130 interrupted. Results go to
+stdout, everything else to stderr. Each command imports what it needs when it runs, so that `asr --help` takes no second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from asr_service.errors import AsrError
+
+COMMANDS = ("serve", "transcribe", "stream", "evaluate")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="asr", description="Speech recognition that you run yourself.")
+    subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"asr_service.commands.{name}").register(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code. Usage errors exit with 2."""
+    # Before torch is imported: OpenMP threads that spin while they wait starve whatever runs beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parsed = build_parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except AsrError as error:
+        print(f"asr {parsed.command}: {error.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `asr transcribe ... | head`; stdout is gone, and the interpreter would flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

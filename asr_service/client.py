@@ -1,0 +1,219 @@
+"""A small client of `asr.v1.Speech`, blocking and asynchronous.
+
+    with Client("localhost:50051") as client:
+        print(client.recognize("talk.flac").transcript)
+        for response in client.stream(chunks, encoding="linear16", sample_rate_hertz=16000, interim_results=True):
+            ...
+
+Options are the fields of RecognitionConfig and StreamingRecognitionConfig in protos/asr/v1/speech.proto; enum values by
+name in any case, durations in seconds. Responses are the messages of that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from asr_service.errors import AsrError
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
+
+M = TypeVar("M", bound=Message)
+
+MAX_MESSAGE_BYTES = 64 << 20  # the server's limit is what counts; the client's default of 4 MiB would come before it
+
+
+class ServiceError(AsrError):
+    """A call failed.
+
+    Attributes:
+        status: name of the gRPC status.
+        reason: the stable reason of the API reference, "" where the transport failed.
+        message: for people.
+        field: the request's field at fault, "" where none is.
+    """
+
+    status: str  # type: ignore[misc]  # of the instance, for it is the server that says
+    reason: str  # type: ignore[misc]
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        call: Any = error  # both kinds of client raise errors that are also calls, which the types do not say
+        super().__init__(call.details() or call.code().name)
+        self.status, self.reason = call.code().name, ""
+        rich: Any = rpc_status.from_call(call)
+        for packed in rich.details if rich is not None else ():
+            info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            if packed.Unpack(info):
+                self.reason = info.reason
+            elif packed.Unpack(request) and request.field_violations:
+                self.field = request.field_violations[0].field
+
+
+class Recognition:
+    """What `recognize` returns: the response, and its words as one text."""
+
+    def __init__(self, response: pb.RecognizeResponse) -> None:
+        self.response = response
+
+    @property
+    def transcript(self) -> str:
+        return "".join(result.alternatives[0].transcript for result in self.response.results)
+
+
+class Client:
+    """A blocking client; several threads may use one. `timeout_s` bounds unary calls, None not at all."""
+
+    def __init__(self, address: str = "localhost:50051", *, timeout_s: float | None = None) -> None:
+        self._channel = grpc.insecure_channel(address, options=_channel_options())
+        self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+
+    def recognize(self, audio: str | Path | bytes, **options: Any) -> Recognition:
+        """Recognise a file or its bytes in one call. Raises ServiceError, OSError."""
+        request = _unary_request(audio, options)
+        try:
+            return Recognition(self._stub.Recognize(request, timeout=self._timeout_s))
+        except grpc.RpcError as error:
+            raise ServiceError(error) from error
+
+    def stream(self, chunks: Iterable[bytes], **options: Any) -> Iterator[pb.StreamingRecognizeResponse]:
+        """Send chunks as they come; yield responses as they come. Raises ServiceError.
+
+        What `chunks` raises ends the call, and is raised here.
+        """
+        first = _first_message(options)
+        failure: list[Exception] = []
+
+        def messages() -> Iterator[pb.StreamingRecognizeRequest]:
+            yield first
+            try:
+                for chunk in chunks:
+                    yield pb.StreamingRecognizeRequest(audio=chunk)
+            except Exception as error:  # noqa: BLE001  # raised again below, in the caller's thread
+                failure.append(error)
+                call.cancel()
+
+        call = self._stub.StreamingRecognize(messages())
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise failure[0] if failure else ServiceError(error) from error
+        finally:
+            call.cancel()  # where the caller stops early; does nothing at the end
+
+    def server_info(self) -> pb.GetServerInfoResponse:
+        """What the server offers. Raises ServiceError."""
+        try:
+            info: pb.GetServerInfoResponse = self._stub.GetServerInfo(
+                pb.GetServerInfoRequest(), timeout=self._timeout_s
+            )
+        except grpc.RpcError as error:
+            raise ServiceError(error) from error
+        return info
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """As `Client`, on an event loop."""
+
+    def __init__(self, address: str = "localhost:50051", *, timeout_s: float | None = None) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=_channel_options())
+        self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+
+    async def recognize(self, audio: str | Path | bytes, **options: Any) -> Recognition:
+        try:
+            return Recognition(await self._stub.Recognize(_unary_request(audio, options), timeout=self._timeout_s))
+        except grpc.RpcError as error:
+            raise ServiceError(error) from error
+
+    async def stream(
+        self, chunks: AsyncIterable[bytes], **options: Any
+    ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
+        first = _first_message(options)
+
+        async def messages() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+            yield first
+            async for chunk in chunks:
+                yield pb.StreamingRecognizeRequest(audio=chunk)
+
+        call = self._stub.StreamingRecognize(messages())
+        try:
+            async for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise ServiceError(error) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _channel_options() -> list[tuple[str, int]]:
+    return [("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+
+
+def _unary_request(audio: str | Path | bytes, options: dict[str, Any]) -> pb.RecognizeRequest:
+    content = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
+    return pb.RecognizeRequest(config=_filled(pb.RecognitionConfig(), options), audio=content)
+
+
+def _first_message(options: dict[str, Any]) -> pb.StreamingRecognizeRequest:
+    fields = pb.RecognitionConfig.DESCRIPTOR.fields_by_name
+    of_config = {name: value for name, value in options.items() if name in fields}
+    rest = {name: value for name, value in options.items() if name not in of_config}
+    streaming = _filled(pb.StreamingRecognitionConfig(config=_filled(pb.RecognitionConfig(), of_config)), rest)
+    return pb.StreamingRecognizeRequest(streaming_config=streaming)
+
+
+def _filled(message: M, options: dict[str, Any]) -> M:
+    """Set fields by name. Raises TypeError for a name that is no field, ValueError for one that is no enum value."""
+    for name, value in options.items():
+        field = message.DESCRIPTOR.fields_by_name.get(name)
+        if field is None:
+            raise TypeError(f"{name} is no option; there are {', '.join(message.DESCRIPTOR.fields_by_name)}")
+        if isinstance(value, dict):
+            _filled(getattr(message, name), value)
+        elif isinstance(value, list | tuple):
+            getattr(message, name).extend(value)
+        elif isinstance(getattr(message, name), Duration):
+            getattr(message, name).FromMilliseconds(round(value * 1000))
+        elif field.enum_type is not None and isinstance(value, str):
+            setattr(message, name, _enum_number(name, field.enum_type, value))
+        else:
+            setattr(message, name, value)
+    return message
+
+
+def _enum_number(name: str, kind: Any, value: str) -> int:
+    values = kind.values_by_name
+    if value.upper() not in values:
+        raise ValueError(f"{name} is {value!r}; there are {', '.join(values)}")
+    return int(values[value.upper()].number)

@@ -1,0 +1,47 @@
+"""Audio from the sound card, by the optional package `sounddevice`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from asr_service.errors import Unsupported
+
+SAMPLE_RATE_HZ = 16_000
+MAX_WAITING_CHUNKS = 250  # 10 s of 40 ms
+
+
+def microphone_chunks(chunk_samples: int, stop: threading.Event) -> Iterator[bytes]:
+    """LINEAR16 at 16 kHz, mono, until `stop` is set.
+
+    Raises:
+        Unsupported: the package, its PortAudio library, or a microphone is missing.
+    """
+    try:
+        import sounddevice  # type: ignore[import-not-found]
+    except (ImportError, OSError) as error:
+        raise Unsupported(
+            f"--mic needs the package sounddevice and PortAudio ({error}): pip install sounddevice"
+        ) from error
+    chunks: queue.Queue[bytes] = queue.Queue(MAX_WAITING_CHUNKS)
+
+    def on_audio(data: Any, frames: int, when: Any, status: Any) -> None:  # noqa: ARG001
+        try:
+            chunks.put_nowait(bytes(data))
+        except queue.Full:
+            stop.set()  # the network has stood still for 10 s; a gap in the audio would be worse than an end
+
+    try:
+        stream = sounddevice.RawInputStream(
+            samplerate=SAMPLE_RATE_HZ, blocksize=chunk_samples, channels=1, dtype="int16", callback=on_audio
+        )
+    except sounddevice.PortAudioError as error:
+        raise Unsupported(f"--mic: no microphone can be opened: {error}") from error
+    with stream:
+        while not stop.is_set():
+            try:
+                yield chunks.get(timeout=0.1)
+            except queue.Empty:
+                continue

@@ -1,0 +1,108 @@
+"""`asr transcribe FILE...`: the words of recordings, in process or by a server."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asr_service.commands.formats import FORMATS, Transcript, render
+from asr_service.errors import AsrError
+from asr_service.types import RecognitionResult
+
+Recognise = Callable[[Path], list[RecognitionResult]]
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "transcribe",
+        help="the words of recordings",
+        description="Writes the words of recordings to stdout: in text one line a file, in order. A file that cannot "
+        "be recognised is named on stderr and has no line; the others are still done, and the exit code is 1.",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="WAV, FLAC, Ogg Opus or Vorbis, MP3")
+    parser.add_argument("--mode", choices=("accurate", "streaming"), default="accurate", help="default: accurate")
+    parser.add_argument("--server", metavar="HOST:PORT", help="let a running server do it (default: in process)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text; json is one object a line")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
+    parser.add_argument(
+        "--channel", type=int, default=0, metavar="N", help="only this channel, from 1 (default: mixed)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there rather than to stdout")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.format in ("srt", "vtt") and len(arguments.files) > 1:
+        arguments.usage_error(f"--format {arguments.format} takes one FILE: subtitles of several cannot be told apart")
+    if arguments.server and arguments.model:
+        arguments.usage_error("--model has no effect with --server: it is the server that has the model")
+    if arguments.channel < 0:
+        arguments.usage_error("--channel counts from 1")
+
+    failures: list[Path] = []
+
+    def transcripts(recognise: Recognise) -> Iterator[Transcript]:
+        for path in arguments.files:
+            try:
+                yield Transcript(str(path), arguments.mode, tuple(recognise(path)))
+            except (AsrError, OSError) as error:
+                message = error.message if isinstance(error, AsrError) else error.strerror
+                print(f"asr transcribe: {path}: {message}", file=sys.stderr)
+                failures.append(path)
+
+    recogniser = _by_server if arguments.server else _in_process
+    with recogniser(arguments) as recognise, _output(arguments.output) as output:
+        for line in render(transcripts(recognise), arguments.format):
+            print(line, file=output, flush=True)
+    return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
+    from asr_service.commands.recordings import file_bytes
+    from asr_service.config import load_settings
+    from asr_service.engine.load import load_engine
+    from asr_service.streaming.transcribe import transcribe_bytes
+    from asr_service.types import Mode, RecognitionConfig
+
+    settings = load_settings(arguments.config)
+    channel = arguments.channel - 1 if arguments.channel else None
+    config = RecognitionConfig(mode=Mode(arguments.mode), channel=channel, endpointing=settings.endpointing.default)
+    # One recording after the other: caches for one stream are enough.
+    engine = load_engine(arguments.model, settings=dataclasses.replace(settings.engine, max_streams=1))
+    engine.start()
+    try:
+        yield lambda path: transcribe_bytes(engine, file_bytes(path), config, settings=settings)
+    finally:
+        engine.stop()
+
+
+@contextlib.contextmanager
+def _by_server(arguments: argparse.Namespace) -> Iterator[Recognise]:
+    from asr_service.client import Client
+    from asr_service.commands.recordings import file_bytes
+    from asr_service.commands.remote import finals_of_stream
+
+    with Client(arguments.server) as client:
+        # A stream rather than a unary call, in either mode: recordings may be long.
+        yield lambda path: finals_of_stream(
+            client, file_bytes(path), mode=arguments.mode, audio_channel=arguments.channel
+        )
+
+
+@contextlib.contextmanager
+def _output(path: Path | None) -> Iterator[Any]:
+    if path is None:
+        yield sys.stdout
+    else:
+        try:
+            with path.open("w", encoding="utf-8") as file:
+                yield file
+        except OSError as error:
+            raise AsrError(f"cannot write {path}: {error.strerror}") from error
