@@ -1,0 +1,183 @@
+"""Beam search over the phone CTC through the pronunciation tree, with the word n-gram (flashlight-text's decoder).
+
+T frames of 40 ms, V = 40 phones with blank. The search is frame-synchronous: any split of the frames into steps gives
+the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flashlight.lib.text.decoder import CriterionType, DecodeResult, LexiconDecoder, LexiconDecoderOptions
+from numpy.typing import NDArray
+
+from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
+from asr_service.decoding.pronunciation_tree import (
+    COLUMNS,
+    LN10,
+    NEVER_COLUMN,
+    PronunciationTree,
+    with_second_names,
+)
+from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
+
+MAX_N_BEST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LexiconBeamOptions:
+    """Settings of the search; weights multiply natural logarithms.
+
+    Attributes:
+        beam_size: hypotheses kept a frame.
+        beam_size_token: only this many likeliest phones (blank aside) may extend a hypothesis in a frame.
+        beam_threshold: hypotheses this much below the best are dropped.
+        lm_weight: weight of the n-gram's log-probability.
+        word_score: added for each word.
+        log_add: sum the alignments of a hypothesis instead of keeping the best one.
+        max_frames: frames a search holds at most; beyond, words older than `look_back` frames are fixed.
+        look_back: frames that stay open when words are fixed.
+    """
+
+    beam_size: int = 150
+    beam_size_token: int = 16
+    beam_threshold: float = 25.0
+    lm_weight: float = 0.7
+    word_score: float = 0.0
+    log_add: bool = False
+    max_frames: int = 1500
+    look_back: int = 250
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1 or self.beam_size_token < 1 or self.beam_threshold <= 0:
+            raise ValueError("beam_size and beam_size_token must be at least 1, beam_threshold above 0")
+        if not 0 < self.look_back < self.max_frames:
+            raise ValueError("look_back must lie between 0 and max_frames")
+
+
+class LexiconBeam:
+    """One utterance at a time: `begin`, any number of `step`s, `best` in between, `finish`; then `begin` again.
+
+    Memory is bounded by `max_frames` x `beam_size` hypotheses. Not thread-safe; the tree it was given is shared.
+    """
+
+    def __init__(self, tree: PronunciationTree, options: LexiconBeamOptions | None = None) -> None:
+        self._tree = tree
+        self.options = options = options or LexiconBeamOptions()
+        self._decoder = LexiconDecoder(
+            LexiconDecoderOptions(
+                beam_size=options.beam_size,
+                # Each phone has two columns, and blank always has its own.
+                beam_size_token=min(COLUMNS, 2 * options.beam_size_token + 1),
+                beam_threshold=options.beam_threshold,
+                lm_weight=options.lm_weight * LN10,
+                word_score=options.word_score,
+                unk_score=float("-inf"),
+                sil_score=0.0,
+                log_add=options.log_add,
+                criterion_type=CriterionType.CTC,
+            ),
+            tree.tree,
+            tree.lm,
+            NEVER_COLUMN,
+            BLANK_ID,
+            tree.unknown_id,
+            [],
+            False,
+        )
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything and start an utterance."""
+        self._decoder.decode_begin()
+        self._fixed: tuple[TimedWord, ...] = ()
+        self._fixed_acoustic = self._fixed_lm = 0.0
+        self._offset = 0
+        self._frames = 0
+        self._ended = False
+
+    @property
+    def frames(self) -> int:
+        """Frames decoded since `begin`."""
+        return self._frames
+
+    def step(self, log_probs: NDArray[np.float32]) -> None:
+        """Search on through (T, 40) log-probabilities. Raises ValueError for another shape, or after `finish`."""
+        if log_probs.ndim != 2 or log_probs.shape[1] != PHONE_VOCABULARY_SIZE:
+            raise ValueError(f"expected (T, {PHONE_VOCABULARY_SIZE}) log-probabilities, got {log_probs.shape}")
+        if self._ended:
+            raise ValueError("the utterance has ended: call begin first")
+        position = 0
+        while position < log_probs.shape[0]:
+            # Cut at fixed places of the utterance, so that what is fixed does not depend on how frames arrive.
+            room = self._offset + self.options.max_frames - self._frames
+            if room <= 0:
+                self._fix_words()
+                continue
+            columns = with_second_names(log_probs[position : position + room])
+            self._decoder.decode_step(columns.ctypes.data, columns.shape[0], COLUMNS)
+            self._frames += columns.shape[0]
+            position += columns.shape[0]
+
+    def best(self) -> BeamHypothesis:
+        """The best hypothesis so far: its complete words, without the word that is under way."""
+        if self._frames == 0:
+            return BeamHypothesis((), 0.0, 0.0, 0.0)
+        return self._hypothesis(self._decoder.get_best_hypothesis())
+
+    def beam(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
+        """Different word sequences (complete words) that are alive now, best first."""
+        if self._frames == 0:
+            return []
+        return self._distinct(self._decoder.get_all_final_hypothesis(), limit)
+
+    def finish(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
+        """End the utterance: at most `limit` different word sequences, best first, none without frames."""
+        if self._frames == 0:
+            return []
+        if not self._ended:
+            self._decoder.decode_end()
+            self._ended = True
+        return self._distinct(self._decoder.get_all_final_hypothesis(), limit)
+
+    def _fix_words(self) -> None:
+        """Make the best hypothesis' words before the last `look_back` frames final and forget how they were found."""
+        cut = self._frames - self.options.look_back
+        best = self._decoder.get_best_hypothesis(self.options.look_back)
+        fixed = self._hypothesis(best)
+        self._fixed = tuple(word for word in fixed.words if word.end_frame <= cut)
+        self._fixed_acoustic = fixed.acoustic_score
+        self._fixed_lm = fixed.lm_score
+        self._decoder.prune(self.options.look_back)
+        self._offset = cut
+
+    def _distinct(self, results: Sequence[DecodeResult], limit: int) -> list[BeamHypothesis]:
+        found: dict[tuple[int, ...], BeamHypothesis] = {}
+        for result in sorted(results, key=lambda result: -result.score):
+            key = tuple(label for label in result.words if label >= 0)
+            if key not in found:
+                found[key] = self._hypothesis(result)
+                if len(found) == min(limit, MAX_N_BEST):
+                    break
+        return list(found.values())
+
+    def _hypothesis(self, result: DecodeResult) -> BeamHypothesis:
+        words = list(self._fixed)
+        # Entry 0 is the state before the first frame that is still held.
+        start: int | None = None
+        for index, (token, label) in enumerate(zip(result.tokens[1:], result.words[1:], strict=True)):
+            frame = self._offset + index
+            if frame >= self._frames:
+                break
+            if start is None and token not in (BLANK_ID, NEVER_COLUMN):
+                start = frame
+            if label >= 0:
+                first = frame if start is None else start
+                words.append(TimedWord(self._tree.words[label], first, frame + 1))
+                start = None
+        acoustic = self._fixed_acoustic + result.emittingModelScore
+        lm = self._fixed_lm + result.lmScore * LN10
+        score = acoustic + self.options.lm_weight * lm + self.options.word_score * len(words)
+        return BeamHypothesis(tuple(words), score, acoustic, lm)

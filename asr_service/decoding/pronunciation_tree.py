@@ -1,0 +1,82 @@
+"""The lexicon as a prefix tree with a language model: built once, shared by every search.
+
+flashlight-text's tree search has no silence here (its silence token gets an impossible column), and it lets a path
+stay on a phone only while the path is inside a word: after the last phone it is at the root again, where only blank
+may follow. CTC lets the last phone go on for several frames like any other. So each pronunciation is entered twice,
+over a doubled phone inventory: "K AE T" ends with a T of one frame, and "K AE T T+" ends with the last frame of a
+longer T, T+ being a second name for the column of T. The two together are exactly CTC's alignments of the word, each
+once. (Of CTC's rule that equal neighbours need a blank between them, one case is lost: a long last phone may be
+followed at once by a word that starts with the same phone. Spoken geminates sound like that.)
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from flashlight.lib.text.decoder import SmearingMode, Trie
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary
+from numpy.typing import NDArray
+
+from asr_service.errors import BundleError
+from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon
+
+# Columns: blank, the phones, their second names, and one that never happens (the search's silence).
+COLUMNS = 2 * PHONE_VOCABULARY_SIZE
+NEVER_COLUMN = COLUMNS - 1
+# flashlight keeps six words an entry of the tree.
+MAX_HOMOPHONES = 6
+LN10 = math.log(10.0)
+_IMPOSSIBLE = np.float32(-1e9)
+
+
+class PronunciationTree:
+    """Prefix tree over phones whose nodes know the best unigram score below them, and the n-gram it came from.
+
+    Immutable after construction: any number of searches, on any thread, may share it.
+    """
+
+    def __init__(self, lexicon: Lexicon, lm_path: Path) -> None:
+        """Raises BundleError when the language model cannot be read."""
+        if not lm_path.is_file():
+            raise BundleError(f"{lm_path}: no such file", field=lm_path.name)
+        self.words = tuple(lexicon)
+        dictionary = Dictionary(list(self.words))
+        dictionary.add_entry("<unk>")
+        try:
+            self.lm = KenLM(str(lm_path), dictionary)
+        except Exception as error:  # the library raises bare RuntimeError subclasses of KenLM's own
+            raise BundleError(f"{lm_path}: not a KenLM model: {error}", field=lm_path.name) from None
+        self.unknown_id = len(self.words)
+        start = self.lm.start(False)
+        unigrams = [self.lm.score(start, index)[1] for index in range(len(self.words))]
+        self.tree = Trie(COLUMNS, BLANK_ID)
+        self.dropped_homophones = 0
+        taken: dict[tuple[int, ...], int] = {}
+        # Likeliest first, so that the rarest homophones are the ones that find no room.
+        for index in sorted(range(len(self.words)), key=unigrams.__getitem__, reverse=True):
+            for pronunciation in lexicon[self.words[index]]:
+                spelling = tuple(PHONE_IDS[phone] for phone in pronunciation)
+                count = taken.get(spelling, 0)
+                if count == MAX_HOMOPHONES:
+                    self.dropped_homophones += 1
+                    continue
+                taken[spelling] = count + 1
+                self.tree.insert(list(spelling), index, unigrams[index])
+                self.tree.insert([*spelling, second_name(spelling[-1])], index, unigrams[index])
+        self.tree.smear(SmearingMode.MAX)
+
+
+def second_name(phone_id: int) -> int:
+    """The column that repeats `phone_id`'s as the last frame of a long final phone."""
+    return phone_id + PHONE_VOCABULARY_SIZE - 1
+
+
+def with_second_names(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-probabilities (T, 40) of the phone CTC as the (T, 80) columns of the tree."""
+    columns = np.full((log_probs.shape[0], COLUMNS), _IMPOSSIBLE, dtype=np.float32)
+    columns[:, :PHONE_VOCABULARY_SIZE] = log_probs
+    columns[:, PHONE_VOCABULARY_SIZE:NEVER_COLUMN] = log_probs[:, 1:]
+    return columns
