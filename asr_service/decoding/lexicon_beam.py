@@ -14,13 +14,8 @@ from flashlight.lib.text.decoder import CriterionType, DecodeResult, LexiconDeco
 from numpy.typing import NDArray
 
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
-from asr_service.decoding.pronunciation_tree import (
-    COLUMNS,
-    LN10,
-    NEVER_COLUMN,
-    PronunciationTree,
-    with_second_names,
-)
+from asr_service.decoding.language_model import LN10
+from asr_service.decoding.pronunciation_tree import COLUMNS, NEVER_COLUMN, PronunciationTree, with_second_names
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
 
 MAX_N_BEST = 100
@@ -80,10 +75,10 @@ class LexiconBeam:
                 criterion_type=CriterionType.CTC,
             ),
             tree.tree,
-            tree.lm,
+            tree.language_model.kenlm,
             NEVER_COLUMN,
             BLANK_ID,
-            tree.unknown_id,
+            tree.language_model.unknown_id,
             [],
             False,
         )
@@ -133,6 +128,20 @@ class LexiconBeam:
             return []
         return self._distinct(self._decoder.get_all_final_hypothesis(), limit)
 
+    def shared_words(self) -> int:
+        """How many first complete words all hypotheses alive now share: every later hypothesis starts with them."""
+        if self._frames == 0:
+            return 0
+        histories = [
+            [label for label in result.words if label >= 0] for result in self._decoder.get_all_final_hypothesis()
+        ]
+        if not histories:
+            return 0
+        # The first and the last in order differ as early as any two.
+        first, last = min(histories), max(histories)
+        agreed = next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+        return len(self._fixed) + min(agreed, len(last))
+
     def finish(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
         """End the utterance: at most `limit` different word sequences, best first, none without frames."""
         if self._frames == 0:
@@ -155,7 +164,8 @@ class LexiconBeam:
 
     def _distinct(self, results: Sequence[DecodeResult], limit: int) -> list[BeamHypothesis]:
         found: dict[tuple[int, ...], BeamHypothesis] = {}
-        for result in sorted(results, key=lambda result: -result.score):
+        # Equal scores come in an order that depends on addresses in memory; the words decide instead.
+        for result in sorted(results, key=lambda result: (-result.score, result.words)):
             key = tuple(label for label in result.words if label >= 0)
             if key not in found:
                 found[key] = self._hypothesis(result)

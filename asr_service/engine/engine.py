@@ -185,13 +185,17 @@ class BatchingEngine:
         elif message.kind is _Kind.FLUSH:
             stream.flush()
         elif message.kind is _Kind.FINISH:
-            stream.finishing = True
+            self._guard(stream, lambda: self._finish(stream))
         elif message.kind is _Kind.CANCEL:
             self._free(stream)
 
-    def _audio(self, stream: Stream, pcm: NDArray[np.float32]) -> None:
-        features, energies, stream.carry = self._runner.features(pcm, stream.carry)
+    def _audio(self, stream: Stream, pcm: NDArray[np.float32], *, last: bool = False) -> None:
+        features, energies, stream.carry = self._runner.features(pcm, stream.carry, last=last)
         stream.add(features, energies, self._turns)
+
+    def _finish(self, stream: Stream) -> None:
+        self._audio(stream, np.zeros(0, dtype=np.float32), last=True)
+        stream.finishing = True
 
     def _encode_chunks(self, streams: list[Stream], works: list[Work]) -> None:
         chunks = [stream.take() for stream in streams]

@@ -75,7 +75,7 @@ class Stream:
         self.utterance_index = 0
         self.finishing = False
         self.reported = 0  # what the last Progress told
-        self._flush_at: int | None = None
+        self._flushes: list[int] = []  # frames at which the client wants an endpoint, ascending
         self._work: Work | None = None
         self._turn = 0
         # What the decoder has found, told by the engine after each chunk.
@@ -102,7 +102,9 @@ class Stream:
 
     def flush(self) -> None:
         """An endpoint at the last whole tick that is here now."""
-        self._flush_at = self.observed + len(self._energies) // TICK_FRAMES * TICK_FRAMES
+        place = self.observed + len(self._energies) // TICK_FRAMES * TICK_FRAMES
+        if place not in self._flushes[-1:]:
+            self._flushes.append(place)
 
     def work(self) -> Work | None:
         """The next work, found by observing ticks up to it; it stays the next until `take`."""
@@ -126,8 +128,8 @@ class Stream:
             waiting = self.observed - self.encoded
             if not whole and waiting == self._chunk:
                 return Work(waiting, False, False, self._turn)
-            if self._flush_at is not None and self.observed >= self._flush_at:
-                self._flush_at = None
+            if self._flushes and self.observed >= self._flushes[0]:
+                del self._flushes[0]
                 return Work(waiting, whole, True, self._turn)
             if len(self._energies) < TICK_FRAMES:
                 break

@@ -1,0 +1,238 @@
+"""Promises of the engine: any split equals the whole, batched equals alone, a used slot leaks nothing, one end each."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr_service.config import EngineSettings
+from asr_service.engine.engine import BatchingEngine
+from asr_service.engine.interface import (
+    Failed,
+    Final,
+    Finished,
+    Partial,
+    Progress,
+    StreamOptions,
+    StreamOutput,
+)
+from asr_service.errors import EngineFailure, NoCapacity, ShuttingDown
+from asr_service.model.bundle import Bundle, load_bundle
+from asr_service.streaming.endpointer import Endpointer
+from asr_service.types import EndpointingConfig, Mode
+from tests.engine.conftest import make_tiny_bundle
+
+RATE = 16_000
+
+
+def babble(seconds: float, seed: int) -> np.ndarray:
+    """Noise bursts with pauses: enough for the endpointer to find utterances."""
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(int(seconds * RATE)).astype(np.float32) * 0.1
+    spans = np.arange(len(samples)) / RATE % 2.3
+    return np.where(spans < 1.2, samples, samples * 1e-4).astype(np.float32)
+
+
+class Listener:
+    """Collects a stream's outputs; `done` is set by the terminal one."""
+
+    def __init__(self) -> None:
+        self.outputs: list[StreamOutput] = []
+        self.done = threading.Event()
+
+    def __call__(self, output: StreamOutput) -> None:
+        assert not self.done.is_set(), "an output after the terminal one"
+        self.outputs.append(output)
+        if isinstance(output, Finished | Failed):
+            self.done.set()
+
+    def finals(self) -> list[Final]:
+        return [output for output in self.outputs if isinstance(output, Final)]
+
+
+@pytest.fixture
+def engine(tiny_bundle: Bundle):
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=6))
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def start(engine: BatchingEngine, mode: Mode, *, interim: bool = False) -> tuple:
+    listener = Listener()
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.5, max_utterance_s=6.0))
+    options = StreamOptions(mode=mode, max_alternatives=3, interim_results=interim)
+    return engine.open(options, policy, listener), listener
+
+
+def run(engine: BatchingEngine, mode: Mode, pcm: np.ndarray, *, pieces: int = 1, interim: bool = False) -> Listener:
+    handle, listener = start(engine, mode, interim=interim)
+    for part in np.array_split(pcm, pieces):
+        engine.audio(handle, part)
+    engine.finish(handle)
+    assert listener.done.wait(60)
+    return listener
+
+
+def transcript(listener: Listener) -> list[tuple]:
+    """Utterances with the words of their best alternative; random weights make exact ties among the others."""
+    return [
+        (final.utterance_index, final.start_s, final.end_s)
+        + tuple((word.text, word.start_s, word.end_s) for word in final.alternatives[0].words)
+        for final in listener.finals()
+    ]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_any_split_of_the_audio_equals_the_whole(engine: BatchingEngine, mode: Mode) -> None:
+    pcm = babble(9.3, 1)
+    whole = transcript(run(engine, mode, pcm))
+    assert len(whole) >= 3, "the audio has several utterances with words"
+    for pieces in (2, 31, 465):
+        assert transcript(run(engine, mode, pcm, pieces=pieces)) == whole
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_staggered_streams_in_one_batch_equal_each_alone(engine: BatchingEngine, mode: Mode) -> None:
+    recordings = [babble(5.0 + seed, seed) for seed in range(5)]
+    alone = [transcript(run(engine, mode, pcm)) for pcm in recordings]
+    opened = [start(engine, mode) for _ in recordings]
+    for step in range(0, max(map(len, recordings)), 3_000):
+        for offset, ((handle, _), pcm) in enumerate(zip(opened, recordings, strict=True)):
+            begin = step - offset * 1_000
+            engine.audio(handle, pcm[max(0, begin) : max(0, begin + 3_000)])
+    for offset, ((handle, _), pcm) in enumerate(zip(opened, recordings, strict=True)):
+        sent = (max(map(len, recordings)) + 2_999) // 3_000 * 3_000 - offset * 1_000
+        engine.audio(handle, pcm[max(0, sent) :])
+        engine.finish(handle)
+    for (_, listener), expected in zip(opened, alone, strict=True):
+        assert listener.done.wait(60)
+        assert transcript(listener) == expected
+
+
+def test_a_used_slot_leaks_nothing(tiny_bundle: Bundle) -> None:
+    pcm = babble(4.0, 3)
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=1))
+    engine.start()
+    try:
+        fresh = transcript(run(engine, Mode.STREAMING, pcm))
+        for tensor in engine._runner._cache._tensors():  # poison what the next stream must not see
+            tensor.fill_(10_000)
+        assert transcript(run(engine, Mode.STREAMING, pcm)) == fresh
+    finally:
+        engine.stop()
+
+
+def test_partials_keep_their_stable_words_and_the_final_starts_with_them(engine: BatchingEngine) -> None:
+    listener = run(engine, Mode.STREAMING, babble(9.0, 5), pieces=90, interim=True)
+    stable: list[str] = []
+    partials = 0
+    for output in listener.outputs:
+        if isinstance(output, Partial):
+            words = [word.text for word in output.hypothesis.words]
+            assert words[: len(stable)] == stable
+            stable = words[: output.stable_words]
+            partials += 1
+        elif isinstance(output, Final):
+            for alternative in output.alternatives:
+                assert [word.text for word in alternative.words][: len(stable)] == stable
+            stable = []
+    assert partials > 5
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_finals_are_consecutive_and_times_never_go_back(engine: BatchingEngine, mode: Mode) -> None:
+    listener = run(engine, mode, babble(12.0, 6), pieces=50)
+    finals = listener.finals()
+    assert [final.utterance_index for final in finals] == list(range(len(finals)))
+    last_end = 0.0
+    for final in finals:
+        assert last_end <= final.start_s <= final.end_s
+        last_end = final.end_s
+        for hypothesis in final.alternatives:
+            times = [time for word in hypothesis.words for time in (word.start_s, word.end_s)]
+            assert times == sorted(times)
+            assert final.start_s - 1e-6 <= times[0] and times[-1] <= final.end_s + 0.08
+            assert all(0.0 <= word.confidence <= 1.0 for word in hypothesis.words)
+    progress = [output.processed_s for output in listener.outputs if isinstance(output, Progress)]
+    assert progress == sorted(progress)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("samples", [0, 1, 100, 511, 512, 10_239, 10_240, 10_241])
+def test_short_and_silent_streams_end_without_results(engine: BatchingEngine, mode: Mode, samples: int) -> None:
+    listener = run(engine, mode, np.zeros(samples, np.float32))
+    assert isinstance(listener.outputs[-1], Finished)
+    if mode is Mode.ACCURATE:
+        assert listener.finals() == []
+
+
+def test_flush_ends_an_utterance_and_the_stream_goes_on(engine: BatchingEngine) -> None:
+    pcm = babble(1.1, 8)
+    handle, listener = start(engine, Mode.ACCURATE)
+    for _ in range(2):
+        engine.audio(handle, pcm)
+        engine.flush(handle)
+    engine.finish(handle)
+    assert listener.done.wait(60)
+    finals = listener.finals()
+    assert len(finals) == 2 and finals[0].end_s == pytest.approx(1.04)
+
+
+def test_capacity_is_bounded_and_cancel_frees_a_slot_at_once(engine: BatchingEngine) -> None:
+    handles = [start(engine, Mode.STREAMING)[0] for _ in range(6)]
+    with pytest.raises(NoCapacity):
+        start(engine, Mode.STREAMING)
+    engine.cancel(handles[0])
+    engine.cancel(handles[0])
+    for _ in range(200):
+        if engine.active_streams == 5:
+            break
+        threading.Event().wait(0.01)
+    assert engine.active_streams == 5
+    start(engine, Mode.STREAMING)
+
+
+def test_a_failure_stays_in_its_stream(engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sick, sick_listener = start(engine, Mode.STREAMING)
+    well, well_listener = start(engine, Mode.STREAMING)
+
+    def features(pcm: np.ndarray, carry: np.ndarray, *, last: bool) -> tuple:
+        if len(pcm) == 4_321:
+            raise RuntimeError("cosmic ray")
+        return original(pcm, carry, last=last)
+
+    original = engine._runner.features
+    monkeypatch.setattr(engine._runner, "features", features)
+    engine.audio(sick, np.zeros(4_321, np.float32))
+    engine.audio(well, babble(3.0, 2))
+    engine.finish(well)
+    assert sick_listener.done.wait(60) and well_listener.done.wait(60)
+    failure = sick_listener.outputs[-1]
+    assert isinstance(failure, Failed) and isinstance(failure.error, EngineFailure)
+    assert isinstance(well_listener.outputs[-1], Finished) and well_listener.finals()
+    assert engine.healthy
+
+
+def test_stop_ends_open_streams_and_refuses_new_ones(tiny_bundle: Bundle) -> None:
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=2))
+    engine.start()
+    _, listener = start(engine, Mode.STREAMING)
+    engine.stop()
+    last = listener.outputs[-1]
+    assert isinstance(last, Failed) and isinstance(last.error, ShuttingDown)
+    assert not engine.healthy
+    with pytest.raises(ShuttingDown):
+        start(engine, Mode.STREAMING)
+
+
+def test_a_model_without_phones_decodes_with_its_word_pieces(tmp_path: Path) -> None:
+    engine = BatchingEngine(load_bundle(make_tiny_bundle(tmp_path, phones=False)), EngineSettings(max_streams=2))
+    engine.start()
+    try:
+        assert transcript(run(engine, Mode.ACCURATE, babble(3.0, 4)))
+    finally:
+        engine.stop()
