@@ -33,7 +33,7 @@ def babble(seconds: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(int(seconds * RATE)).astype(np.float32) * 0.1
     spans = np.arange(len(samples)) / RATE % 2.3
-    return np.where(spans < 1.2, samples, samples * 1e-4).astype(np.float32)
+    return np.where(spans < 1.2, samples, samples * 0.01).astype(np.float32)
 
 
 class Listener:
@@ -80,9 +80,9 @@ def run(engine: BatchingEngine, mode: Mode, pcm: np.ndarray, *, pieces: int = 1,
 def transcript(listener: Listener) -> list[tuple]:
     """Utterances with the words of their best alternative; random weights make exact ties among the others."""
     return [
-        (final.utterance_index, final.start_s, final.end_s)
-        + tuple((word.text, word.start_s, word.end_s) for word in final.alternatives[0].words)
+        (final.utterance_index, final.end_s, [(word.text, word.start_s, word.end_s) for word in best.words])
         for final in listener.finals()
+        for best in final.alternatives[:1]
     ]
 
 
