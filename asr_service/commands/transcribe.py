@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,15 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
     # One recording after the other: caches for one stream are enough.
     engine = load_engine(arguments.model, settings=dataclasses.replace(settings.engine, max_streams=1))
     engine.start()
+
+    def recognise(path: Path) -> list[RecognitionResult]:
+        # Of a recording that failed, the engine's thread frees the slot some moments later.
+        while engine.active_streams and engine.healthy:
+            time.sleep(0.01)
+        return transcribe_bytes(engine, file_bytes(path), config, settings=settings)
+
     try:
-        yield lambda path: transcribe_bytes(engine, file_bytes(path), config, settings=settings)
+        yield recognise
     finally:
         engine.stop()
 

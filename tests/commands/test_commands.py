@@ -1,0 +1,221 @@
+"""The command line, with the tone engine in place of the model: what goes where, and what the exit code says."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_service.cli import COMMANDS, build_parser, main
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import ServerThread
+from tests.fake_engine import FakeEngine, say
+
+Write = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def tone_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr_service.engine.load.load_engine", lambda model, settings: FakeEngine())
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Write:
+    def write(name: str, *parts: int | float, rate_hz: int = 16_000, form: str = "WAV") -> str:
+        path = tmp_path / name
+        soundfile.write(path, say(*parts, rate_hz=rate_hz), rate_hz, format=form)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0))
+    with ServerThread(settings, FakeEngine) as address:
+        yield address
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+@pytest.mark.parametrize("mode", ["accurate", "streaming"])
+def test_one_line_of_text_for_each_file_in_order(
+    recording: Write, server: str, capsys: pytest.CaptureFixture[str], by_server: bool, mode: str
+) -> None:
+    files = [recording("b.wav", 1, 2, 1.5, 3), recording("a.flac", 4, form="FLAC"), recording("quiet.wav", 1.0)]
+    more = ["--server", server] if by_server else []
+    assert main(["transcribe", *files, "--mode", mode, *more]) == 0
+    told = capsys.readouterr()
+    assert told.out == "one two three\nfour\n\n"
+    assert told.err == ""
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_bad_files_are_named_and_the_others_still_done(
+    recording: Write, tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str], by_server: bool
+) -> None:
+    empty, text, missing = tmp_path / "empty.wav", tmp_path / "notes.txt", tmp_path / "missing.wav"
+    empty.write_bytes(b"")
+    text.write_text("Dear Sir or Madam, " * 100)
+    truncated = tmp_path / "truncated.wav"
+    truncated.write_bytes(Path(recording("whole.wav", 1)).read_bytes()[:20])
+    bad = [str(path) for path in (empty, text, missing, tmp_path, truncated)]
+    files = [bad[0], recording("a.wav", 1), *bad[1:], recording("b.wav", 2)]
+    more = ["--server", server] if by_server else []
+    assert main(["transcribe", *files, *more]) == 1
+    told = capsys.readouterr()
+    assert told.out == "one\ntwo\n"
+    lines = told.err.splitlines()
+    assert len(lines) == len(bad)
+    for path, line in zip(bad, lines, strict=True):
+        assert line.startswith(f"asr transcribe: {path}: ") and len(line) > len(f"asr transcribe: {path}: ") + 5
+
+
+def test_json_is_one_object_a_line(recording: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [recording("a.wav", 1, 2, 1.5, 3), recording("b.wav", 4)]
+    assert main(["transcribe", *files, "--format", "json"]) == 0
+    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (first["file"], first["transcript"], second["transcript"]) == (files[0], "one two three", "four")
+    word = first["results"][1]["words"][0]
+    assert (word["word"], word["start_s"], word["confidence"]) == ("three", pytest.approx(2.16, abs=0.1), 0.9)
+
+
+def test_channel_of_a_recording_is_the_users_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "both.wav"
+    soundfile.write(path, np.stack([say(1, 2), say(3, 4)], axis=1), 16_000)
+    for channel, expected in (("1", "one two"), ("2", "three four")):
+        assert main(["transcribe", str(path), "--channel", channel]) == 0
+        assert capsys.readouterr().out == expected + "\n"
+    assert main(["transcribe", str(path), "--channel", "3"]) == 1
+
+
+def test_output_goes_to_the_file_named(recording: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "words.vtt"
+    assert main(["transcribe", recording("a.wav", 0.48, 1, 2), "--format", "vtt", "--output", str(target)]) == 0
+    assert capsys.readouterr().out == ""
+    assert target.read_text().splitlines() == ["WEBVTT", "", "00:00:00.480 --> 00:00:01.120", "one two", ""]
+    assert main(["transcribe", recording("a.wav", 1), "--output", str(tmp_path / "no" / "dir.txt")]) == 1
+    assert "dir.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["transcribe"],
+        ["transcribe", "a.wav", "b.wav", "--format", "srt"],
+        ["transcribe", "a.wav", "--mode", "best"],
+        ["transcribe", "a.wav", "--server", "localhost:1", "--model", "x"],
+        ["transcribe", "a.wav", "--channel", "-1"],
+        ["stream"],
+        ["stream", "a.wav", "--mic"],
+        ["serve", "--max-streams", "many"],
+        ["translate", "a.wav"],
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "usage:" in told.err
+
+
+def test_bad_settings_file_is_named(recording: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "asr.toml"
+    path.write_text("[engine]\nmax_streams = 0\n")
+    for command in (["serve"], ["transcribe", recording("a.wav", 1)], ["stream", recording("b.wav", 1)]):
+        assert main([*command, "--config", str(path)]) == 1
+        told = capsys.readouterr().err
+        assert str(path) in told and "engine.max_streams" in told
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_stream_shows_partials_on_stderr_and_finals_on_stdout(
+    recording: Write, server: str, capsys: pytest.CaptureFixture[str], by_server: bool
+) -> None:
+    more = ["--server", server] if by_server else []
+    file = recording("a.wav", 1, 2, 3, 1.2, 4)
+    assert main(["stream", file, "--simulate-realtime", "--show-partials", *more]) == 0
+    told = capsys.readouterr()
+    assert told.out == "one two three\nfour\n"
+    lines = told.err.splitlines()
+    assert "... one|" in " ".join(lines) or "... one two|" in " ".join(lines)
+    assert [line.partition(":")[0] for line in lines[-2:]] == [
+        "first partial after its first word began",
+        "final after its last word ended",
+    ]
+    assert "(2 utterances)" in lines[-1]
+
+
+def test_stream_as_fast_as_possible_tells_the_real_time_factor(
+    recording: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stream", recording("a.wav", 1, 2, 3, rate_hz=44_100)]) == 0
+    told = capsys.readouterr()
+    assert told.out == "one two three\n"
+    assert "real-time factor" in told.err and "..." not in told.err
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_stream_of_a_bad_file_names_it(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str], by_server: bool
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("Dear Sir or Madam, " * 100)
+    more = ["--server", server] if by_server else []
+    for bad in (path, tmp_path / "missing.wav"):
+        assert main(["stream", str(bad), *more]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert f"asr stream: {bad}: " in told.err
+
+
+def test_microphone_without_its_package_says_what_to_install(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["stream", "--mic", "--server", server]) == 1
+    assert "pip install sounddevice" in capsys.readouterr().err
+
+
+def test_server_that_is_not_there_is_an_error_that_names_it(
+    recording: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transcribe", recording("a.wav", 1), "--server", "localhost:1"]) == 1
+    assert "a.wav" in capsys.readouterr().err
+
+
+def test_each_command_registers_itself_and_no_option_is_new() -> None:
+    """The command line is part of the product: an option is added here on purpose, or not at all."""
+    parser = build_parser()
+    text = io.StringIO()
+    parser.print_help(text)
+    assert "transcribe" in text.getvalue()
+    (commands,) = [action.choices for action in parser._actions if action.choices]
+    options = {
+        name: sorted(option for action in command._actions for option in action.option_strings if option != "-h")
+        for name, command in commands.items()  # type: ignore[union-attr]
+    }
+    assert options["serve"] == ["--address", "--config", "--help", "--max-streams", "--model"]
+    assert options["transcribe"] == [
+        *("--channel", "--config", "--format", "--help", "--mode", "--model", "--output", "--server"),
+    ]
+    assert options["stream"] == [
+        *("--config", "--help", "--mic", "--mode", "--model", "--server", "--show-partials", "--simulate-realtime"),
+    ]
+    assert len(options) == len(COMMANDS)
+
+
+def test_help_imports_neither_torch_nor_grpc() -> None:
+    code = (
+        "import sys; from asr_service.cli import build_parser; build_parser();"
+        "sys.exit(bool({'torch', 'grpc', 'av', 'soxr'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,98 @@
+"""Subtitles and latency numbers, as pure functions."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service.commands.formats import MAX_CUE_CHARACTERS, MAX_CUE_S, MAX_PAUSE_S, cues, subtitles
+from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time, percentile, summary
+from asr_service.commands.live_view import _last_columns
+from asr_service.types import Hypothesis, RecognitionResult, Word
+
+
+@st.composite
+def spoken(draw: st.DrawFn) -> list[Word]:
+    words, time_s = [], 0.0
+    for _ in range(draw(st.integers(0, 40))):
+        time_s += draw(st.floats(0, 2))
+        start_s = time_s
+        time_s += draw(st.floats(0.01, 1))
+        words.append(Word("w" * draw(st.integers(1, 12)), start_s, time_s, 0.9))
+    return words
+
+
+@given(spoken())
+def test_cues_hold_all_words_in_order_and_none_is_too_long(words: list[Word]) -> None:
+    made = list(cues(words))
+    assert [word for cue in made for word in cue] == words
+    for cue in made:
+        assert len(" ".join(word.text for word in cue)) <= MAX_CUE_CHARACTERS
+        assert len(cue) == 1 or cue[-1].end_s - cue[0].start_s <= MAX_CUE_S
+        for one, two in zip(cue, cue[1:], strict=False):
+            assert two.start_s - one.end_s <= MAX_PAUSE_S
+
+
+def test_subrip_and_webvtt_differ_in_header_number_and_mark() -> None:
+    words = [Word("hello", 3661.0, 3661.5, 0.9)]
+    assert list(subtitles(words, "srt")) == ["1", "01:01:01,000 --> 01:01:01,500", "hello", ""]
+    assert list(subtitles(words, "vtt")) == ["WEBVTT", "", "01:01:01.000 --> 01:01:01.500", "hello", ""]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def result(index: int, is_final: bool, start_s: float, end_s: float) -> RecognitionResult:
+    words = (Word("a", start_s, start_s + 0.1, 0.9), Word("b", end_s - 0.1, end_s, 0.9))
+    return RecognitionResult((Hypothesis(words),), is_final, 0.0, start_s, end_s, index)
+
+
+def test_latency_is_counted_from_when_the_speech_was_sent() -> None:
+    clock = Clock()
+    log = SendLog(0.1, clock)
+    meter = LatencyMeter(log, clock)
+    for _ in log.noted([b""] * 30):
+        clock.now += 0.1
+    clock.now = 3.5
+    meter.note(result(0, False, 1.0, 1.5))
+    clock.now = 3.6
+    meter.note(result(0, False, 1.0, 2.0))
+    clock.now = 4.0
+    meter.note(result(0, True, 1.0, 2.0))
+    assert meter.first_partial_s == [pytest.approx(2.5)]
+    assert meter.final_s == [pytest.approx(2.0)]
+
+
+def test_chunks_in_real_time_stop_when_told() -> None:
+    stop = threading.Event()
+    chunks = in_real_time([b"a", b"b", b"c"], 0.01, stop)
+    assert next(chunks) == b"a"
+    stop.set()
+    assert list(chunks) == []
+
+
+@given(st.lists(st.floats(0, 10), min_size=1), st.integers(1, 100))
+def test_percentile_is_a_value_that_so_many_do_not_exceed(values: list[float], percent: int) -> None:
+    found = percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= len(values) * percent / 100
+
+
+def test_summary_says_how_many() -> None:
+    assert summary([]) == "none"
+    assert summary([0.5]) == "0.50 s"
+    assert summary([0.5, 1.0]) == "p50 0.50 s, p95 1.00 s (2 utterances)"
+
+
+@given(st.text("ab", max_size=30), st.text("cd", max_size=30), st.integers(1, 40))
+def test_live_line_shows_the_end_of_the_text_and_fits(stable: str, tail: str, columns: int) -> None:
+    shown = "".join(_last_columns(stable, tail, columns))
+    assert len(shown) <= columns
+    assert (stable + tail).endswith(shown)

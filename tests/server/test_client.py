@@ -1,0 +1,111 @@
+"""Our small client against a real server, blocking and on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from asr_service.client import AsyncClient, Client, ServiceError
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import SpeechServer
+from tests.fake_engine import FakeEngine, linear16, say
+from tests.server.conftest import Service
+from tests.server.messages import finals, transcript
+
+SPEECH = say(1, 2, 1.0, 3)
+RAW = {"encoding": "linear16", "sample_rate_hertz": 16_000}
+
+
+def wav() -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, SPEECH, 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def chunks() -> Iterator[bytes]:
+    data = linear16(SPEECH)
+    yield from (data[start : start + 3_200] for start in range(0, len(data), 3_200))
+
+
+def test_file_and_its_bytes_and_its_chunks_give_the_same_words(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav())
+    with Client(service.address) as client:
+        assert client.recognize(path).transcript == "one two three"
+        assert client.recognize(str(path), mode="streaming").transcript == "one two three"
+        assert client.recognize(wav()).transcript == "one two three"
+        assert transcript(client.stream(chunks(), **RAW)) == "one two three"
+
+
+def test_options_are_the_fields_of_the_api(service: Service) -> None:
+    with Client(service.address) as client:
+        silence = {"min_trailing_silence": 5.0}
+        assert finals(client.stream(chunks(), endpointing=silence, **RAW)) == ["one two three"]
+        assert finals(client.stream(chunks(), single_utterance=True, **RAW)) == ["one two"]
+        with pytest.raises(TypeError, match="langauge"):
+            client.recognize(wav(), langauge="en")
+        with pytest.raises(ValueError, match="best"):
+            client.recognize(wav(), mode="best")
+
+
+def test_error_carries_status_reason_and_field(service: Service) -> None:
+    with Client(service.address) as client:
+        with pytest.raises(ServiceError) as caught:
+            client.recognize(wav(), language_code="fr")
+        assert (caught.value.status, caught.value.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+        assert caught.value.field == "config.language_code" and "fr" in caught.value.message
+        with pytest.raises(ServiceError) as caught:
+            list(client.stream([b"text, not audio" * 1000]))
+        assert caught.value.reason == "ENCODING_UNKNOWN"
+
+
+def test_error_of_the_callers_audio_is_the_callers(service: Service) -> None:
+    def broken() -> Iterator[bytes]:
+        yield linear16(SPEECH)
+        raise OSError("unplugged")
+
+    with Client(service.address) as client, pytest.raises(OSError, match="unplugged"):
+        list(client.stream(broken(), **RAW))
+
+
+def test_stopping_early_frees_the_server(service: Service) -> None:
+    with Client(service.address) as client:
+        responses = client.stream(chunks(), **RAW)
+        next(responses)
+        responses.close()
+        assert client.server_info().models[0].name == "tones"
+
+
+def test_nobody_listens(service: Service) -> None:
+    with Client("localhost:1") as client, pytest.raises(ServiceError) as caught:
+        client.server_info()
+    assert caught.value.status == "UNAVAILABLE" and caught.value.reason == ""
+
+
+def test_asynchronous_client() -> None:
+    async def main() -> None:
+        settings = Settings(server=dataclasses.replace(ServerSettings(), address="localhost:0", drain_s=0.0))
+        server = SpeechServer(settings, FakeEngine)
+        await server.listen()
+        await server.load()
+        try:
+            async with AsyncClient(f"localhost:{server.port}") as client:
+                assert (await client.recognize(wav())).transcript == "one two three"
+                assert finals([response async for response in client.stream(alive(), **RAW)]) == ["one two", " three"]
+                with pytest.raises(ServiceError) as caught:
+                    await client.recognize(b"x")
+                assert caught.value.reason == "ENCODING_UNKNOWN"
+        finally:
+            await server.stop()
+
+    async def alive() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    asyncio.run(main())
