@@ -21,7 +21,8 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         self.context = (kernel - 1) // 2
         self.pointwise_in = nn.Linear(d_model, 2 * d_model)
-        self.depthwise_weight = nn.Parameter(torch.empty(d_model, 1, kernel, 1).uniform_(-1, 1) * kernel**-0.5)
+        bound = kernel**-0.5
+        self.depthwise_weight = nn.Parameter(torch.empty(d_model, 1, kernel, 1).uniform_(-bound, bound))
         self.depthwise_bias = nn.Parameter(torch.zeros(d_model))
         self.norm = nn.LayerNorm(d_model)
         self.pointwise_out = nn.Linear(d_model, d_model)
