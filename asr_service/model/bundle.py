@@ -110,8 +110,7 @@ def load_bundle(directory: Path) -> Bundle:
         )
     lexicon = Lexicon.load(directory / LEXICON_FILE) if model_config.phone_vocab_size else None
     lm_path = directory / LM_FILE
-    with torch.device("meta"):  # nothing to initialise: every weight is in the file
-        model = Transformer(model_config)
+    model = Transformer(model_config)
     front_end = LogMel(feature_config)
     _load_weights(directory / WEIGHTS_FILE, model, front_end)
     return Bundle(
