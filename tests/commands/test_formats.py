@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -32,7 +33,7 @@ def test_cues_hold_all_words_in_order_and_none_is_too_long(words: list[Word]) ->
     for cue in made:
         assert len(" ".join(word.text for word in cue)) <= MAX_CUE_CHARACTERS
         assert len(cue) == 1 or cue[-1].end_s - cue[0].start_s <= MAX_CUE_S
-        for one, two in zip(cue, cue[1:], strict=False):
+        for one, two in itertools.pairwise(cue):
             assert two.start_s - one.end_s <= MAX_PAUSE_S
 
 
