@@ -22,12 +22,14 @@ class BeamHypothesis:
         score: what the search ranked by.
         acoustic_score: log-probability of the alignment (or of all alignments kept) under the CTC.
         lm_score: log-probability of the words under the language model, unweighted; 0 where there is none.
+        phone_ids: the words' phones in the pronunciations that the search chose; none where it knows no phones.
     """
 
     words: tuple[TimedWord, ...]
     score: float
     acoustic_score: float
     lm_score: float
+    phone_ids: tuple[int, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Beam search over the phone CTC through the pronunciation tree, with the word n-gram (flashlight-text's decoder).
 
 T frames of 40 ms, V = 40 phones with blank. The search is frame-synchronous: any split of the frames into steps gives
-the same result.
+the same result. It holds the interpreter lock while it works.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from asr_service.decoding.pronunciation_tree import COLUMNS, NEVER_COLUMN, Pronu
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
 
 MAX_N_BEST = 100
+# How much further back than asked the library looks for the end of a word.
+_EXTRA_LOOK_BACK = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class LexiconBeamOptions:
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.beam_size_token < 1 or self.beam_threshold <= 0:
             raise ValueError("beam_size and beam_size_token must be at least 1, beam_threshold above 0")
-        if not 0 < self.look_back < self.max_frames:
-            raise ValueError("look_back must lie between 0 and max_frames")
+        if not 0 < self.look_back < self.max_frames - _EXTRA_LOOK_BACK:
+            raise ValueError(f"look_back must lie between 0 and max_frames - {_EXTRA_LOOK_BACK}")
 
 
 class LexiconBeam:
@@ -88,7 +90,7 @@ class LexiconBeam:
         """Forget everything and start an utterance."""
         self._decoder.decode_begin()
         self._fixed: tuple[TimedWord, ...] = ()
-        self._fixed_acoustic = self._fixed_lm = 0.0
+        self._fixed_phones: tuple[int, ...] = ()
         self._offset = 0
         self._frames = 0
         self._ended = False
@@ -152,15 +154,15 @@ class LexiconBeam:
         return self._distinct(self._decoder.get_all_final_hypothesis(), limit)
 
     def _fix_words(self) -> None:
-        """Make the best hypothesis' words before the last `look_back` frames final and forget how they were found."""
-        cut = self._frames - self.options.look_back
+        """Make the best hypothesis' words before the last `look_back` frames final and forget how they were found.
+
+        The library cuts where that hypothesis had just completed a word, up to `_EXTRA_LOOK_BACK` frames earlier.
+        """
         best = self._decoder.get_best_hypothesis(self.options.look_back)
-        fixed = self._hypothesis(best)
-        self._fixed = tuple(word for word in fixed.words if word.end_frame <= cut)
-        self._fixed_acoustic = fixed.acoustic_score
-        self._fixed_lm = fixed.lm_score
+        held = len(best.tokens) - 1
+        self._fixed, self._fixed_phones = self._words_and_phones(best)
         self._decoder.prune(self.options.look_back)
-        self._offset = cut
+        self._offset += held
 
     def _distinct(self, results: Sequence[DecodeResult], limit: int) -> list[BeamHypothesis]:
         found: dict[tuple[int, ...], BeamHypothesis] = {}
@@ -174,20 +176,26 @@ class LexiconBeam:
         return list(found.values())
 
     def _hypothesis(self, result: DecodeResult) -> BeamHypothesis:
-        words = list(self._fixed)
-        # Entry 0 is the state before the first frame that is still held.
-        start: int | None = None
-        for index, (token, label) in enumerate(zip(result.tokens[1:], result.words[1:], strict=True)):
-            frame = self._offset + index
-            if frame >= self._frames:
-                break
-            if start is None and token not in (BLANK_ID, NEVER_COLUMN):
-                start = frame
-            if label >= 0:
-                first = frame if start is None else start
-                words.append(TimedWord(self._tree.words[label], first, frame + 1))
-                start = None
-        acoustic = self._fixed_acoustic + result.emittingModelScore
-        lm = self._fixed_lm + result.lmScore * LN10
+        words, phones = self._words_and_phones(result)
+        # The library's sums go on over frames that it has forgotten; only its total starts again there.
+        acoustic, lm = result.emittingModelScore, result.lmScore * LN10
         score = acoustic + self.options.lm_weight * lm + self.options.word_score * len(words)
-        return BeamHypothesis(tuple(words), score, acoustic, lm)
+        return BeamHypothesis(words, score, acoustic, lm, phones)
+
+    def _words_and_phones(self, result: DecodeResult) -> tuple[tuple[TimedWord, ...], tuple[int, ...]]:
+        words, phones = list(self._fixed), list(self._fixed_phones)
+        start: int | None = None
+        previous = NEVER_COLUMN
+        # Entry 0 is the state before the first frame that is still held, the one beyond the frames the sentence end.
+        for frame, token, label in zip(
+            range(self._offset, self._frames), result.tokens[1:], result.words[1:], strict=False
+        ):
+            if token not in (BLANK_ID, NEVER_COLUMN):
+                start = frame if start is None else start
+                if token < PHONE_VOCABULARY_SIZE and token != previous:
+                    phones.append(token)
+            if label >= 0:
+                words.append(TimedWord(self._tree.words[label], frame if start is None else start, frame + 1))
+                start = None
+            previous = token
+        return tuple(words), tuple(phones)

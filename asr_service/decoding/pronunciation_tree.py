@@ -4,23 +4,22 @@ flashlight-text's tree search has no silence here (its silence token gets an imp
 stay on a phone only while the path is inside a word: after the last phone it is at the root again, where only blank
 may follow. CTC lets the last phone go on for several frames like any other. So each pronunciation is entered twice,
 over a doubled phone inventory: "K AE T" ends with a T of one frame, and "K AE T T+" ends with the last frame of a
-longer T, T+ being a second name for the column of T. The two together are exactly CTC's alignments of the word, each
-once. (Of CTC's rule that equal neighbours need a blank between them, one case is lost: a long last phone may be
-followed at once by a word that starts with the same phone. Spoken geminates sound like that.)
+longer T, T+ being a second name for the column of T. The two hold every CTC alignment of the word exactly once.
+
+They hold a little more than CTC allows, about blanks between equal phones: T, blank, T at the end of a word passes for
+one T, and a long last T may be followed at once by a word that starts with T. Where that matters, score the chosen
+phones again (`BeamHypothesis.phone_ids`).
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 from flashlight.lib.text.decoder import SmearingMode, Trie
-from flashlight.lib.text.decoder.kenlm import KenLM
-from flashlight.lib.text.dictionary import Dictionary
 from numpy.typing import NDArray
 
-from asr_service.errors import BundleError
+from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon
 
 # Columns: blank, the phones, their second names, and one that never happens (the search's silence).
@@ -28,7 +27,6 @@ COLUMNS = 2 * PHONE_VOCABULARY_SIZE
 NEVER_COLUMN = COLUMNS - 1
 # flashlight keeps six words an entry of the tree.
 MAX_HOMOPHONES = 6
-LN10 = math.log(10.0)
 _IMPOSSIBLE = np.float32(-1e9)
 
 
@@ -40,18 +38,11 @@ class PronunciationTree:
 
     def __init__(self, lexicon: Lexicon, lm_path: Path) -> None:
         """Raises BundleError when the language model cannot be read."""
-        if not lm_path.is_file():
-            raise BundleError(f"{lm_path}: no such file", field=lm_path.name)
         self.words = tuple(lexicon)
-        dictionary = Dictionary(list(self.words))
-        dictionary.add_entry("<unk>")
-        try:
-            self.lm = KenLM(str(lm_path), dictionary)
-        except Exception as error:  # the library raises bare RuntimeError subclasses of KenLM's own
-            raise BundleError(f"{lm_path}: not a KenLM model: {error}", field=lm_path.name) from None
-        self.unknown_id = len(self.words)
-        start = self.lm.start(False)
-        unigrams = [self.lm.score(start, index)[1] for index in range(len(self.words))]
+        self.language_model = WordLanguageModel(lm_path, self.words)
+        start = self.language_model.start()
+        # The tree looks ahead by these: log10, as the library's own scores are.
+        unigrams = [self.language_model.kenlm.score(start, index)[1] for index in range(len(self.words))]
         self.tree = Trie(COLUMNS, BLANK_ID)
         self.dropped_homophones = 0
         taken: dict[tuple[int, ...], int] = {}

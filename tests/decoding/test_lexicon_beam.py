@@ -1,0 +1,264 @@
+"""The lexicon beam against an exhaustive search over word sequences."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.pronunciation_tree import MAX_HOMOPHONES, PronunciationTree
+from asr_service.decoding.timing import WordGraph, align_words, best_path
+from asr_service.errors import BundleError
+from asr_service.lexicon import PHONE_IDS, Lexicon, phone_ids
+from tests.decoding import tiny
+
+EXHAUSTIVE = LexiconBeamOptions(
+    beam_size=5000, beam_size_token=40, beam_threshold=1e6, lm_weight=0.8, word_score=-0.5, max_frames=2000
+)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return PronunciationTree(tiny.lexicon(), tiny.arpa(tmp_path_factory.mktemp("lm")))
+
+
+def columns_of_tiny_words(log_probs):
+    """Make every phone that no tiny word has impossible: the exhaustive search stays small."""
+    used = {0, *(i for entry in tiny.WORDS.values() for phones in entry for i in phone_ids(phones))}
+    log_probs = log_probs.copy()
+    log_probs[:, [i for i in range(log_probs.shape[1]) if i not in used]] = -1e4
+    return log_probs
+
+
+def exhaustive_best(log_probs, tree, options):
+    """The best word sequence of at most three words by Viterbi over each, and its three scores."""
+    found = []
+    for count in range(1, 4):
+        for words in itertools.product(tiny.WORDS, repeat=count):
+            graph = WordGraph([[phone_ids(phones) for phones in tiny.WORDS[word]] for word in words])
+            path = best_path(log_probs, graph)
+            if path is not None:
+                acoustic = float(sum(log_probs[t, graph.labels[state]] for t, state in enumerate(path)))
+                lm = tree.language_model.sentence(words)
+                score = acoustic + options.lm_weight * lm + options.word_score * count
+                found.append((score, words, acoustic, lm))
+    return max(found)
+
+
+def collapsed_path(beam):
+    """What CTC makes of the best alignment's labels."""
+    tokens = beam._decoder.get_all_final_hypothesis()[0].tokens[1 : beam.frames + 1]
+    labels = [token if token < 40 else token - 39 for token in tokens]
+    return tuple(label for label, _ in itertools.groupby(labels) if label)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_wide_beam_finds_the_best_of_all_word_sequences_and_their_scores(tree, seed):
+    log_probs = columns_of_tiny_words(tiny.random_log_probs(7, 40, seed))
+    beam = LexiconBeam(tree, EXHAUSTIVE)
+    beam.step(log_probs)
+    hypothesis = beam.finish()[0]
+    score, words, acoustic, lm = exhaustive_best(log_probs, tree, EXHAUSTIVE)
+    assert hypothesis.score >= score - 1e-3  # no CTC alignment is missed
+    if collapsed_path(beam) != hypothesis.phone_ids or not 1 <= len(hypothesis.words) <= 3:
+        return  # one of the paths that CTC would not allow, see the module's docstring
+    assert hypothesis.texts == words
+    assert hypothesis.score == pytest.approx(score, abs=1e-3)
+    assert hypothesis.acoustic_score == pytest.approx(acoustic, abs=1e-3)
+    assert hypothesis.lm_score == pytest.approx(lm, abs=1e-3)
+
+
+def test_a_long_last_phone_may_pass_for_the_first_of_the_next_word(tree):
+    """One of two cases in which the search is laxer than CTC, which wants a blank between the two."""
+    log_probs = np.full((2, 40), -9.0, dtype=np.float32)
+    log_probs[:, PHONE_IDS["EH"]] = -0.1
+    beam = LexiconBeam(tree, EXHAUSTIVE)
+    beam.step(log_probs)
+    assert ("a", "a") not in [h.texts for h in beam.finish() if h.acoustic_score > -1.0]
+    beam.begin()
+    beam.step(np.repeat(log_probs[:1], 3, axis=0))
+    assert ("a", "a") in [h.texts for h in beam.finish() if h.acoustic_score > -1.0]
+
+
+def test_a_last_phone_that_is_heard_twice_may_pass_for_one(tree):
+    """The other case: CTC reads the label before and after a blank as two."""
+    labels = [PHONE_IDS[p] if p else 0 for p in ["K", "AE", "T", "", "T"]]
+    log_probs = np.full((5, 40), -9.0, dtype=np.float32)
+    log_probs[np.arange(5), labels] = -0.1
+    beam = LexiconBeam(tree, EXHAUSTIVE)
+    beam.step(log_probs)
+    best = beam.finish()[0]
+    assert best.texts == ("cat",)
+    assert best.phone_ids == tuple(phone_ids(("K", "AE", "T")))
+
+
+def test_the_phones_of_a_hypothesis_are_those_of_the_chosen_pronunciations(tree):
+    beam = LexiconBeam(tree)
+    beam.step(tiny.spoken("see a cats", seed=5))
+    best = beam.finish()[0]
+    assert best.texts == ("see", "a", "cats")
+    assert best.phone_ids == tuple(phone_ids(["S", "IY", "EH", "K", "AE", "T", "S", "AH", "Z"]))
+
+
+def test_the_last_phone_of_a_word_may_last_many_frames(tree):
+    labels = [
+        PHONE_IDS[p]
+        for p in [
+            "S",
+            "S",
+            "IY",
+            "IY",
+            "IY",
+            "IY",
+            "IY",
+            "EH",
+            "EH",
+            "EH",
+            "EH",
+            "K",
+            "AE",
+            "AE",
+            "T",
+            "T",
+            "T",
+            "T",
+            "T",
+        ]
+    ]
+    log_probs = np.full((len(labels), 40), -8.0, dtype=np.float32)
+    log_probs[np.arange(len(labels)), labels] = -0.1
+    beam = LexiconBeam(tree, EXHAUSTIVE)
+    beam.step(log_probs)
+    best = beam.finish()[0]
+    assert best.texts == ("see", "a", "cat")
+    assert best.acoustic_score == pytest.approx(-0.1 * len(labels), abs=1e-4)
+    assert [(w.start_frame, w.end_frame) for w in best.words] == [(0, 7), (7, 11), (11, 19)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clear_speech_is_recognised_and_its_word_times_equal_forced_alignment(tree, seed):
+    log_probs = tiny.spoken("see a cat", seed)
+    beam = LexiconBeam(tree)
+    beam.step(log_probs)
+    best = beam.finish()[0]
+    assert best.texts == ("see", "a", "cat")
+    assert best.words == align_words(log_probs, best.texts, tiny.lexicon())
+
+
+@settings(deadline=None, max_examples=30)
+@given(cuts=st.lists(st.integers(0, 300), max_size=8), max_frames=st.sampled_from([125, 1500]))
+def test_any_split_of_the_frames_gives_the_same_hypotheses(tree, cuts, max_frames):
+    log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.0) for seed in range(12)])
+    options = LexiconBeamOptions(max_frames=max_frames, look_back=20)
+    whole, split = LexiconBeam(tree, options), LexiconBeam(tree, options)
+    whole.step(log_probs)
+    edges = sorted({0, len(log_probs), *(cut for cut in cuts if cut < len(log_probs))})
+    for start, end in itertools.pairwise(edges):
+        split.step(log_probs[start:end])
+    assert split.best() == whole.best()
+    found, expected = split.finish(), whole.finish()
+    assert found[0] == expected[0]
+    # Further down this toy language has ties (homophones in either order), of which the full beam keeps any.
+    assert [h.score for h in found[:20]] == [h.score for h in expected[:20]]
+
+
+def test_words_shared_by_the_beam_start_everything_that_follows(tree):
+    log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.5) for seed in range(8)])
+    beam = LexiconBeam(tree, LexiconBeamOptions(beam_size=60))
+    shared: tuple[str, ...] = ()
+    for start in range(0, len(log_probs), 8):
+        beam.step(log_probs[start : start + 8])
+        count = beam.shared_words()
+        assert count >= len(shared)
+        for hypothesis in beam.beam():
+            assert hypothesis.texts[: len(shared)] == shared
+        shared = beam.best().texts[:count] if count > len(shared) else shared
+    assert shared
+    assert all(hypothesis.texts[: len(shared)] == shared for hypothesis in beam.finish())
+
+
+def test_a_search_of_any_length_holds_a_bounded_number_of_frames(tree):
+    options = LexiconBeamOptions(max_frames=140, look_back=30, beam_size=30)
+    beam = LexiconBeam(tree, options)
+    for seed in range(30):
+        beam.step(tiny.spoken("see a cat", seed))
+        assert beam._frames - beam._offset <= options.max_frames
+    best = beam.finish()[0]
+    assert best.texts == ("see", "a", "cat") * 30
+    starts = [word.start_frame for word in best.words]
+    assert starts == sorted(starts)
+    assert all(a.end_frame <= b.start_frame for a, b in itertools.pairwise(best.words))
+
+
+def test_fixing_words_keeps_the_scores_of_the_whole_utterance(tree):
+    log_probs = np.concatenate([tiny.spoken("see a cat", seed) for seed in range(15)])
+    whole, bounded = LexiconBeam(tree), LexiconBeam(tree, LexiconBeamOptions(max_frames=130, look_back=25))
+    for beam in (whole, bounded):
+        beam.step(log_probs)
+    assert bounded._offset > 100
+    expected, found = whole.finish()[0], bounded.finish()[0]
+    assert found.words == expected.words
+    assert found.score == pytest.approx(expected.score, abs=0.05)
+    assert found.acoustic_score == pytest.approx(expected.acoustic_score, abs=0.05)
+    assert found.lm_score == pytest.approx(expected.lm_score, abs=0.05)
+
+
+def test_a_search_begins_afresh_after_an_utterance(tree):
+    beam, fresh = LexiconBeam(tree), LexiconBeam(tree)
+    beam.step(tiny.spoken("cats see", 1))
+    beam.finish()
+    beam.begin()
+    for each in (beam, fresh):
+        each.step(tiny.spoken("see a cat", 2))
+    assert beam.finish() == fresh.finish()
+
+
+def test_no_frames_give_no_hypotheses(tree):
+    beam = LexiconBeam(tree)
+    assert beam.finish() == []
+    assert beam.best().words == ()
+    assert beam.shared_words() == 0
+
+
+def test_two_searches_share_a_tree_without_disturbing_each_other(tree):
+    one, other, alone = LexiconBeam(tree), LexiconBeam(tree), LexiconBeam(tree)
+    mine, theirs = tiny.spoken("see a cat", 3, noise=1.5), tiny.spoken("a cats sea", 4, noise=1.5)
+    alone.step(mine)
+    for start in range(0, max(len(mine), len(theirs)), 5):
+        one.step(mine[start : start + 5])
+        other.step(theirs[start : start + 5])
+    assert one.finish() == alone.finish()
+
+
+def test_wrong_shapes_and_frames_after_the_end_are_refused(tree):
+    beam = LexiconBeam(tree)
+    with pytest.raises(ValueError, match="40"):
+        beam.step(np.zeros((3, 41), dtype=np.float32))
+    beam.step(np.zeros((3, 40), dtype=np.float32))
+    beam.finish()
+    with pytest.raises(ValueError, match="begin"):
+        beam.step(np.zeros((3, 40), dtype=np.float32))
+
+
+def test_homophones_beyond_the_room_of_a_node_are_counted_and_the_rarest_are_dropped(tmp_path):
+    names = ["see", "sea", *(f"s{letter}" for letter in "abcdef")]
+    tree = PronunciationTree(Lexicon({name: [("S", "IY")] for name in names}), tiny.arpa(tmp_path))
+    assert tree.dropped_homophones == len(names) - MAX_HOMOPHONES
+    beam = LexiconBeam(tree, EXHAUSTIVE)
+    beam.step(tiny.spoken("see", 0))
+    found = [h.texts for h in beam.finish()]
+    assert {("see",), ("sea",)} <= set(found)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model at all\n"])
+def test_a_language_model_that_is_none_is_a_bundle_error_that_names_the_file(tmp_path, content):
+    path = tmp_path / "lm.kenlm"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"lm\.kenlm"):
+        WordLanguageModel(path, ["see"])
