@@ -1,4 +1,4 @@
-"""Best-path CTC decoding (Graves et al. 2006, section 3.2): each frame's likeliest label, repeats and blanks dropped."""
+"""Best-path CTC decoding (Graves et al. 2006, section 3.2): the likeliest labels, repeats and blanks dropped."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_the_phones_of_a_hypothesis_are_those_of_the_chosen_pronunciations(tree)
     beam.step(tiny.spoken("see a cats", seed=5))
     best = beam.finish()[0]
     assert best.texts == ("see", "a", "cats")
-    assert best.phone_ids == tuple(phone_ids(["S", "IY", "EH", "K", "AE", "T", "S", "AH", "Z"]))
+    assert best.phone_ids == tuple(phone_ids("S IY EH K AE T S AH Z".split()))  # noqa: SIM905
 
 
 def test_the_last_phone_of_a_word_may_last_many_frames(tree):
