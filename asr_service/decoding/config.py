@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from asr_service.decoding.ctc_prefix_beam import PrefixBeamOptions
 from asr_service.decoding.joint_beam import JointBeamOptions
 from asr_service.decoding.lexicon_beam import LexiconBeamOptions
 from asr_service.decoding.rescoring import RescoringWeights
@@ -14,19 +15,25 @@ from asr_service.errors import BundleError
 
 @dataclass(frozen=True, slots=True)
 class DecodingConfig:
-    """Attributes:
-    accurate: the lexicon beam over a whole utterance; its n-best list is rescored.
-    streaming: the same beam while somebody speaks: narrower, for every stream pays it.
-    joint: the joint CTC/attention beam, for bundles without a lexicon or a language model.
-    rescoring: weights of the final ranking.
-    n_best: hypotheses that are rescored.
+    """Search settings by search.
+
+    Attributes:
+        accurate: the lexicon beam over a whole utterance.
+        streaming: the same beam while somebody speaks: narrower, for every stream pays it.
+        pieces: the CTC prefix beam over word pieces, for bundles without a lexicon or a language model.
+        joint: the joint CTC/attention beam, likewise.
+        rescoring: weights of the final ranking of the lexicon beam's hypotheses.
+        n_best: hypotheses that are ranked.
+        confidence_scale: factor on the scores before they become posteriors; below 1 it makes them less sure.
     """
 
     accurate: LexiconBeamOptions = field(default_factory=LexiconBeamOptions)
     streaming: LexiconBeamOptions = field(default_factory=LexiconBeamOptions)
+    pieces: PrefixBeamOptions = field(default_factory=PrefixBeamOptions)
     joint: JointBeamOptions = field(default_factory=JointBeamOptions)
     rescoring: RescoringWeights = field(default_factory=RescoringWeights)
     n_best: int = 32
+    confidence_scale: float = 0.3
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> DecodingConfig:
@@ -36,8 +43,9 @@ class DecodingConfig:
         for name, value in values.items():
             if name not in known:
                 raise BundleError(f"config.json: decoding.{name} is not known; known are {', '.join(known)}")
+            factory = known[name]
             try:
-                parts[name] = value if name == "n_best" else known[name](**value)  # type: ignore[operator]
+                parts[name] = value if factory is dataclasses.MISSING else factory(**value)
             except (TypeError, ValueError) as error:
                 raise BundleError(f"config.json: decoding.{name}: {error}") from error
         return DecodingConfig(**parts)

@@ -36,7 +36,8 @@ from asr_service.engine.interface import (
 )
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.scheduler import plan
-from asr_service.engine.search import SearchSpace, UtteranceSearch
+from asr_service.engine.search import UtteranceSearch
+from asr_service.engine.search_space import SearchSpace
 from asr_service.engine.slots import SlotTable
 from asr_service.engine.stream import Stream, Work
 from asr_service.errors import AsrError, EngineFailure, ShuttingDown

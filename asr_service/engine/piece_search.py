@@ -1,0 +1,87 @@
+"""Word pieces alone: CTC prefix beam while somebody speaks, joint CTC/attention beam over the whole utterance.
+
+For a bundle without a lexicon or a language model; every spelling is possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
+from asr_service.decoding.hypothesis import TimedWord
+from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
+from asr_service.decoding.timing import WordGraph, best_path
+from asr_service.engine.runner import Encoded
+from asr_service.engine.search import UtteranceSearch
+from asr_service.model.bundle import Bundle
+from asr_service.tokenizer import WordPieces
+
+
+class PieceSearch(UtteranceSearch):
+    """Live hypotheses by the prefix beam; finals by the joint beam in accurate mode, else by the prefix beam."""
+
+    frame_s = 0.08
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        live: PrefixBeamOptions,
+        joint: JointBeamOptions | None,
+        *,
+        limit: int,
+        confidence_scale: float,
+    ) -> None:
+        """`joint` None: finals come from the prefix beam too, and so start with what was shown."""
+        super().__init__(limit=limit, confidence_scale=confidence_scale)
+        self._bundle, self._joint = bundle, joint
+        self._beam = CtcPrefixBeam(bundle.pieces.pieces, live)
+
+    def reset(self) -> None:
+        super().reset()
+        self._beam.begin()
+
+    def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
+        if self._joint is None:
+            self._beam.step(encoded.pieces)
+            return self._beam.frames, self._beam.best().words
+        return self._frames + len(encoded.pieces), ()
+
+    def _alive(self) -> list[tuple[str, ...]]:
+        # The last word of a hypothesis may still grow: it is never shared.
+        return [hypothesis.texts[:-1] for hypothesis in self._beam.beam()]
+
+    def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
+        if self._joint is None:
+            return [(hypothesis.words, hypothesis.score) for hypothesis in self._beam.finish()]
+        pieces = self._pieces()
+        with torch.inference_mode():
+            found = joint_beam_search(
+                self._bundle.model.decoder,
+                self._hidden(),
+                pieces,
+                bos_id=WordPieces.bos_id,
+                eos_id=WordPieces.eos_id,
+                options=self._joint,
+            )
+        aligned = [(self._align(hypothesis.token_ids, pieces.numpy()), hypothesis.score) for hypothesis in found]
+        return [(words, score) for words, score in aligned if words is not None]
+
+    def _align(self, token_ids: Sequence[int], log_probs: np.ndarray) -> list[TimedWord] | None:
+        """Words with their frames, by forced alignment of their pieces; None when the frames cannot hold them."""
+        groups: list[list[int]] = []
+        for token_id in token_ids:
+            if not groups or self._bundle.pieces.starts_word(token_id):
+                groups.append([])
+            groups[-1].append(token_id)
+        graph = WordGraph([[group] for group in groups])
+        path = best_path(log_probs, graph)
+        if path is None:
+            return None
+        words = []
+        for index, group in enumerate(groups):
+            frames = [frame for frame, state in enumerate(path) if graph.word_of[state] == index]
+            words.append(TimedWord(self._bundle.pieces.decode(group), frames[0], frames[-1] + 1))
+        return words

@@ -1,0 +1,47 @@
+"""What all searches of a model share, and which search a stream gets."""
+
+from __future__ import annotations
+
+from asr_service.config import EngineSettings
+from asr_service.decoding.config import DecodingConfig
+from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.engine.interface import StreamOptions
+from asr_service.engine.lexicon_search import LexiconSearch
+from asr_service.engine.piece_search import PieceSearch
+from asr_service.engine.search import UtteranceSearch
+from asr_service.model.bundle import Bundle
+from asr_service.types import Mode
+
+
+class SearchSpace:
+    """Prefix tree, n-gram and search settings of a bundle."""
+
+    def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
+        """Raises BundleError when the language model cannot be read, or a search setting is wrong."""
+        self._bundle = bundle
+        self._config = DecodingConfig.from_dict(bundle.decoding)
+        self._max_alternatives = settings.max_alternatives
+        self._tree: PronunciationTree | None = None
+        if bundle.lexicon is not None and bundle.lm_path is not None:
+            self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
+
+    def new_search(self, options: StreamOptions) -> UtteranceSearch:
+        config, accurate = self._config, options.mode is Mode.ACCURATE
+        limit = max(1, min(options.max_alternatives, self._max_alternatives))
+        if self._tree is None:
+            return PieceSearch(
+                self._bundle,
+                config.pieces,
+                config.joint if accurate else None,
+                limit=limit,
+                confidence_scale=config.confidence_scale,
+            )
+        return LexiconSearch(
+            self._bundle,
+            self._tree,
+            config.accurate if accurate else config.streaming,
+            config.rescoring,
+            n_best=config.n_best,
+            limit=limit,
+            confidence_scale=config.confidence_scale,
+        )
