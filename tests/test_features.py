@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import librosa
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def test_any_chunking_gives_the_whole_waveforms_features(front_end: LogMel, samp
     waveform = noise(samples)
     edges = [0, *sorted(min(cut, samples) for cut in cuts), samples]
     carry, parts = None, []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         features, carry = front_end.step(waveform[begin:end], carry)
         assert len(carry) <= front_end.config.n_fft + front_end.config.hop_length - 2
         parts.append(features)

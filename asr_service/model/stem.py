@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_service.model.cache import last_valid
 from asr_service.model.layers import length_mask
 
 
@@ -40,16 +41,17 @@ class ConvStem4(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One chunk with the frames before it: left1 (B, 1, F), left2 (B, C, 1, F/2) or None for zeros.
 
-        Returns (B, ⌈T/4⌉, D) and the two left frames of the next chunk; they are right for rows whose `lengths` fill
-        the chunk, and of no use to the others, which end here.
+        Returns (B, ⌈T/4⌉, D) and the two left frames of the next chunk: each row's last that counts, where its `lengths`
+        is a multiple of 4 (otherwise the stream ends here).
         """
         frames = features.shape[1]
-        features = F.pad(features, (0, 0, 0, -frames % 4))
-        first = F.gelu(self.conv1(torch.cat([left1, features], dim=1).unsqueeze(1)))
+        features = torch.cat([left1, F.pad(features, (0, 0, 0, -frames % 4))], dim=1)
+        first = F.gelu(self.conv1(features.unsqueeze(1)))
         inside = length_mask(halved(lengths), first.shape[2])[:, None, :, None]
         first = first * inside.to(first.dtype)
         if left2 is None:
             left2 = first.new_zeros(first.shape[0], first.shape[1], 1, first.shape[3])
-        second = F.gelu(self.conv2(torch.cat([left2.to(first.dtype), first], dim=2)))
+        first = torch.cat([left2.to(first.dtype), first], dim=2)
+        second = F.gelu(self.conv2(first))
         out = self.proj(second.transpose(1, 2).flatten(2))
-        return out, features[:, -1:], first[:, :, -1:]
+        return out, last_valid(features, lengths, 1), last_valid(first, halved(lengths), 1)

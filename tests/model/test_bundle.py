@@ -1,0 +1,138 @@
+"""A bundle comes back as it was saved, and one that is damaged is refused by the name of the file at fault."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from asr_service.errors import BundleError, ConfigError
+from asr_service.features import FeatureConfig
+from asr_service.lexicon import PHONE_VOCABULARY_SIZE, Lexicon
+from asr_service.model.bundle import StreamingConfig, load_bundle, save_bundle
+from asr_service.model.transformer import Transformer
+from asr_service.tokenizer import WordPieces
+from tests.model.conftest import random_features, tiny_model
+
+PIECES = WordPieces.train(["the sea shells she sells"] * 3, 40)
+LEXICON = Lexicon({"sea": [("S", "IY")], "the": [("DH", "AH"), ("DH", "IY")]})
+
+
+def trained() -> Transformer:
+    return tiny_model(vocab_size=PIECES.vocab_size, phone_vocab_size=PHONE_VOCABULARY_SIZE)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    model = trained()
+    save_bundle(
+        tmp_path / "model",
+        name="tiny",
+        weights=model.state_dict(),
+        mean=torch.arange(16.0),
+        std=torch.full((16,), 2.0),
+        model_config=model.config,
+        feature_config=FeatureConfig(n_mels=16),
+        streaming=StreamingConfig(chunk_frames=8, left_frames=16),
+        decoding={"beam": 4},
+        pieces=PIECES,
+        lexicon=LEXICON,
+    )
+    return tmp_path / "model"
+
+
+def test_a_saved_bundle_computes_what_the_model_did(directory: Path) -> None:
+    bundle = load_bundle(directory)
+    features, lengths = random_features(60, 33)
+    ours, original = bundle.model.encode(features, lengths), trained().encode(features, lengths)
+    torch.testing.assert_close(ours.hidden[0], original.hidden[0], rtol=0, atol=0.02)  # weights went through fp16
+    assert bundle.name == "tiny"
+    assert bundle.streaming == StreamingConfig(8, 16)
+    assert bundle.decoding == {"beam": 4}
+    assert bundle.pieces.pieces == PIECES.pieces
+    assert bundle.lexicon is not None
+    assert bundle.lexicon["the"] == LEXICON["the"]
+    assert bundle.front_end.mean.tolist() == list(range(16))
+    assert not bundle.model.training
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "lexicon.txt.gz"])
+def test_a_file_that_is_missing_is_named(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "lexicon.txt.gz"])
+@pytest.mark.parametrize("content", [b"", b"no such thing", pickle.dumps({"weights": [1, 2]})])
+def test_a_file_of_another_kind_is_named(directory: Path, name: str, content: bytes) -> None:
+    (directory / name).write_bytes(content)
+    with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+        load_bundle(directory)
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere"):
+        load_bundle(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"format": 2}, "format"),
+        ({"name": None}, "name"),
+        ({"streaming": None}, "streaming"),
+        ({"streaming": {"chunk_frames": 7}}, "chunk_frames"),
+        ({"streaming": {"chunk": 8}}, "chunk"),
+        ({"features": {"n_mels": 16, "n_fft": 512, "centre": True}}, "centre"),
+        ({"model": {"d_modle": 16}}, "d_modle"),
+    ],
+)
+def test_a_wrong_setting_is_named(directory: Path, changes: dict[str, object], named: str) -> None:
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in changes.items():
+        if value is None:
+            del config[key]
+        else:
+            config[key] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=rf"config\.json.*{named}"):
+        load_bundle(directory)
+
+
+def test_a_tokenizer_of_another_model_is_refused(directory: Path) -> None:
+    WordPieces.train(["another text altogether"] * 3, 36).save(directory / "tokenizer.json")
+    with pytest.raises(BundleError, match=r"tokenizer\.json has 36 tokens, the model 40"):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("fault", ["missing", "shape", "unknown", "nan", "cmvn"])
+def test_weights_that_do_not_fit_are_named(directory: Path, fault: str) -> None:
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    name = "encoder.blocks.0.attention.q_proj.weight"
+    if fault == "missing":
+        del tensors[name]
+    elif fault == "shape":
+        tensors[name] = torch.zeros(3, 3)
+    elif fault == "unknown":
+        tensors["encoder.surprise"] = torch.zeros(1)
+    elif fault == "nan":
+        tensors[name][0, 0] = float("nan")
+    else:
+        del tensors["cmvn.std"]
+    save_file(tensors, path)
+    named = {"unknown": "encoder.surprise", "nan": "not finite", "cmvn": "cmvn.std"}.get(fault, name)
+    with pytest.raises(BundleError, match=named.replace(".", r"\.")):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3, -2, 2.0])
+def test_streaming_geometry_is_even_frames(frames: float) -> None:
+    with pytest.raises(ConfigError, match="chunk_frames"):
+        StreamingConfig(chunk_frames=frames)

@@ -1,0 +1,81 @@
+"""Positional encodings against their formulas; rotary scores know distances only, at any place in a stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from asr_service.model.cache import EncoderCache
+from asr_service.model.positions import rotary_angles, rotate, sinusoids
+from tests.model.conftest import random_features, tiny_model
+
+
+def test_sinusoids_are_the_formula() -> None:
+    length, dim = 600, 64
+    encoding = sinusoids(length, dim).numpy()
+    position = np.arange(length, dtype=np.float64)
+    for i in range(dim // 2):
+        angle = position / 10_000 ** (2 * i / dim)
+        np.testing.assert_allclose(encoding[:, 2 * i], np.sin(angle), atol=1e-4)
+        np.testing.assert_allclose(encoding[:, 2 * i + 1], np.cos(angle), atol=1e-4)
+
+
+def rotated_scores(query: NDArray[np.float64], key: NDArray[np.float64], offset: int) -> NDArray[np.float64]:
+    """Rotary scores in complex float64 at absolute positions (Su et al. 2021, equation 12): (T, d), (S, d) → (T, S)."""
+    half = query.shape[1] // 2
+    rate = 10_000.0 ** (-np.arange(half) / half)
+
+    def spin(x: NDArray[np.float64]) -> NDArray[np.complex128]:
+        positions = offset + np.arange(len(x))
+        # Whole turns are taken off in exact arithmetic's stead by float64, good for 10⁶ positions to 1e-9.
+        return (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * positions[:, None] * rate)
+
+    scores: NDArray[np.float64] = (spin(query) @ spin(key).conj().T).real
+    return scores
+
+
+@pytest.mark.parametrize("offset", [0, 1_000, 1_000_000])
+def test_rotary_scores_counted_from_the_window_are_those_of_absolute_positions(offset: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 40, 16, generator=generator).unbind(0)
+    angles = rotary_angles(40, 16)
+    ours = rotate(query, *angles) @ rotate(key, *angles).T
+    expected = rotated_scores(query.double().numpy(), key.double().numpy(), offset)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("shift", [1, 17, 100])
+def test_rotary_scores_depend_on_the_distance_alone(shift: int) -> None:
+    query, key = torch.randn(2, 1, 16).unbind(0)
+    cos, sin = rotary_angles(200, 16)
+
+    def score(i: int, j: int) -> float:
+        return float(rotate(query, cos[i : i + 1], sin[i : i + 1]) @ rotate(key, cos[j : j + 1], sin[j : j + 1]).T)
+
+    assert score(30, 10) == pytest.approx(score(30 + shift, 10 + shift), abs=1e-4)
+    assert abs(score(30, 10) - score(30 + shift, 10)) > 1e-3
+
+
+def test_rotation_keeps_lengths_and_leaves_position_zero() -> None:
+    x = torch.randn(50, 16)
+    turned = rotate(x, *rotary_angles(50, 16))
+    torch.testing.assert_close(turned.norm(dim=1), x.norm(dim=1))
+    torch.testing.assert_close(turned[0], x[0])
+
+
+def test_a_stream_of_repeated_audio_comes_to_a_state_that_repeats_and_so_lasts_for_ever() -> None:
+    """The whole state after chunk k equals the state after chunk k+1: then chunk 10⁶ gives what chunk k gave."""
+    model = tiny_model()
+    features, lengths = random_features(32)
+    cache = EncoderCache.empty(model.config, 1, left_frames=16)
+    outputs = []
+    for _ in range(24):
+        before = cache
+        output, cache = model.encoder.forward_chunk(features, lengths, cache)
+        outputs.append(output.hidden)
+    for old, new in zip(before._tensors(), cache._tensors(), strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=1e-6)
+    torch.testing.assert_close(outputs[-1], outputs[-2], rtol=0, atol=1e-6)
+    assert (outputs[0] - outputs[-1]).abs().max() > 1e-3  # the left context does matter
