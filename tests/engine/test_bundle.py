@@ -14,7 +14,15 @@ from safetensors.torch import load_file, save_file
 from asr_service.config import EngineSettings
 from asr_service.engine.load import load_engine
 from asr_service.errors import BundleError
-from asr_service.model.bundle import CONFIG_FILE, LEXICON_FILE, LM_FILE, TOKENIZER_FILE, WEIGHTS_FILE, Bundle, load_bundle
+from asr_service.model.bundle import (
+    CONFIG_FILE,
+    LEXICON_FILE,
+    LM_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    load_bundle,
+)
 
 
 @pytest.fixture
