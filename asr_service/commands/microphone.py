@@ -28,6 +28,8 @@ def microphone_chunks(chunk_samples: int, stop: threading.Event) -> Iterator[byt
     chunks: queue.Queue[bytes] = queue.Queue(MAX_WAITING_CHUNKS)
 
     def on_audio(data: Any, frames: int, when: Any, status: Any) -> None:  # noqa: ARG001
+        if stop.is_set():
+            return
         try:
             chunks.put_nowait(bytes(data))
         except queue.Full:
@@ -40,7 +42,7 @@ def microphone_chunks(chunk_samples: int, stop: threading.Event) -> Iterator[byt
     except sounddevice.PortAudioError as error:
         raise Unsupported(f"--mic: no microphone can be opened: {error}") from error
     with stream:
-        while not stop.is_set():
+        while not (stop.is_set() and chunks.empty()):
             try:
                 yield chunks.get(timeout=0.1)
             except queue.Empty:

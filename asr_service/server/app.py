@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -140,7 +141,9 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
         for task in (loading, stopped):
             task.cancel()
         await server.stop(hurry)
-    return 1 if hurry.is_set() else 0
+    if hurry.is_set():
+        os._exit(1)  # a model that is still loading cannot be interrupted otherwise
+    return 0
 
 
 class ServerThread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Literal
 
@@ -42,11 +43,12 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def unary_config(request: pb.RecognizeRequest, info: EngineInfo) -> RecognitionConfig:
+def unary_config(request: pb.RecognizeRequest, info: EngineInfo, settings: Settings) -> RecognitionConfig:
     """Check a unary request's config. Raises NoConfig, InvalidField, ModelNotFound, Unsupported."""
     if not request.HasField("config"):
         raise NoConfig("the request has no config", field="config")
-    return _recognition_config(request.config, info, default_mode=Mode.ACCURATE)
+    config = _recognition_config(request.config, info, default_mode=Mode.ACCURATE)
+    return dataclasses.replace(config, endpointing=settings.endpointing.default)
 
 
 def streaming_config(
@@ -60,14 +62,8 @@ def streaming_config(
         name = "streaming_config.interim_results"
         raise Unsupported(f"{name}: there are no interim results in mode ACCURATE", field=name)
     timeout = streaming.voice_activity_timeout
-    return RecognitionConfig(
-        audio=base.audio,
-        channel=base.channel,
-        mode=base.mode,
-        model=base.model,
-        max_alternatives=base.max_alternatives,
-        word_time_offsets=base.word_time_offsets,
-        word_confidence=base.word_confidence,
+    return dataclasses.replace(
+        base,
         interim_results=streaming.interim_results,
         single_utterance=streaming.single_utterance,
         voice_activity_events=streaming.enable_voice_activity_events,

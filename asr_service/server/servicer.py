@@ -15,6 +15,7 @@ from asr_service.config import Settings
 from asr_service.engine.interface import Engine
 from asr_service.errors import (
     AsrError,
+    AudioTooLong,
     ChunkTooLarge,
     ConfigExpected,
     ConfigRepeated,
@@ -84,7 +85,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:  # noqa: ARG002
         engine = self._ready_engine()
-        config = unary_config(request, engine.info)
+        config = unary_config(request, engine.info, self._settings)
         if not request.audio:
             raise InvalidAudio("audio is empty (0 bytes)", field="audio")
         limits = audio_limits(self._settings.audio, max_duration_s=self._settings.stream.max_unary_s)
@@ -95,6 +96,8 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             finals = [result async for update in session.updates() for result in update.results if result.is_final]
             audio_s = session.session.received_s
             return unary_response(finals, config, audio_s=audio_s, request_id=current_call.get().request_id)
+        except AudioTooLong as error:
+            raise AudioTooLong(f"{error.message}; use StreamingRecognize", field=error.field) from error
         finally:
             self._close(session, reader)
 

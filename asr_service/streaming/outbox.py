@@ -28,9 +28,9 @@ class Outbox:
     def put(self, update: StreamUpdate) -> None:
         if update.results:
             utterance = update.results[0].utterance_index
-            for waiting in self._updates:
+            for place, waiting in enumerate(self._updates):
                 if waiting.interim_of == utterance:
-                    self._updates.remove(waiting)
+                    del self._updates[place]
                     break
         self._updates.append(update)
 

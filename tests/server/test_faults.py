@@ -221,7 +221,9 @@ def test_27_unary_recording_longer_than_the_limit(start: Start) -> None:
     service = start(max_unary_s=2.0)
     raw = {"encoding": "LINEAR16", "sample_rate_hertz": 16_000}
     assert service.recognize(bytes(64_000), **raw).audio_received.seconds == 2
-    matches(service.unary_refused(bytes(64_002), **raw), INVALID, "AUDIO_TOO_LONG", "audio")
+    told = service.unary_refused(bytes(64_002), **raw)
+    matches(told, INVALID, "AUDIO_TOO_LONG", "audio")
+    assert "2 s" in told.message and "StreamingRecognize" in told.message
 
 
 def test_49_unknown_method_and_service(service: Service) -> None:

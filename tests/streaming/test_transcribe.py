@@ -88,21 +88,30 @@ def test_much_more_audio_than_the_bound_never_queues_more_than_the_bound() -> No
         engine.stop()
 
 
-def test_slot_is_free_after_each_way_to_end() -> None:
+def test_slot_is_free_after_each_way_to_fail() -> None:
     engine = FakeEngine(max_streams=1, fail_at_s=4.0)
     engine.start()
     try:
-        transcribe_pcm(engine, say(1), CONFIG)
+        assert texts(transcribe_pcm(engine, say(1), CONFIG)) == ["one"]
         with pytest.raises(InvalidAudio):
             transcribe_bytes(engine, [b"no audio at all" * 100], dataclasses.replace(CONFIG, audio=AudioFormat()))
         with pytest.raises(EngineFailure):
             transcribe_pcm(engine, SPEECH, CONFIG)
-        abandoned = stream_bytes(engine, [linear16(say(1, 1.0))] * 3, CONFIG)
+        assert texts(transcribe_pcm(engine, say(2), CONFIG)) == ["two"]
+        assert engine.active_streams == 0
+    finally:
+        engine.stop()
+
+
+def test_slot_is_free_when_the_caller_stops_early() -> None:
+    engine = FakeEngine(max_streams=1)
+    engine.start()
+    try:
+        abandoned = stream_bytes(engine, itertools.repeat(linear16(say(1, 1.0))), CONFIG)
         next(abandoned)
         with pytest.raises(NoCapacity):
             transcribe_pcm(engine, say(1), CONFIG)
         abandoned.close()
         assert texts(transcribe_pcm(engine, say(2), CONFIG)) == ["two"]
-        assert engine.active_streams == 0
     finally:
         engine.stop()
