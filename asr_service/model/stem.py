@@ -41,8 +41,8 @@ class ConvStem4(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One chunk with the frames before it: left1 (B, 1, F), left2 (B, C, 1, F/2) or None for zeros.
 
-        Returns (B, ⌈T/4⌉, D) and the two left frames of the next chunk: each row's last that counts, where its `lengths`
-        is a multiple of 4 (otherwise the stream ends here).
+        Returns (B, ⌈T/4⌉, D) and the two left frames of the next chunk: each row's last that counts, where its
+        `lengths` is a multiple of 4 (otherwise the stream ends here).
         """
         frames = features.shape[1]
         features = torch.cat([left1, F.pad(features, (0, 0, 0, -frames % 4))], dim=1)

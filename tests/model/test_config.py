@@ -31,12 +31,12 @@ def test_a_setting_that_does_not_fit_is_named(changes: dict[str, int], names: li
 
 
 def test_an_unknown_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match="'d_modle'.*d_model"):
+    with pytest.raises(ConfigError, match=r"'d_modle'.*d_model"):
         TransformerConfig.from_dict({"d_modle": 256})
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="'whisper-huge'.*streaming-s.*transformer"):
+    with pytest.raises(ConfigError, match=r"'whisper-huge'.*streaming-s.*transformer"):
         preset("whisper-huge")
 
 

@@ -1,4 +1,4 @@
-"""The preset `transformer` is the 2017 Transformer: with the same weights it computes what torch.nn.Transformer does."""
+"""The preset `transformer` is the 2017 Transformer: with the same weights it computes what torch does."""
 
 from __future__ import annotations
 
