@@ -1,0 +1,145 @@
+"""The session on an event loop: one wake for each burst, room and results awaited, timers that fire."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asr_service.config import EndpointingSettings, StreamSettings
+from asr_service.errors import InvalidAudio, ShuttingDown, SlowConsumer, StreamIdle
+from asr_service.streaming.async_session import AsyncSession, LoopWaker
+from asr_service.types import Mode, RecognitionConfig
+from tests.fake_engine import FakeEngine, say
+
+
+def test_a_burst_of_wakes_is_one_call_on_the_loop() -> None:
+    class Loop:
+        scheduled: list[Any]
+
+        def __init__(self) -> None:
+            self.scheduled = []
+
+        def call_soon_threadsafe(self, callback: Any) -> None:
+            self.scheduled.append(callback)
+
+    loop, called = Loop(), []
+    waker = LoopWaker(loop)  # type: ignore[arg-type]
+    one, two = (lambda: called.append(1)), (lambda: called.append(2))
+    for callback in (one, two, one, one):
+        waker.wake(callback)
+    assert len(loop.scheduled) == 1
+    loop.scheduled.pop()()
+    assert called == [1, 2]
+    waker.wake(two)
+    assert len(loop.scheduled) == 1
+
+
+def test_a_wake_after_the_loop_has_closed_is_no_error() -> None:
+    loop = asyncio.new_event_loop()
+    waker = LoopWaker(loop)
+    loop.close()
+    waker.wake(lambda: None)
+
+
+def run(scenario: Any, engine: FakeEngine | None = None, **settings: Any) -> FakeEngine:
+    """Run `scenario(session, engine)` with a session that is closed at the end, as a server does."""
+    engine = engine or FakeEngine()
+    engine.start()
+
+    async def main() -> None:
+        session = AsyncSession(
+            engine,
+            RecognitionConfig(mode=Mode.STREAMING),
+            decoder=None,
+            waker=LoopWaker(asyncio.get_running_loop()),
+            settings=StreamSettings(**settings),
+            endpointing=EndpointingSettings(),
+        )
+        try:
+            await asyncio.wait_for(scenario(session, engine), 20)
+        finally:
+            session.close()
+            session.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        engine.gate.set()
+        engine.stop()
+    assert engine.active_streams == 0
+    return engine
+
+
+async def words(session: AsyncSession) -> list[str]:
+    return [result.alternatives[0].text async for update in session.updates() for result in update.results]
+
+
+def test_pushing_waits_for_room_and_goes_on_with_it() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        pushing = asyncio.create_task(session.push_pcm(say(*[1, 1.0] * 10)))
+        await asyncio.sleep(0.1)
+        assert not pushing.done()
+        engine.gate.set()
+        await pushing
+        await session.finish()
+        assert await words(session) == ["one"] * 10
+
+    assert run(scenario, max_buffered_s=4.0).most_queued_s <= 4.0
+
+
+def test_a_session_that_fails_lets_its_pusher_go() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        pushing = asyncio.create_task(session.push_pcm(np.zeros(60 * 16_000, dtype=np.float32)))
+        await asyncio.sleep(0.05)
+        session.fail(InvalidAudio("bad"))
+        await pushing
+        with pytest.raises(InvalidAudio):
+            await words(session)
+
+    run(scenario)
+
+
+def test_ending_early_gives_finals_then_the_reason() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        await session.push_pcm(say(1, 2))
+        session.end_early(ShuttingDown("stopping"))
+        update = await anext(updates := session.updates())
+        assert update.results[0].alternatives[0].text == "one two"
+        with pytest.raises(ShuttingDown):
+            await anext(updates)
+
+    run(scenario)
+
+
+def test_idle_timer_fires_while_nobody_pushes_but_not_while_the_engine_is_behind() -> None:
+    async def idle(session: AsyncSession, engine: FakeEngine) -> None:
+        with pytest.raises(StreamIdle):
+            await words(session)
+
+    async def behind(session: AsyncSession, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        pushing = asyncio.create_task(session.push_pcm(say(*[1, 1.0] * 5)))
+        await asyncio.sleep(0.6)
+        engine.gate.set()
+        await pushing
+        await session.finish()
+        assert await words(session) == ["one"] * 5
+
+    run(idle, idle_timeout_s=0.2)
+    run(behind, idle_timeout_s=0.2, max_buffered_s=4.0)
+
+
+def test_a_write_that_never_ends_is_given_up() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        await session.push_pcm(say(*[1, 1.0] * 3))
+        async for _ in session.updates():
+            with pytest.raises(SlowConsumer):
+                await session.deliver(asyncio.sleep(60))
+            break
+
+    run(scenario, max_pending_updates=2, slow_consumer_s=0.2)
