@@ -1,0 +1,69 @@
+"""`asr models show [PRESET|DIR]`: what a model is made of."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser("models", help="presets and bundles: shapes and parameters")
+    actions = parser.add_subparsers(dest="action", required=True)
+    show = actions.add_parser("show", help="parameters of each part, and every tensor's shape")
+    show.add_argument("model", nargs="?", metavar="PRESET|DIR", help="default: the shipped model")
+    show.set_defaults(run=run_show)
+    actions.add_parser("list", help="presets, and the bundles in the package").set_defaults(run=run_list)
+
+
+def run_list(arguments: argparse.Namespace) -> int:  # noqa: ARG001
+    from asr_service.model.bundle import CONFIG_FILE, SHIPPED_DIR
+    from asr_service.model.config import PRESETS
+
+    for name in PRESETS:
+        print(f"preset {name}")
+    for path in sorted(SHIPPED_DIR.glob(f"*/{CONFIG_FILE}")):
+        print(f"bundle {path.parent}")
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from asr_service.errors import ConfigError
+    from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
+    from asr_service.model.config import PRESETS
+    from asr_service.model.transformer import Transformer
+
+    if arguments.model in PRESETS:
+        config = PRESETS[arguments.model]
+        with torch.device("meta"):  # shapes need no memory
+            model = Transformer(config)
+        print(f"preset {arguments.model}")
+    elif arguments.model and not Path(arguments.model).is_dir():
+        raise ConfigError(f"{arguments.model!r} is neither a preset ({', '.join(PRESETS)}) nor a bundle directory")
+    else:
+        bundle = load_bundle(Path(arguments.model) if arguments.model else SHIPPED_DIR / DEFAULT_MODEL)
+        model, config = bundle.model, bundle.model.config
+        print(f"bundle {bundle.name} ({bundle.language}) in {bundle.directory}")
+        for file in sorted(bundle.directory.iterdir()):
+            print(f"  {file.name}: {file.stat().st_size / 1e6:.2f} MB")
+    print("  " + ", ".join(f"{name}={value}" for name, value in config.to_dict().items()))
+    print(f"  frames: 10 ms in, {config.subsampling * 10} ms phones, {config.output_subsampling * 10} ms word pieces")
+    print()
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        print(f"{name:<56} {' x '.join(map(str, parameter.shape)):<20} {parameter.numel():>12,}")
+        part = part_of(name)
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    print()
+    for part, count in parts.items():
+        print(f"{part:<32} {count:>12,}")
+    print(f"{'all':<32} {sum(parts.values()):>12,}")
+    return 0
+
+
+def part_of(parameter_name: str) -> str:
+    """Where a parameter belongs: `encoder.blocks`, `encoder.stem`, `decoder.embedding`, `ctc_head` and so on."""
+    names = parameter_name.split(".")
+    return ".".join(names[:2]) if names[0] in {"encoder", "decoder"} else names[0]

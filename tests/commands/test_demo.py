@@ -1,0 +1,66 @@
+"""`asr demo`: a real server process, the clip as it ships, and figures that come from counting."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from asr_service.cli import main
+from asr_service.commands.demo import CLIP, REFERENCE, ServerProcess, print_errors
+from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
+
+
+def test_the_clip_is_short_mono_and_small() -> None:
+    info = soundfile.info(CLIP)
+    assert (info.samplerate, info.channels) == (16_000, 1)
+    assert 5 < info.duration < 12
+    assert CLIP.stat().st_size < 400_000
+
+
+def test_no_sentence_of_the_clip_is_in_the_training_texts(speech_dir: Path) -> None:
+    sentences = [sentence.strip().lower() for sentence in re.split(r"[.,]", REFERENCE.read_text()) if sentence.strip()]
+    assert len(sentences) == 3
+    for manifest in ("train.jsonl", "dev.jsonl"):
+        texts = (speech_dir / manifest).read_text(encoding="utf-8").lower()
+        assert [sentence for sentence in sentences if sentence in texts] == []
+
+
+def test_the_word_error_rate_is_counted_and_not_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_errors("They carried it home.", "they carry it back home")
+    out = capsys.readouterr().out
+    assert "reference:        they carried it home\n" in out
+    assert "50.0 % (1 substituted, 0 deleted, 1 inserted, of 4 words" in out
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError, match=r"config\.json"), ServerProcess(tmp_path):
+        pass
+    assert main(["demo", "--model", str(tmp_path)]) == 1
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_a_recording_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", str(tmp_path / "none.wav")]) == 1
+    assert "none.wav: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_shows_partials_a_final_and_its_figures() -> None:
+    if not (SHIPPED_DIR / DEFAULT_MODEL).is_dir():
+        pytest.skip("no model in the package")
+    done = subprocess.run(
+        [sys.executable, "-m", "asr_service.cli", "demo"], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    partials = [line for line in done.stdout.splitlines() if line.startswith("... ")]
+    assert len(partials) > 3
+    for name in ("final", "reference", "word error rate", "latency", "real-time factor"):
+        assert re.search(rf"^{name}: +\S", done.stdout, flags=re.MULTILINE), name
+    assert "stopped with exit code 0" in done.stdout
