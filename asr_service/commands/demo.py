@@ -132,6 +132,10 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _read_log(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as lines:
