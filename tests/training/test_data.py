@@ -1,0 +1,97 @@
+"""Manifests, the store of decoded audio, and batches by seconds."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.conftest import Corpus
+from training.data import PcmStore, Utterance, batches_by_seconds, epoch_batches, read_manifest
+
+DURATIONS = st.lists(st.floats(0.1, 30.0), min_size=1, max_size=60)
+
+
+@given(durations=DURATIONS, shuffle=st.booleans(), seed=st.integers(0, 99))
+def test_no_padded_batch_is_longer_than_asked_unless_one_utterance_is(
+    durations: list[float], shuffle: bool, seed: int
+) -> None:
+    batches = batches_by_seconds(
+        durations, range(len(durations)), batch_s=40.0, rng=random.Random(seed), shuffle=shuffle
+    )
+    assert sorted(index for batch in batches for index in batch) == list(range(len(durations)))
+    for batch in batches:
+        assert len(batch) == 1 or max(durations[i] for i in batch) * len(batch) <= 40.0
+
+
+@given(durations=DURATIONS)
+def test_without_shuffling_the_shortest_come_first(durations: list[float]) -> None:
+    batches = batches_by_seconds(durations, range(len(durations)), batch_s=40.0, rng=random.Random(0), shuffle=False)
+    order = [durations[index] for batch in batches for index in batch]
+    assert order == sorted(durations)
+
+
+def epoch(seed: int, number: int) -> list[list[int]]:
+    rng = random.Random(4)
+    durations = [rng.uniform(1, 15) for _ in range(200)]
+    return list(epoch_batches(durations, range(200), batch_s=60.0, seed=seed, epoch=number, shortest_first=False))
+
+
+def test_an_epoch_is_a_function_of_seed_and_number() -> None:
+    assert epoch(1, 3) == epoch(1, 3)
+    assert epoch(1, 3) != epoch(1, 4)
+    assert epoch(1, 3) != epoch(2, 3)
+
+
+def test_a_store_gives_back_what_was_decoded(corpus: Corpus) -> None:
+    assert len(corpus.store) == len(corpus.utterances)
+    for index, utterance in enumerate(corpus.utterances):
+        expected, _ = soundfile.read(utterance.path, dtype="float32")
+        np.testing.assert_allclose(corpus.store[index] / 32767.0, expected, atol=1e-4)
+
+
+def test_a_store_resamples_and_mixes(tmp_path: Path) -> None:
+    stereo = np.stack([np.full(8_000, 0.5), np.full(8_000, 0.1)], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, 8_000)
+    store = PcmStore.build([Utterance(tmp_path / "a.wav", 1.0, "a", "", "")], tmp_path / "store", workers=1)
+    assert len(store[0]) == pytest.approx(16_000, abs=2)
+    assert np.median(store[0]) / 32767 == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_store_is_built_again_for_other_files(tmp_path: Path) -> None:
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(1_600 if name == "a" else 3_200), 16_000)
+
+    def lengths(*names: str) -> list[int]:
+        utterances = [Utterance(tmp_path / f"{name}.wav", 0.1, name, "", "") for name in names]
+        store = PcmStore.build(utterances, tmp_path / "store", workers=1)
+        return [len(store[index]) for index in range(len(store))]
+
+    assert lengths("a") == [1_600]
+    assert lengths("a", "b") == [1_600, 3_200]
+    assert lengths("b") == [3_200]
+
+
+def test_a_manifest_is_read_with_normalised_text_and_without_excluded_corpora(tmp_path: Path) -> None:
+    rows = [
+        {"audio_filepath": "a/1.opus", "duration": 2.5, "text": "It's TIME, now.", "speaker": "s", "corpus": "one"},
+        {"audio_filepath": "b/2.opus", "duration": 1, "text": "no", "speaker": "t", "corpus": "two"},
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_manifest(path, exclude_corpora=["two"]) == [
+        Utterance(tmp_path / "a/1.opus", 2.5, "it's time now", "s", "one")
+    ]
+
+
+def test_a_line_without_a_field_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"audio_filepath": "a", "duration": 1, "text": "a"}\n{"audio_filepath": "b", "text": "b"}\n')
+    with pytest.raises(ValueError, match=r"train\.jsonl:2: the field 'duration'"):
+        read_manifest(path)

@@ -1,0 +1,98 @@
+"""Losses against sums written out, and targets that cannot be aligned."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from asr_service.model.transformer import Transformer
+from tests.training.conftest import MODEL, Corpus
+from training.data import Utterance
+from training.dataset import make_batch, make_examples, pad_targets
+from training.loss import attention_loss, ctc_loss, losses
+from training.recipe import LossConfig
+
+
+def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(label for label, _ in itertools.groupby(path) if label)
+
+
+def test_ctc_is_the_sum_over_all_alignments() -> None:
+    logits = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
+    log_probs = torch.log_softmax(logits[0], dim=-1)
+    target = (2, 2, 3)
+    total = -math.inf
+    for path in itertools.product(range(4), repeat=5):
+        if collapse(path) == target:
+            score = sum(float(log_probs[t, label]) for t, label in enumerate(path))
+            total = float(torch.logaddexp(torch.tensor(total), torch.tensor(score)))
+    loss = ctc_loss(logits, torch.tensor([5]), torch.tensor([target]), torch.tensor([3]))
+    assert float(loss) == pytest.approx(-total / 3, abs=1e-5)
+
+
+def test_a_target_longer_than_its_frames_adds_neither_loss_nor_gradient() -> None:
+    logits = torch.randn(2, 6, 5, requires_grad=True)
+    targets, target_lengths = pad_targets([(1, 2), (1, 2, 3, 4, 1, 2, 3)])
+    loss = ctc_loss(logits, torch.tensor([6, 6]), targets, target_lengths)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0].abs().sum() > 0
+    assert logits.grad[1].abs().sum() == 0
+
+
+def test_the_attention_loss_is_smoothed_cross_entropy_with_begin_and_end(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = Transformer(MODEL).eval()
+    batch = make_batch(corpus.examples[:3], corpus.store, corpus.front_end())
+    with torch.no_grad():
+        output = model.encode(batch.features, batch.lengths)
+        loss = float(attention_loss(model, batch, output, smoothing=0.1))
+        terms = []
+        for row in range(3):
+            tokens = batch.tokens[row, : batch.token_lengths[row]].tolist()
+            alone = model.encode(batch.features[row : row + 1, : batch.lengths[row]], batch.lengths[row : row + 1])
+            logits = model.decoder_logits(torch.tensor([[1, *tokens]]), alone)
+            log_probs = torch.log_softmax(logits[0], dim=-1)
+            for step, target in enumerate([*tokens, 2]):
+                terms.append(0.9 * -log_probs[step, target] + 0.1 * -log_probs[step].mean())
+    assert loss == pytest.approx(float(torch.stack(terms).mean()), abs=1e-4)
+
+
+def test_the_total_is_the_weighted_sum_of_the_parts(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    config = LossConfig(ctc=0.4, attention=0.5)
+    batch = make_batch(corpus.examples[:2], corpus.store, corpus.front_end())
+    with torch.no_grad():
+        parts = losses(Transformer(MODEL).eval(), batch, config, None)
+    assert set(parts) == {"ctc", "attention", "total"}
+    assert float(parts["total"]) == pytest.approx(0.4 * float(parts["ctc"]) + 0.5 * float(parts["attention"]), rel=1e-5)
+
+
+def test_a_batch_is_a_function_of_its_arguments(corpus: Corpus) -> None:
+    from training.recipe import AugmentConfig
+
+    def batch(seed: str) -> torch.Tensor:
+        return make_batch(
+            corpus.examples[:3], corpus.store, corpus.front_end(), augment=AugmentConfig(), seed=seed
+        ).features
+
+    assert torch.equal(batch("1/0/0"), batch("1/0/0"))
+    assert batch("1/0/0").shape != batch("1/0/1").shape or not torch.equal(batch("1/0/0"), batch("1/0/1"))
+
+
+def test_unusable_utterances_are_left_out_and_counted_by_reason(corpus: Corpus) -> None:
+    path = corpus.utterances[0].path
+    utterances = [
+        Utterance(path, 2.0, "the sea", "", ""),
+        Utterance(path, 2.0, "", "", ""),
+        Utterance(path, 99.0, "the sea", "", ""),
+        Utterance(path, 0.1, "she sells shells by the sea shore", "", ""),
+    ]
+    examples, counts = make_examples(utterances, corpus.pieces, None, max_utterance_s=30.0)
+    assert [example.index for example in examples] == [0, 3]
+    assert counts["empty text"] == counts["too long"] == counts["kept, but too fast for word-piece CTC"] == 1

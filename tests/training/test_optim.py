@@ -1,0 +1,44 @@
+"""Schedule and parameter groups."""
+
+from __future__ import annotations
+
+import pytest
+
+from asr_service.model.config import PRESETS
+from asr_service.model.transformer import Transformer
+from training.optim import learning_rate_factor, make_optimizers
+from training.recipe import OptimConfig
+
+SCHEDULE = OptimConfig(warmup_steps=10, max_steps=100, decay_fraction=0.3)
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0), (70, 1.0), (85, 0.5), (99, 1 / 30), (100, 0.0)]
+)
+def test_the_learning_rate_warms_up_stays_and_falls_to_zero(step: int, factor: float) -> None:
+    assert learning_rate_factor(step, SCHEDULE) == pytest.approx(factor)
+
+
+def test_the_learning_rate_is_never_negative_nor_above_its_peak() -> None:
+    factors = [learning_rate_factor(step, SCHEDULE) for step in range(130)]
+    assert min(factors) >= 0
+    assert max(factors) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_parameter_is_optimised_exactly_once(optimizer: str) -> None:
+    model = Transformer(PRESETS["streaming-s"])
+    optimizers = make_optimizers(model, OptimConfig(optimizer=optimizer))
+    held = [id(p) for opt in optimizers for group in opt.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_muon_has_the_matrices_inside_and_vectors_do_not_decay() -> None:
+    model = Transformer(PRESETS["streaming-s"])
+    adamw, muon = make_optimizers(model, OptimConfig())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    inside = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    assert "encoder.blocks.0.ffn.linear1.weight" in inside
+    assert not {name for name in inside if "embedding" in name or "head" in name or "stem" in name}
+    for group in adamw.param_groups:
+        assert (group["weight_decay"] == 0) == all(p.dim() < 2 for p in group["params"])

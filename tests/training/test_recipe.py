@@ -1,0 +1,43 @@
+"""Recipes: what a file says is what the run is, and a typing error is not ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asr_service.errors import ConfigError
+from asr_service.model.config import PRESETS
+from training.recipe import load_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_loads(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+def test_a_recipe_changes_its_preset_and_keeps_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('seed = 7\n[model]\npreset = "streaming-s"\ndropout = 0.2\n[augment]\nspeeds = [1.0]\n')
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.seed, recipe.model.dropout, recipe.augment.speeds) == ("mine", 7, 0.2, (1.0,))
+    assert recipe.model.d_model == PRESETS["streaming-s"].d_model
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[optim]\nlearning_rate = 1", "learning_rate"),
+        ("[optimiser]\nlr = 1", "optimiser"),
+        ("sead = 1", "sead"),
+        ("[model]\nd_modle = 1", "d_modle"),
+        ('[model]\npreset = "none"', "none"),
+    ],
+)
+def test_an_unknown_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises((ValueError, ConfigError), match=named):
+        load_recipe(path)
