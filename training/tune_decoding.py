@@ -1,0 +1,286 @@
+"""Tune a bundle's search on dev: weights of the lexicon beam, then of the final ranking; prints tables of WER.
+
+    python -m training.tune_decoding --bundle asr_service/models/en-s --out runs/tune --every 6
+
+Posteriors are computed once and kept in --out. The LibriSpeech parts of dev alone are used, every k-th utterance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
+from asr_service.decoding.greedy import greedy
+from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
+from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.timing import WordGraph, words_log_likelihood
+from asr_service.lexicon import Lexicon, phone_ids
+from asr_service.model.bundle import Bundle, load_bundle
+from asr_service.types import Mode
+from training.data import PcmStore, read_manifest, speech_dir
+from training.letter_to_sound_comparison import edit_distance
+from training.posteriors import DevUtterance, posteriors
+
+FEATURES = ("phones", "lm", "words", "pieces", "attention", "unknown")
+FRAME_S = 0.04
+# A hypothesis that no alignment fits is as bad as can be, yet finite.
+_WORST = -1e4
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A hypothesis of one utterance: its word errors, its source, and its features in the order of `FEATURES`."""
+
+    text: str
+    errors: int
+    source: str
+    features: tuple[float, ...]
+
+
+def first_pass(
+    tree: PronunciationTree, dev: Sequence[DevUtterance], options: LexiconBeamOptions
+) -> tuple[float, float]:
+    """(WER, real-time factor) of the lexicon beam's best hypotheses."""
+    beam = LexiconBeam(tree, options)
+    errors = words = frames = 0
+    started = time.process_time()
+    for utterance in dev:
+        beam.begin()
+        beam.step(utterance.encoded.phones)
+        found = beam.finish(1)
+        errors += edit_distance(found[0].texts if found else (), utterance.text.split())
+        words += len(utterance.text.split())
+        frames += len(utterance.encoded.phones)
+    return errors / words, (time.process_time() - started) / (frames * FRAME_S)
+
+
+def tune_first_pass(
+    tree: PronunciationTree, dev: Sequence[DevUtterance], start: LexiconBeamOptions
+) -> LexiconBeamOptions:
+    """Grid over the language model's weight and the word score, then the beam's width at the best of them."""
+    print("\nlexicon beam: WER by language-model weight (rows) and word score (columns)")
+    scores = (-1.0, 0.0, 1.0)
+    print("lm_weight  " + "  ".join(f"{score:6.1f}" for score in scores))
+    results = {}
+    for weight in (0.3, 0.5, 0.7, 0.9):
+        for score in scores:
+            options = dataclasses.replace(start, lm_weight=weight, word_score=score)
+            results[weight, score] = first_pass(tree, dev, options)[0]
+        print(f"{weight:9.1f}  " + "  ".join(f"{results[weight, score]:6.2%}" for score in scores), flush=True)
+    weight, score = min(results, key=results.__getitem__)
+    best = dataclasses.replace(start, lm_weight=weight, word_score=score)
+    print("\nbeam  tokens  threshold  log_add     WER      RTF")
+    for beam, tokens, threshold, log_add in (
+        (50, 10, 10.0, False),
+        (50, 10, 15.0, True),
+        (100, 12, 15.0, False),
+        (200, 16, 20.0, False),
+    ):
+        options = dataclasses.replace(
+            best, beam_size=beam, beam_size_token=tokens, beam_threshold=threshold, log_add=log_add
+        )
+        rate, cost = first_pass(tree, dev, options)
+        print(f"{beam:4d}  {tokens:6d}  {threshold:9.0f}  {log_add!s:7s}  {rate:6.2%}  {cost:7.4f}", flush=True)
+    return best
+
+
+def candidates(
+    bundle: Bundle,
+    tree: PronunciationTree,
+    lexicon: Lexicon,
+    utterance: DevUtterance,
+    options: LexiconBeamOptions,
+    n_best: int,
+) -> list[Candidate]:
+    """The n-best lists of the lexicon beam and of the joint beam, with the features of each hypothesis."""
+    encoded, reference = utterance.encoded, utterance.text.split()
+    beam = LexiconBeam(tree, options)
+    beam.step(encoded.phones)
+    lexical = beam.finish(n_best)
+    phones = {hypothesis.texts: list(hypothesis.phone_ids) for hypothesis in lexical}
+    joint = joint_beam_search(
+        bundle.model.decoder,
+        encoded.hidden,
+        torch.from_numpy(encoded.pieces),
+        bos_id=bundle.pieces.bos_id,
+        eos_id=bundle.pieces.eos_id,
+        options=JointBeamOptions(),
+    )
+    sources = dict.fromkeys(phones, "lexicon")
+    for hypothesis in joint:
+        sources.setdefault(tuple(bundle.pieces.decode(hypothesis.token_ids).split()), "joint")
+    texts = list(sources)
+    tokens = [bundle.pieces.encode(" ".join(words)) for words in texts]
+    attention = attention_log_likelihoods(bundle.model.decoder, encoded.hidden, tokens).tolist()
+    pieces = ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).tolist()
+    known = [words for words in texts if words in phones]
+    exact = ctc_log_likelihoods(torch.from_numpy(encoded.phones), [phones[words] for words in known]).tolist()
+    acoustic = dict(zip(known, exact, strict=True))
+    found = []
+    for words, piece_score, attention_score in zip(texts, pieces, attention, strict=True):
+        if words not in acoustic:
+            graph = WordGraph([[phone_ids(entry) for entry in lexicon.get(word)] for word in words])
+            acoustic[words] = words_log_likelihood(encoded.phones, graph)
+        features = (
+            max(acoustic[words], _WORST),
+            tree.language_model.sentence(words),
+            float(len(words)),
+            max(piece_score, _WORST),
+            attention_score,
+            float(sum(word not in lexicon for word in words)),
+        )
+        found.append(Candidate(" ".join(words), edit_distance(words, reference), sources[words], features))
+    return found
+
+
+def ranked_errors(lists: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> int:
+    """Errors of the best candidates; `lists` has (features (n, 6), errors (n,)) of each utterance."""
+    return int(sum(errors[int(np.argmax(features @ weights))] for features, errors in lists))
+
+
+def tune_ranking(
+    lists: Sequence[tuple[np.ndarray, np.ndarray]], free: Sequence[str], *, restarts: int = 6, seed: int = 0
+) -> tuple[dict[str, float], int]:
+    """Coordinate search for the weights `free`, the others 0 and that of the phones 1; fewest errors, then smallest."""
+    grids = {
+        "phones": (0.0, 0.3, 0.6, 1.0),
+        "lm": tuple(np.arange(0.0, 2.01, 0.1)),
+        "words": tuple(np.arange(-2.0, 4.01, 0.25)),
+        "pieces": tuple(np.arange(0.0, 2.01, 0.1)),
+        "attention": tuple(np.arange(0.0, 2.01, 0.1)),
+        "unknown": (0.0, -4.0, -8.0, -12.0, -20.0, -40.0),
+    }
+    rng = random.Random(seed)
+    best: tuple[int, tuple[float, ...]] | None = None
+    for _ in range(restarts):
+        weights = np.array([float(rng.choice(grids[name])) if name in free else 0.0 for name in FEATURES])
+        weights[0] = 1.0 if "phones" in free else 0.0
+        errors = ranked_errors(lists, weights)
+        improved = True
+        while improved:
+            improved = False
+            for index, name in enumerate(FEATURES):
+                if name not in free or name == "phones":
+                    continue
+                trials = []
+                for value in grids[name]:
+                    trial = weights.copy()
+                    trial[index] = value
+                    trials.append((ranked_errors(lists, trial), abs(value), value))
+                count, _, value = min(trials)
+                if count < errors:
+                    weights[index], errors, improved = value, count, True
+        if best is None or (errors, tuple(weights)) < best:
+            best = (errors, tuple(weights))
+    assert best is not None
+    return dict(zip(FEATURES, best[1], strict=True)), best[0]
+
+
+def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUtterance]) -> None:
+    """WER for each useful set of features and sources, tuned on these utterances; halves show how far it overfits."""
+    words = sum(len(utterance.text.split()) for utterance in dev)
+    print(f"\nranking of {sum(map(len, found)) / len(found):.1f} hypotheses an utterance, {len(dev)} utterances")
+    print(f"{'sources':8s} {'features':40s} {'WER':>7s} {'x-val':>7s}  weights")
+    for sources, free in (
+        (("lexicon",), ("phones", "lm", "words")),
+        (("lexicon",), ("phones", "lm", "words", "pieces")),
+        (("lexicon",), ("phones", "lm", "words", "attention")),
+        (("lexicon",), ("phones", "lm", "words", "pieces", "attention")),
+        (("lexicon", "joint"), FEATURES),
+        (("lexicon", "joint"), ("lm", "words", "pieces", "attention")),
+        (("joint",), ("lm", "words", "pieces", "attention")),
+    ):
+        lists = []
+        for utterance in found:
+            kept = [c for c in utterance if c.source in sources] or list(utterance)
+            lists.append((np.array([c.features for c in kept]), np.array([c.errors for c in kept])))
+        weights, errors = tune_ranking(lists, free)
+        crossed = 0
+        for held_out in (0, 1):
+            trained, _ = tune_ranking(lists[1 - held_out :: 2], free, restarts=3)
+            crossed += ranked_errors(lists[held_out::2], np.array([trained[name] for name in FEATURES]))
+        shown = " ".join(f"{name}={weights[name]:.2f}" for name in free)
+        print(f"{'+'.join(sources)[:8]:8s} {'+'.join(free):40s} {errors / words:7.2%} {crossed / words:7.2%}  {shown}")
+    oracle = sum(min(candidate.errors for candidate in utterance) for utterance in found)
+    lexical = sum(min(c.errors for c in utterance if c.source == "lexicon") for utterance in found)
+    print(f"best hypothesis of each list: lexicon beam {lexical / words:.2%}, with joint beam {oracle / words:.2%}")
+
+
+def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtterance]) -> None:
+    """What each part does alone."""
+    words = sum(len(utterance.text.split()) for utterance in dev)
+    totals = dict.fromkeys(("pieces, greedy", "pieces, prefix beam", "pieces, prefix beam + LM", "joint beam"), 0)
+    prefix = CtcPrefixBeam(bundle.pieces.pieces, PrefixBeamOptions(lm_weight=0.0, word_score=0.0))
+    with_lm = CtcPrefixBeam(bundle.pieces.pieces, PrefixBeamOptions(), tree.language_model)
+    for utterance in dev:
+        encoded, reference = utterance.encoded, utterance.text.split()
+        path = bundle.pieces.decode([token.token_id for token in greedy(encoded.pieces)])
+        answers = [path.split()]
+        for beam in (prefix, with_lm):
+            beam.begin()
+            beam.step(encoded.pieces)
+            answers.append(list(beam.finish(1)[0].texts))
+        joint = joint_beam_search(
+            bundle.model.decoder,
+            encoded.hidden,
+            torch.from_numpy(encoded.pieces),
+            bos_id=bundle.pieces.bos_id,
+            eos_id=bundle.pieces.eos_id,
+            options=JointBeamOptions(),
+        )
+        answers.append(bundle.pieces.decode(joint[0].token_ids).split())
+        for name, answer in zip(totals, answers, strict=True):
+            totals[name] += edit_distance(answer, reference)
+    print("\neach alone, untuned")
+    for name, errors in totals.items():
+        print(f"{name:26s} {errors / words:7.2%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
+    parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
+    parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE)
+    parser.add_argument("--every", type=int, default=6, help="take every k-th utterance")
+    parser.add_argument("--n-best", type=int, default=40)
+    parser.add_argument("--lexicon", type=Path, help="instead of the bundle's")
+    parser.add_argument("--lm", type=Path, help="instead of the bundle's")
+    parser.add_argument("--only-first-pass", action="store_true")
+    arguments = parser.parse_args()
+    bundle = load_bundle(arguments.bundle)
+    lexicon = Lexicon.load(arguments.lexicon) if arguments.lexicon else bundle.lexicon
+    lm_path = arguments.lm or bundle.lm_path
+    if lexicon is None or lm_path is None:
+        raise SystemExit(f"{arguments.bundle} has no lexicon or no language model: nothing to tune")
+    utterances = read_manifest(speech_dir() / "dev.jsonl")
+    store = PcmStore.build(utterances, arguments.pcm)
+    rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
+    dev = posteriors(bundle, utterances, store, rows[:: arguments.every], arguments.mode, arguments.out)
+    tree = PronunciationTree(lexicon, lm_path)
+    print(f"{len(dev)} utterances, {arguments.mode.value}, {len(lexicon)} words, {lm_path.stat().st_size / 1e6:.1f} MB")
+    # A narrow beam ranks the weights as a wide one does, at a quarter of the cost.
+    best = tune_first_pass(tree, dev, LexiconBeamOptions(beam_size=50, beam_size_token=10, beam_threshold=15.0))
+    print(json.dumps(dataclasses.asdict(best)))
+    if arguments.only_first_pass:
+        return
+    with torch.inference_mode():
+        report_alone(bundle, tree, dev)
+        found = [candidates(bundle, tree, lexicon, utterance, best, arguments.n_best) for utterance in dev]
+    report_ranking(found, dev)
+
+
+if __name__ == "__main__":
+    main()
