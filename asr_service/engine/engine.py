@@ -222,10 +222,10 @@ class BatchingEngine:
             search = self._searches[stream.handle]
             if encoded is not None:
                 stream.new_token = search.step(encoded)
-                stream.has_words = search.has_words
+                stream.has_words = search.has_words and stream.speech_heard
             if work.ends_utterance:
                 self._final(stream, search)
-            elif stream.options.interim_results and search.has_words:
+            elif stream.options.interim_results and stream.has_words:
                 hypothesis, stable = search.partial(offset_s=stream.time_s(stream.utterance_start))
                 span = (stream.time_s(stream.utterance_start), stream.time_s(stream.encoded))
                 stream.sink(Partial(hypothesis, stable, stream.utterance_index, *span))
@@ -234,14 +234,16 @@ class BatchingEngine:
 
     def _whole_utterance(self, stream: Stream) -> None:
         search = self._searches[stream.handle]
-        worth = stream.worth_decoding
+        heard = stream.speech_heard
         features = stream.take()
-        if worth and len(features):
+        if heard and len(features):
             search.step(self._runner.encode_whole(features))
         self._final(stream, search)
 
     def _final(self, stream: Stream, search: UtteranceSearch) -> None:
-        alternatives = search.final(offset_s=stream.time_s(stream.utterance_start))
+        # A model hears words in silence now and then; where no frame stood out from the room, nobody spoke.
+        heard = stream.speech_heard
+        alternatives = search.final(offset_s=stream.time_s(stream.utterance_start)) if heard else ()
         if alternatives:
             span = (stream.time_s(stream.utterance_start), stream.time_s(stream.encoded))
             stream.sink(Final(alternatives, stream.utterance_index, *span))

@@ -167,8 +167,8 @@ class Stream:
             self.sink(SpeechBegin(began_s) if self._speaking else SpeechEnd(began_s))
 
     @property
-    def worth_decoding(self) -> bool:
-        """Accurate mode: whether anybody spoke in the utterance."""
+    def speech_heard(self) -> bool:
+        """Whether anybody has spoken in the utterance so far."""
         return self._speech_heard
 
     def next_utterance(self, *, had_words: bool) -> None:
