@@ -178,7 +178,7 @@ class TestTrainingLexicon:
         with pytest.raises(KeyError, match="dog"):
             phones_of("a dog", lexicon)
 
-    def test_the_vocabulary_is_the_transcripts_words_and_the_most_frequent_of_the_texts(self, tmp_path):
+    def test_the_vocabulary_has_every_spoken_word_and_the_written_ones_that_are_known_or_frequent(self, tmp_path):
         from training.lexicon import vocabulary_of
 
         utterances = [{"text": "ODDWORD, Said"}, {"text": "'tis said"}]
@@ -186,7 +186,8 @@ class TestTrainingLexicon:
         for name, text in (("lm_text.txt.gz", "THE CAT\nTHE DOG\n"), ("cased_text.txt.gz", "The cat's “cat” — ran.\n")):
             (tmp_path / name).write_bytes(gzip.compress(text.encode()))
         assert vocabulary_of(tmp_path, 2, ()) == ["'tis", "cat", "oddword", "said", "the"]
-        assert vocabulary_of(tmp_path, 0, ["zebra"]) == ["'tis", "oddword", "said", "zebra"]
+        assert vocabulary_of(tmp_path, 3, {"dog", "emu"}) == ["'tis", "dog", "oddword", "said", "the"]
+        assert vocabulary_of(tmp_path, 9, (), unseen=["zebra"]) == ["'tis", "oddword", "said", "zebra"]
 
     def test_espeak_transcriptions_become_our_phones(self):
         from training.letter_to_sound_comparison import edit_distance, from_ipa

