@@ -136,7 +136,8 @@ def text_words(path: Path) -> Counter[str]:
 
 def vocabulary_of(speech_dir: Path, min_count: int, known: Container[str], unseen: Iterable[str] = ()) -> list[str]:
     """Sorted words of the training transcripts, those of the two texts that are `known` or stand there `min_count`
-    times, and `unseen`."""
+    times, and `unseen`.
+    """
     spoken = training_words(speech_dir / "train.jsonl")
     written = text_words(speech_dir / "lm_text.txt.gz") + text_words(speech_dir / "cased_text.txt.gz")
     read = (word for word, count in written.items() if count >= min_count or word in known)

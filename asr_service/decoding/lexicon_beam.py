@@ -38,12 +38,12 @@ class LexiconBeamOptions:
         look_back: frames that stay open when words are fixed.
     """
 
-    beam_size: int = 150
-    beam_size_token: int = 16
-    beam_threshold: float = 25.0
+    beam_size: int = 100
+    beam_size_token: int = 10
+    beam_threshold: float = 14.0
     lm_weight: float = 0.7
-    word_score: float = 0.0
-    log_add: bool = False
+    word_score: float = -1.0
+    log_add: bool = True
     max_frames: int = 1500
     look_back: int = 250
 
@@ -91,6 +91,7 @@ class LexiconBeam:
         self._decoder.decode_begin()
         self._fixed: tuple[TimedWord, ...] = ()
         self._fixed_phones: tuple[int, ...] = ()
+        self._forgotten_score = 0.0
         self._offset = 0
         self._frames = 0
         self._ended = False
@@ -119,7 +120,7 @@ class LexiconBeam:
             position += columns.shape[0]
 
     def best(self) -> BeamHypothesis:
-        """The best hypothesis so far: its complete words, without the word that is under way."""
+        """The best hypothesis so far, up to the end of its last complete word, and its scores up to there."""
         if self._frames == 0:
             return BeamHypothesis((), 0.0, 0.0, 0.0)
         return self._hypothesis(self._decoder.get_best_hypothesis())
@@ -160,6 +161,8 @@ class LexiconBeam:
         """
         best = self._decoder.get_best_hypothesis(self.options.look_back)
         held = len(best.tokens) - 1
+        # When it forgets frames the library counts scores from the best of now.
+        self._forgotten_score += max(result.score for result in self._decoder.get_all_final_hypothesis())
         self._fixed, self._fixed_phones = self._words_and_phones(best)
         self._decoder.prune(self.options.look_back)
         self._offset += held
@@ -179,8 +182,7 @@ class LexiconBeam:
         words, phones = self._words_and_phones(result)
         # The library's sums go on over frames that it has forgotten; only its total starts again there.
         acoustic, lm = result.emittingModelScore, result.lmScore * LN10
-        score = acoustic + self.options.lm_weight * lm + self.options.word_score * len(words)
-        return BeamHypothesis(words, score, acoustic, lm, phones)
+        return BeamHypothesis(words, self._forgotten_score + result.score, acoustic, lm, phones)
 
     def _words_and_phones(self, result: DecodeResult) -> tuple[tuple[TimedWord, ...], tuple[int, ...]]:
         words, phones = list(self._fixed), list(self._fixed_phones)

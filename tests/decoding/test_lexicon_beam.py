@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,13 +13,19 @@ from hypothesis import strategies as st
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import MAX_HOMOPHONES, PronunciationTree
-from asr_service.decoding.timing import WordGraph, align_words, best_path
+from asr_service.decoding.timing import WordGraph, align_words, best_path, words_log_likelihood
 from asr_service.errors import BundleError
 from asr_service.lexicon import PHONE_IDS, Lexicon, phone_ids
 from tests.decoding import tiny
 
 EXHAUSTIVE = LexiconBeamOptions(
-    beam_size=5000, beam_size_token=40, beam_threshold=1e6, lm_weight=0.8, word_score=-0.5, max_frames=2000
+    beam_size=5000,
+    beam_size_token=40,
+    beam_threshold=1e6,
+    lm_weight=0.8,
+    word_score=-0.5,
+    log_add=False,
+    max_frames=2000,
 )
 
 
@@ -71,6 +78,24 @@ def test_a_wide_beam_finds_the_best_of_all_word_sequences_and_their_scores(tree,
     assert hypothesis.score == pytest.approx(score, abs=1e-3)
     assert hypothesis.acoustic_score == pytest.approx(acoustic, abs=1e-3)
     assert hypothesis.lm_score == pytest.approx(lm, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_log_add_a_hypothesis_has_the_sum_of_all_its_alignments(tree, seed):
+    log_probs = columns_of_tiny_words(tiny.random_log_probs(6, 40, seed))
+    log_probs[:, 0] = -1e4  # without blanks the search allows what CTC allows
+    options = dataclasses.replace(EXHAUSTIVE, log_add=True)
+    beam = LexiconBeam(tree, options)
+    beam.step(log_probs)
+    found = [h for h in beam.finish() if len(set(h.texts)) == len(h.texts)][:5]
+    assert found
+    for hypothesis in found:
+        words = hypothesis.texts
+        total = words_log_likelihood(
+            log_probs, WordGraph([[phone_ids(phones) for phones in tiny.WORDS[word]] for word in words])
+        )
+        prior = options.lm_weight * tree.language_model.sentence(words) + options.word_score * len(words)
+        assert hypothesis.score == pytest.approx(total + prior, abs=1e-3)
 
 
 def test_a_long_last_phone_may_pass_for_the_first_of_the_next_word(tree):
