@@ -6,6 +6,7 @@ Resumes from the newest checkpoint of the run's folder by itself. Decoded audio 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
@@ -39,8 +40,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.config)
     if arguments.max_steps is not None:
-        import dataclasses
-
         recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, max_steps=arguments.max_steps))
     folder = arguments.runs / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
