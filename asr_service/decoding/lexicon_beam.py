@@ -114,7 +114,7 @@ class LexiconBeam:
             if room <= 0:
                 self._fix_words()
                 continue
-            columns = with_second_names(log_probs[position : position + room])
+            columns = with_second_names(log_probs[position : position + room], self._frames)
             self._decoder.decode_step(columns.ctypes.data, columns.shape[0], COLUMNS)
             self._frames += columns.shape[0]
             position += columns.shape[0]

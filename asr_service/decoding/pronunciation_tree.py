@@ -28,6 +28,8 @@ NEVER_COLUMN = COLUMNS - 1
 # flashlight keeps six words an entry of the tree.
 MAX_HOMOPHONES = 6
 _IMPOSSIBLE = np.float32(-1e9)
+# At most 0.008 in all: it decides between equals alone.
+_TIE_BREAK, _TIE_BREAK_FRAMES = 4e-6, 2048
 
 
 class PronunciationTree:
@@ -65,9 +67,15 @@ def second_name(phone_id: int) -> int:
     return phone_id + PHONE_VOCABULARY_SIZE - 1
 
 
-def with_second_names(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log-probabilities (T, 40) of the phone CTC as the (T, 80) columns of the tree."""
+def with_second_names(log_probs: NDArray[np.float32], first_frame: int) -> NDArray[np.float32]:
+    """Log-probabilities (T, 40) of the phone CTC as the (T, 80) columns of the tree.
+
+    `first_frame` is the utterance's frame in row 0: the second names get slowly less likely with it. Where a word ends
+    with the phone that the next begins with, all places of the boundary would score the same, and the library would
+    take any.
+    """
     columns = np.full((log_probs.shape[0], COLUMNS), _IMPOSSIBLE, dtype=np.float32)
     columns[:, :PHONE_VOCABULARY_SIZE] = log_probs
-    columns[:, PHONE_VOCABULARY_SIZE:NEVER_COLUMN] = log_probs[:, 1:]
+    frames = np.arange(first_frame, first_frame + log_probs.shape[0]) % _TIE_BREAK_FRAMES
+    columns[:, PHONE_VOCABULARY_SIZE:NEVER_COLUMN] = log_probs[:, 1:] - _TIE_BREAK * frames[:, None]
     return columns

@@ -105,9 +105,13 @@ def test_a_long_last_phone_may_pass_for_the_first_of_the_next_word(tree):
     beam = LexiconBeam(tree, EXHAUSTIVE)
     beam.step(log_probs)
     assert ("a", "a") not in [h.texts for h in beam.finish() if h.acoustic_score > -1.0]
-    beam.begin()
-    beam.step(np.repeat(log_probs[:1], 3, axis=0))
-    assert ("a", "a") in [h.texts for h in beam.finish() if h.acoustic_score > -1.0]
+    # With more frames there are more places for the boundary, all equally good; which is taken must not be chance.
+    places = set()
+    for _ in range(20):
+        beam.begin()
+        beam.step(np.repeat(log_probs[:1], 8, axis=0))
+        places.add(next(h.words for h in beam.finish() if h.texts == ("a", "a") and h.acoustic_score > -1.0))
+    assert len(places) == 1
 
 
 def test_a_last_phone_that_is_heard_twice_may_pass_for_one(tree):
@@ -161,7 +165,7 @@ def test_the_last_phone_of_a_word_may_last_many_frames(tree):
     beam.step(log_probs)
     best = beam.finish()[0]
     assert best.texts == ("see", "a", "cat")
-    assert best.acoustic_score == pytest.approx(-0.1 * len(labels), abs=1e-4)
+    assert best.acoustic_score == pytest.approx(-0.1 * len(labels), abs=0.01)
     assert [(w.start_frame, w.end_frame) for w in best.words] == [(0, 7), (7, 11), (11, 19)]
 
 
