@@ -24,7 +24,7 @@ class RescoringWeights:
         phones: log-likelihood of the hypothesis' phones under the phone CTC.
         pieces: the same for its word pieces under the word-piece CTC.
         attention: log-likelihood under the decoder, end token included.
-        language_model: log10 probability under the n-gram.
+        language_model: log-probability under the n-gram (natural, as all of them).
         word: added per word.
     """
 
