@@ -40,7 +40,7 @@ def posteriors(
         folder.mkdir(parents=True, exist_ok=True)
         runner = ModelRunner(bundle, streams=1, threads=1)
         arrays: dict[str, np.ndarray] = {}
-        for row in tqdm(rows, desc=f"encoding ({mode.value})"):
+        for row in tqdm(rows, desc=f"encoding ({mode.value})", mininterval=5):
             encoded = encode(runner, store[row].astype(np.float32) / 32768.0, mode)
             arrays[f"phones{row}"] = encoded.phones.astype(np.float16)
             arrays[f"pieces{row}"] = encoded.pieces.astype(np.float16)

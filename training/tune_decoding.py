@@ -71,7 +71,7 @@ def tune_first_pass(
 ) -> LexiconBeamOptions:
     """Grid over the language model's weight and the word score, then the beam's width at the best of them."""
     print("\nlexicon beam: WER by language-model weight (rows) and word score (columns)")
-    scores = (-2.0, -1.0, 0.0)
+    scores = (-1.0, 0.0, 1.0)
     print("lm_weight  " + "  ".join(f"{score:6.1f}" for score in scores))
     results = {}
     for weight in (0.5, 0.7, 0.9, 1.1):

@@ -41,8 +41,8 @@ class LexiconBeamOptions:
     beam_size: int = 100
     beam_size_token: int = 10
     beam_threshold: float = 14.0
-    lm_weight: float = 0.7
-    word_score: float = -1.0
+    lm_weight: float = 0.9
+    word_score: float = 0.0
     log_add: bool = True
     max_frames: int = 1500
     look_back: int = 250

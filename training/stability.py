@@ -1,0 +1,88 @@
+"""How soon words become stable while somebody speaks, and how often a rule for that is wrong; on dev, streaming mode.
+
+    python -m training.stability --bundle asr_service/models/en-s --every 8
+
+For each rule of `Stabiliser`: the mean time from a word's end to its being called stable, the words per hundred that
+the search would later have taken back (they are kept: that is what stable means), and the WER with that.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.decoding.stabiliser import Stabiliser, shared_length
+from asr_service.model.bundle import load_bundle
+from asr_service.types import Mode
+from training.data import PcmStore, read_manifest, speech_dir
+from training.letter_to_sound_comparison import edit_distance
+from training.posteriors import DevUtterance, posteriors
+
+FRAME_S = 0.04
+AGREEMENTS = (0, 2, 3, 4, 6, 8)
+
+
+def measure(
+    tree: PronunciationTree, dev: Sequence[DevUtterance], options: LexiconBeamOptions, chunk_frames: int
+) -> list[tuple[float, float, float, float]]:
+    """(delay in s, share of words stable before the end, revoked words per hundred, WER) for each of `AGREEMENTS`."""
+    beam = LexiconBeam(tree, options)
+    totals = {agreement: [0.0, 0, 0, 0] for agreement in AGREEMENTS}  # delay, stable words, revoked, errors
+    said = spoken = 0
+    for utterance in dev:
+        beam.begin()
+        rules = {agreement: Stabiliser(agreement) for agreement in AGREEMENTS}
+        phones = utterance.encoded.phones
+        for start in range(0, len(phones), chunk_frames):
+            beam.step(phones[start : start + chunk_frames])
+            best, shared = beam.best().words, beam.shared_words()
+            for agreement, rule in rules.items():
+                before = len(rule.stable)
+                rule.update(best, shared)
+                news = rule.stable[before:]
+                totals[agreement][0] += sum(beam.frames - word.end_frame for word in news) * FRAME_S
+                totals[agreement][1] += len(news)
+        found = beam.finish(1)
+        final = found[0].words if found else ()
+        texts = [word.text for word in final]
+        reference = utterance.text.split()
+        said += len(texts)
+        spoken += len(reference)
+        for agreement, rule in rules.items():
+            stable = [word.text for word in rule.stable]
+            totals[agreement][2] += len(stable) - shared_length(stable, texts)
+            totals[agreement][3] += edit_distance([word.text for word in rule.splice(final)], reference)
+    return [
+        (delay / max(1, stable), stable / max(1, said), 100 * revoked / max(1, said), errors / spoken)
+        for delay, stable, revoked, errors in totals.values()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
+    parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
+    parser.add_argument("--every", type=int, default=8, help="take every k-th utterance")
+    arguments = parser.parse_args()
+    bundle = load_bundle(arguments.bundle)
+    if bundle.lexicon is None or bundle.lm_path is None:
+        raise SystemExit(f"{arguments.bundle} has no lexicon or no language model")
+    utterances = read_manifest(speech_dir() / "dev.jsonl")
+    store = PcmStore.build(utterances, arguments.pcm)
+    rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
+    dev = posteriors(bundle, utterances, store, rows[:: arguments.every], Mode.STREAMING, arguments.out)
+    tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
+    options = LexiconBeamOptions(**bundle.decoding.get("streaming", {}))
+    print(f"{len(dev)} utterances, updates every {bundle.streaming.chunk_frames * FRAME_S:.2f} s")
+    print("agreement  delay   stable before the end  revoked of 100 words    WER")
+    results = measure(tree, dev, options, bundle.streaming.chunk_frames)
+    for agreement, (delay, share, revoked, rate) in zip(AGREEMENTS, results, strict=True):
+        print(f"{agreement:9d}  {delay:5.2f} s  {share:21.1%}  {revoked:20.2f}  {rate:6.2%}")
+
+
+if __name__ == "__main__":
+    main()
