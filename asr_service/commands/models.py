@@ -28,8 +28,6 @@ def run_list(arguments: argparse.Namespace) -> int:  # noqa: ARG001
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    import torch
-
     from asr_service.errors import ConfigError
     from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
     from asr_service.model.config import PRESETS
@@ -37,8 +35,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 
     if arguments.model in PRESETS:
         config = PRESETS[arguments.model]
-        with torch.device("meta"):  # shapes need no memory
-            model = Transformer(config)
+        model = Transformer(config)
         print(f"preset {arguments.model}")
     elif arguments.model and not Path(arguments.model).is_dir():
         raise ConfigError(f"{arguments.model!r} is neither a preset ({', '.join(PRESETS)}) nor a bundle directory")
