@@ -24,6 +24,7 @@ class DecodingConfig:
         joint: the joint CTC/attention beam, likewise.
         rescoring: weights of the final ranking of the lexicon beam's hypotheses.
         n_best: hypotheses that are ranked.
+        agreement: updates that a partial word must stand unchanged to be called stable; 0: until all hypotheses agree.
         confidence_scale: factor on the scores before they become posteriors; below 1 it makes them less sure.
     """
 
@@ -34,6 +35,7 @@ class DecodingConfig:
     rescoring: RescoringWeights = field(default_factory=RescoringWeights)
     n_best: int = 32
     confidence_scale: float = 0.3
+    agreement: int = 3
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> DecodingConfig:

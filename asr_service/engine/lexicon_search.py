@@ -37,9 +37,11 @@ class LexiconSearch(UtteranceSearch):
         n_best: int,
         limit: int,
         confidence_scale: float,
+        agreement: int,
     ) -> None:
-        super().__init__(limit=limit, confidence_scale=confidence_scale)
+        super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
+        self._tree = tree
         self._beam = LexiconBeam(tree, options)
 
     def reset(self) -> None:
@@ -50,8 +52,8 @@ class LexiconSearch(UtteranceSearch):
         self._beam.step(encoded.phones)
         return self._beam.frames, self._beam.best().words
 
-    def _alive(self) -> list[tuple[str, ...]]:
-        return [hypothesis.texts for hypothesis in self._beam.beam()]
+    def _shared(self) -> int:
+        return self._beam.shared_words()
 
     def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
         found = self._beam.finish(self._n_best)
@@ -64,13 +66,17 @@ class LexiconSearch(UtteranceSearch):
             return []
         weights = self._weights
         tokens = [self._bundle.pieces.encode(" ".join(hypothesis.texts)) for hypothesis in found]
+        phone_ids = [hypothesis.phone_ids for hypothesis in found]
+        phones = ctc_log_likelihoods(self._phones(), phone_ids).clamp(min=NO_ALIGNMENT).tolist()
         pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
         attention = attention_log_likelihoods(self._bundle.model.decoder, self._hidden(), tokens).tolist()
         return [
-            weights.phones * hypothesis.acoustic_score
-            + weights.language_model * hypothesis.lm_score
+            weights.phones * phone_score
+            + weights.language_model * self._tree.language_model.sentence(hypothesis.texts)
             + weights.word * len(hypothesis.words)
             + weights.pieces * piece_score
             + weights.attention * attention_score
-            for hypothesis, piece_score, attention_score in zip(found, pieces, attention, strict=True)
+            for hypothesis, phone_score, piece_score, attention_score in zip(
+                found, phones, pieces, attention, strict=True
+            )
         ]

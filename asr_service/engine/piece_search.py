@@ -13,6 +13,7 @@ import torch
 from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
+from asr_service.decoding.stabiliser import shared_length
 from asr_service.decoding.timing import WordGraph, best_path
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
@@ -33,9 +34,10 @@ class PieceSearch(UtteranceSearch):
         *,
         limit: int,
         confidence_scale: float,
+        agreement: int,
     ) -> None:
         """`joint` None: finals come from the prefix beam too, and so start with what was shown."""
-        super().__init__(limit=limit, confidence_scale=confidence_scale)
+        super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
         self._bundle, self._joint = bundle, joint
         self._beam = CtcPrefixBeam(bundle.pieces.pieces, live)
 
@@ -49,9 +51,11 @@ class PieceSearch(UtteranceSearch):
             return self._beam.frames, self._beam.best().words
         return self._frames + len(encoded.pieces), ()
 
-    def _alive(self) -> list[tuple[str, ...]]:
-        # The last word of a hypothesis may still grow: it is never shared.
-        return [hypothesis.texts[:-1] for hypothesis in self._beam.beam()]
+    def _shared(self) -> int:
+        # The last word of a hypothesis may still grow: it is never shared. Of all, the first and the last in order
+        # differ as early as any two.
+        texts = [hypothesis.texts[:-1] for hypothesis in self._beam.beam()]
+        return shared_length(min(texts), max(texts))
 
     def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
         if self._joint is None:

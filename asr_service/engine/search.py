@@ -1,6 +1,6 @@
 """The search of one utterance: encoded stretches in, ranked hypotheses in stream time out.
 
-Dimensions: T4 and T8 encoder frames (40 and 80 ms), V word pieces, D model.
+Dimensions: T4 and T8 encoder frames (40 and 80 ms), N phones, V word pieces, D model.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ class UtteranceSearch(ABC):
 
     frame_s: float
 
-    def __init__(self, *, limit: int, confidence_scale: float) -> None:
-        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors."""
+    def __init__(self, *, limit: int, confidence_scale: float, agreement: int) -> None:
+        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors. `agreement`: updates
+        that a word must stand unchanged to be stable (see `Stabiliser`).
+        """
         self._limit = limit
         self._confidence_scale = confidence_scale
-        self._stabiliser = Stabiliser()
+        self._stabiliser = Stabiliser(agreement)
         self._encoded: list[Encoded] = []
         self._frames = 0
         self._best: Sequence[TimedWord] = ()
@@ -50,7 +52,7 @@ class UtteranceSearch(ABC):
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         """The best hypothesis so far, in stream time, and how many of its first words are stable."""
-        shown = self._stabiliser.update(self._best, shared_words(self._alive()))
+        shown = self._stabiliser.update(self._best, self._shared())
         return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in shown)), len(self._stabiliser.stable)
 
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
@@ -83,12 +85,16 @@ class UtteranceSearch(ABC):
         """Search on; returns the frames so far and the best hypothesis' words."""
 
     @abstractmethod
-    def _alive(self) -> list[tuple[str, ...]]:
-        """The word sequences alive in the beam."""
+    def _shared(self) -> int:
+        """How many first words all hypotheses in the beam share: every later one starts with them."""
 
     @abstractmethod
     def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
         """The utterance's hypotheses with their final scores, best first, without repeats."""
+
+    def _phones(self) -> Tensor:
+        """(T4, N) log-probabilities of the utterance so far."""
+        return torch.from_numpy(np.concatenate([part.phones for part in self._encoded]))
 
     def _pieces(self) -> Tensor:
         """(T8, V) log-probabilities of the utterance so far."""
@@ -101,11 +107,3 @@ class UtteranceSearch(ABC):
     def _word(self, word: TimedWord, offset_s: float, confidence: float) -> Word:
         start_s, end_s = word.start_frame * self.frame_s, word.end_frame * self.frame_s
         return Word(word.text, offset_s + start_s, offset_s + end_s, confidence)
-
-
-def shared_words(texts: Sequence[Sequence[str]]) -> int:
-    """How many first words all of these sequences share."""
-    if not texts:
-        return 0
-    shortest = min(texts, key=len)
-    return next((i for i, word in enumerate(shortest) if any(text[i] != word for text in texts)), len(shortest))

@@ -35,6 +35,7 @@ class SearchSpace:
                 config.joint if accurate else None,
                 limit=limit,
                 confidence_scale=config.confidence_scale,
+                agreement=config.agreement,
             )
         return LexiconSearch(
             self._bundle,
@@ -44,4 +45,5 @@ class SearchSpace:
             n_best=config.n_best,
             limit=limit,
             confidence_scale=config.confidence_scale,
+            agreement=config.agreement,
         )

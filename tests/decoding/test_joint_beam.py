@@ -17,9 +17,7 @@ VOCABULARY = 6  # blank, begin, end and three pieces
 @pytest.fixture
 def decoder() -> Decoder:
     torch.manual_seed(3)
-    return Decoder(
-        TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=1, vocab_size=VOCABULARY)
-    ).eval()
+    return Decoder(TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=1, vocab_size=VOCABULARY)).eval()
 
 
 def search(decoder: Decoder, memory: torch.Tensor, ctc: torch.Tensor, options: JointBeamOptions) -> list:
