@@ -26,6 +26,21 @@ from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import Recipe
 
 
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Inside, SIGTERM and SIGINT land in the list instead of ending the process: finish the step, save, and go."""
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda sent, _frame: received.append(sent))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @dataclass(slots=True)
 class Position:
     """Where in the data a run is: the next batch is number `batch` of epoch `epoch`."""
@@ -156,10 +171,8 @@ class Trainer:
         saved = time.monotonic()
         batches = self.batches()
         running: dict[str, float] = {}
-        stopping: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGINT):  # finish the step, save, and go
-            signal.signal(number, lambda received, _frame: stopping.append(received))
-        with tqdm(total=steps, initial=self.position.step, unit="step", mininterval=5, dynamic_ncols=True) as bar:
+        bar = tqdm(total=steps, initial=self.position.step, unit="step", mininterval=5, dynamic_ncols=True)
+        with bar, stop_signals() as stopping:
             begun, audio_s = time.monotonic(), self.position.audio_s
             self.model.train()
             while self.position.step < steps:
