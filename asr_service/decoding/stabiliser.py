@@ -62,12 +62,12 @@ class Stabiliser:
         return shown
 
     def splice(self, words: Sequence[TimedWord]) -> tuple[TimedWord, ...]:
-        """`words`, made to start with the stable ones: unchanged where they do; else the words that begin after the
+        """`words`, made to start with the stable ones: as they are where they do; else the words that begin after the
         last stable one has ended follow them.
         """
         count = len(self._stable)
         if [word.text for word in words[:count]] == [word.text for word in self._stable]:
-            return (*self._stable, *words[count:])
+            return tuple(words)  # with their own frames: those of the stable ones may end after the next word's start
         end = self._stable[-1].end_frame
         return (*self._stable, *(word for word in words if word.start_frame >= end))
 

@@ -37,7 +37,7 @@ class LexiconSearch(UtteranceSearch):
         n_best: int,
         limit: int,
         confidence_scale: float,
-        agreement: int,
+        agreement: int | None,
     ) -> None:
         super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
         self._bundle, self._weights, self._n_best = bundle, weights, n_best

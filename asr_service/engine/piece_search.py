@@ -34,7 +34,7 @@ class PieceSearch(UtteranceSearch):
         *,
         limit: int,
         confidence_scale: float,
-        agreement: int,
+        agreement: int | None,
     ) -> None:
         """`joint` None: finals come from the prefix beam too, and so start with what was shown."""
         super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)

@@ -27,22 +27,28 @@ class UtteranceSearch(ABC):
 
     frame_s: float
 
-    def __init__(self, *, limit: int, confidence_scale: float, agreement: int) -> None:
+    def __init__(self, *, limit: int, confidence_scale: float, agreement: int | None) -> None:
         """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors. `agreement`: updates
-        that a word must stand unchanged to be stable (see `Stabiliser`).
+        that a word must stand unchanged to be stable (see `Stabiliser`), None where nothing is shown before the final.
         """
         self._limit = limit
         self._confidence_scale = confidence_scale
-        self._stabiliser = Stabiliser(agreement)
+        self._live = agreement is not None
+        self._stabiliser = Stabiliser(agreement or 0)
         self._encoded: list[Encoded] = []
         self._frames = 0
         self._best: Sequence[TimedWord] = ()
+        self._shown: Sequence[TimedWord] = ()
 
     def step(self, encoded: Encoded) -> bool:
         """Search on through the next stretch; True when the best hypothesis grew near its end."""
         self._encoded.append(encoded)
         before = len(self._best)
         self._frames, self._best = self._advance(encoded)
+        if self._live:
+            # For every live stream, whether or not it wants interims: stable words bind the final, and a transcript
+            # must not depend on who watched it grow.
+            self._shown = self._stabiliser.update(self._best, self._shared())
         grew = len(self._best) > before
         return grew and (self._frames - self._best[-1].end_frame) * self.frame_s <= NEW_TOKEN_S
 
@@ -52,8 +58,8 @@ class UtteranceSearch(ABC):
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         """The best hypothesis so far, in stream time, and how many of its first words are stable."""
-        shown = self._stabiliser.update(self._best, self._shared())
-        return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in shown)), len(self._stabiliser.stable)
+        words = tuple(self._word(word, offset_s, 0.0) for word in self._shown)
+        return Hypothesis(words), len(self._stabiliser.stable)
 
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
         """Ranked alternatives, best first, each starting with the stable words; none when there are no words."""
@@ -78,7 +84,7 @@ class UtteranceSearch(ABC):
     def reset(self) -> None:
         """Begin the next utterance."""
         self._stabiliser.reset()
-        self._encoded, self._frames, self._best = [], 0, ()
+        self._encoded, self._frames, self._best, self._shown = [], 0, (), ()
 
     @abstractmethod
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:

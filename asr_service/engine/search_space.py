@@ -27,6 +27,7 @@ class SearchSpace:
 
     def new_search(self, options: StreamOptions) -> UtteranceSearch:
         config, accurate = self._config, options.mode is Mode.ACCURATE
+        agreement = None if accurate else config.agreement
         limit = max(1, min(options.max_alternatives, self._max_alternatives))
         if self._tree is None:
             return PieceSearch(
@@ -35,7 +36,7 @@ class SearchSpace:
                 config.joint if accurate else None,
                 limit=limit,
                 confidence_scale=config.confidence_scale,
-                agreement=config.agreement,
+                agreement=agreement,
             )
         return LexiconSearch(
             self._bundle,
@@ -45,5 +46,5 @@ class SearchSpace:
             n_best=config.n_best,
             limit=limit,
             confidence_scale=config.confidence_scale,
-            agreement=config.agreement,
+            agreement=agreement,
         )

@@ -95,6 +95,14 @@ def test_any_split_of_the_audio_equals_the_whole(engine: BatchingEngine, mode: M
         assert transcript(run(engine, mode, pcm, pieces=pieces)) == whole
 
 
+def test_a_transcript_does_not_depend_on_who_watched_it_grow(engine: BatchingEngine) -> None:
+    """Stable words bind the final; so they are found whether or not interims are wanted."""
+    for seed in range(4):
+        pcm = babble(9.0, seed)
+        quiet, watched = (run(engine, Mode.STREAMING, pcm, pieces=20, interim=interim) for interim in (False, True))
+        assert transcript(quiet) == transcript(watched)
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 def test_staggered_streams_in_one_batch_equal_each_alone(engine: BatchingEngine, mode: Mode) -> None:
     recordings = [babble(5.0 + seed, seed) for seed in range(5)]
