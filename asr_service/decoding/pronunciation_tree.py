@@ -42,7 +42,8 @@ class PronunciationTree:
         """Raises BundleError when the language model cannot be read."""
         self.words = tuple(lexicon)
         self.language_model = WordLanguageModel(lm_path, self.words)
-        # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its first.
+        # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its
+        # first. In log10, as the library's own scores are.
         start = self.language_model.kenlm.start(True)
         unigrams = [self.language_model.kenlm.score(start, index)[1] for index in range(len(self.words))]
         self.tree = Trie(COLUMNS, BLANK_ID)
