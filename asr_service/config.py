@@ -204,9 +204,6 @@ class EngineSettings:
     Attributes:
         max_streams: streams and unary calls served at once; more are refused with NO_CAPACITY.
         threads: threads of one matrix product. One per process is best when several processes share a machine.
-        beam_size: hypotheses kept by the search of ACCURATE mode and of finals.
-        streaming_beam_size: hypotheses kept by the search that gives the interim results.
-        max_alternatives: most alternatives that a client may ask for.
         max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
         idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
     """
@@ -215,9 +212,6 @@ class EngineSettings:
 
     max_streams: int = 32
     threads: int = 1
-    beam_size: int = 8
-    streaming_beam_size: int = 16
-    max_alternatives: int = 30
     max_utterance_s: float = 30.0
     idle_wait_s: float = 0.5
 
@@ -226,9 +220,6 @@ class EngineSettings:
     def __post_init__(self) -> None:
         _in_range(self, "max_streams", 1, 4096)
         _in_range(self, "threads", 1, 256)
-        _in_range(self, "beam_size", 1, 256)
-        _in_range(self, "streaming_beam_size", 1, 1024)
-        _in_range(self, "max_alternatives", 1, self.MAX_ALTERNATIVES)
         _in_range(self, "max_utterance_s", 1, 120)
         _in_range(self, "idle_wait_s", 0.01, 10)
 

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from asr_service.torchaudio_guard import torchaudio
 
+# Frames that a stream computes at once: 80 ms.
+STEP_FRAMES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureConfig:
@@ -63,11 +66,22 @@ class LogMel(nn.Module):
         mel = self.spectrogram(waveform).transpose(-1, -2)
         return (torch.log(mel + self.config.floor) - self.mean) / self.std
 
-    def step(self, pcm: Tensor, carry: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step(self, pcm: Tensor, carry: Tensor | None, *, last: bool = False) -> tuple[Tensor, Tensor]:
         """One chunk of a stream: (N,) new samples and the carry of the step before → ((T, F), new carry).
 
-        The carry holds the samples, at most n_fft + hop - 2, that later frames still need; None starts a stream.
+        Frames are computed `STEP_FRAMES` at a time, so that each product has the same shape however the samples
+        arrived, and with it the same rounding: all splits of a stream agree to the last bit. T is a multiple of
+        `STEP_FRAMES` but for the `last` call, which gives the frames that are left. The carry holds the samples, fewer
+        than n_fft + STEP_FRAMES · hop, that later frames still need; None starts a stream.
         """
         samples = pcm if carry is None else torch.cat([carry, pcm])
-        features = self.whole(samples)
-        return features, samples[features.shape[0] * self.config.hop_length :]
+        stride = STEP_FRAMES * self.config.hop_length
+        span = stride - self.config.hop_length + self.config.n_fft
+        steps = self.frames(len(samples)) // STEP_FRAMES
+        # Copies, for a product's rounding may depend on how its operand is aligned.
+        blocks = [self.whole(samples[i * stride : i * stride + span].clone()) for i in range(steps)]
+        samples = samples[steps * stride :]
+        if last:
+            blocks.append(self.whole(samples.clone()))
+            samples = samples[:0]
+        return torch.cat(blocks) if blocks else samples.new_zeros(0, self.config.n_mels), samples

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.features import FeatureConfig, LogMel
+from asr_service.features import STEP_FRAMES, FeatureConfig, LogMel
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,16 @@ def test_any_chunking_gives_the_whole_waveforms_features(front_end: LogMel, samp
     carry, parts = None, []
     for begin, end in itertools.pairwise(edges):
         features, carry = front_end.step(waveform[begin:end], carry)
-        assert len(carry) <= front_end.config.n_fft + front_end.config.hop_length - 2
+        assert len(carry) < front_end.config.n_fft + STEP_FRAMES * front_end.config.hop_length
+        assert len(features) % STEP_FRAMES == 0
         parts.append(features)
+    parts.append(front_end.step(waveform[:0], carry, last=True)[0])
     streamed, whole = torch.cat(parts), front_end.whole(waveform)
     assert streamed.shape == whole.shape == (front_end.frames(samples), 80)
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-5)
+    at_once, carry = front_end.step(waveform, None)
+    at_once = torch.cat([at_once, front_end.step(waveform[:0], carry, last=True)[0]])
+    assert torch.equal(streamed, at_once), "any two splits agree to the last bit"
 
 
 def test_one_sample_at_a_time_gives_the_whole_waveforms_features(front_end: LogMel) -> None:
@@ -51,6 +56,7 @@ def test_one_sample_at_a_time_gives_the_whole_waveforms_features(front_end: LogM
     for sample in waveform:
         features, carry = front_end.step(sample.view(1), carry)
         parts.append(features)
+    parts.append(front_end.step(waveform[:0], carry, last=True)[0])
     torch.testing.assert_close(torch.cat(parts), front_end.whole(waveform), rtol=0, atol=1e-5)
 
 

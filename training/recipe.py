@@ -121,6 +121,12 @@ def load_recipe(path: Path) -> Recipe:
         optim=_section(OptimConfig, table.pop("optim", {}), "optim"),
         augment=_section(AugmentConfig, table.pop("augment", {}), "augment"),
     )
+    for name, value, known in (
+        ("dtype", recipe.dtype, ("bfloat16", "float32")),
+        ("optim.optimizer", recipe.optim.optimizer, ("muon", "adamw")),
+    ):
+        if value not in known:
+            raise ValueError(f"{path}: {name} is {value!r}, must be {' or '.join(known)}")
     if table:
         raise ValueError(f"{path}: unknown section or setting {min(table)!r}")
     return recipe

@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_service.decoding.ctc_prefix_beam import PrefixBeamOptions
 from asr_service.decoding.joint_beam import JointBeamOptions
-from asr_service.decoding.lexicon_beam import LexiconBeamOptions
+from asr_service.decoding.lexicon_beam import MAX_N_BEST, LexiconBeamOptions
 from asr_service.decoding.rescoring import RescoringWeights
 from asr_service.errors import BundleError
 
@@ -36,6 +36,12 @@ class DecodingConfig:
     n_best: int = 32
     confidence_scale: float = 0.3
     agreement: int = 3
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("n_best", 1, MAX_N_BEST), ("agreement", 0, 1000), ("confidence_scale", 0.0, 10.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise BundleError(f"config.json: decoding.{name} is {value!r}, must be {low:g} to {high:g}")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> DecodingConfig:

@@ -73,7 +73,7 @@ class BatchingEngine:
         self._settings = settings
         self._bundle = bundle
         self._runner = ModelRunner(bundle, streams=settings.max_streams, threads=settings.threads)
-        self._space = SearchSpace(bundle, settings)
+        self._space = SearchSpace(bundle)
         self._slots = SlotTable(settings.max_streams)
         # Bounded by the streams' own back-pressure: a session queues at most `max_buffered_s` of audio.
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asr_service.engine.stream import TICK_FRAMES
 from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
@@ -50,23 +49,12 @@ class ModelRunner:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Samples and the carry of before → features (T, F), their energies (T,) (see voice_activity), new carry.
 
-        Frames are computed `TICK_FRAMES` at a time, so that each product has the same shape however the samples
-        arrived, and with it the same rounding: split and whole are equal to the last bit. T is a multiple of
-        `TICK_FRAMES` but for the `last` call, which gives the frames that are left.
+        T is a multiple of 8 but for the `last` call of a stream (see `LogMel.step`).
         """
         front_end = self.bundle.front_end
-        samples = torch.cat([torch.from_numpy(carry), torch.from_numpy(pcm)])
-        hop, n_fft = front_end.config.hop_length, front_end.config.n_fft
-        tick, span = TICK_FRAMES * hop, (TICK_FRAMES - 1) * hop + n_fft
-        ticks = front_end.frames(len(samples)) // TICK_FRAMES
-        blocks = [front_end.whole(samples[i * tick : i * tick + span].clone()) for i in range(ticks)]
-        samples = samples[ticks * tick :]
-        if last:
-            blocks.append(front_end.whole(samples.clone()))
-            samples = samples[:0]
-        features = torch.cat(blocks) if blocks else samples.new_zeros(0, front_end.config.n_mels)
+        features, rest = front_end.step(torch.from_numpy(pcm), torch.from_numpy(carry), last=last)
         energies = (features * front_end.std + front_end.mean).mean(dim=-1)
-        return features.numpy(), energies.numpy(), samples.numpy()
+        return features.numpy(), energies.numpy(), rest.numpy()
 
     def reset(self, slot: int) -> None:
         """A new stream begins in this slot."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asr_service.config import EngineSettings
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.engine.interface import StreamOptions
@@ -16,11 +15,10 @@ from asr_service.types import Mode
 class SearchSpace:
     """Prefix tree, n-gram and search settings of a bundle."""
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError when the language model cannot be read, or a search setting is wrong."""
         self._bundle = bundle
         self._config = DecodingConfig.from_dict(bundle.decoding)
-        self._max_alternatives = settings.max_alternatives
         self._tree: PronunciationTree | None = None
         if bundle.lexicon is not None and bundle.lm_path is not None:
             self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
@@ -28,7 +26,7 @@ class SearchSpace:
     def new_search(self, options: StreamOptions) -> UtteranceSearch:
         config, accurate = self._config, options.mode is Mode.ACCURATE
         agreement = None if accurate else config.agreement
-        limit = max(1, min(options.max_alternatives, self._max_alternatives))
+        limit = max(1, options.max_alternatives)
         if self._tree is None:
             return PieceSearch(
                 self._bundle,

@@ -34,6 +34,3 @@ class SlotTable:
             if self._generations[handle.slot] == handle.generation:
                 self._generations[handle.slot] += 1
                 self._free.append(handle.slot)
-
-    def is_current(self, handle: StreamHandle) -> bool:
-        return self._generations[handle.slot] == handle.generation

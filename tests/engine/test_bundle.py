@@ -44,6 +44,8 @@ def test_a_pickle_in_place_of_the_weights_is_never_run(bundle_dir: Path, tmp_pat
         ("beams", 4, "beams"),
         ("rescoring", {"luck": 1.0}, "luck"),
         ("accurate", {"beam_size": 0}, "beam_size"),
+        ("n_best", 0, "n_best"),
+        ("agreement", "often", "agreement"),
     ],
 )
 def test_a_wrong_search_setting_is_named(bundle_dir: Path, name: str, value: object, named: str) -> None:

