@@ -158,6 +158,11 @@ def build(words: Iterable[str], pronouncer: Pronouncer) -> Lexicon:
     return Lexicon(entries)
 
 
+def own_lexicon(texts: Iterable[str]) -> Lexicon:
+    """The lexicon of the words of normalised `texts` and no others: for a corpus that knows its whole vocabulary."""
+    return build(sorted({word for text in texts for word in text.split()}), Pronouncer())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech-dir", type=Path, required=True, help="folder with train.jsonl and lm_text.txt.gz")

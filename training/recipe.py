@@ -18,15 +18,24 @@ class DataConfig:
     Attributes:
         manifest, dev_manifest: names in the speech folder (`ASR_SPEECH_DIR`).
         exclude_corpora: left out of training.
+        corpora, dev_corpora: only these; all where none is named.
+        path_pattern, dev_path_pattern: regular expression that the audio's path must contain.
+        tuning_speakers: training speakers that `--hold-out` leaves out, to tune a search on.
         max_utterance_s: longer ones are left out, and counted.
         batch_s: padded seconds in a batch.
-        lexicon: pronunciations for the phone targets, made by `python -m training.lexicon`.
+        lexicon: pronunciations for the phone targets, made by `python -m training.lexicon`; empty: made from the
+            training transcripts, and kept in the run's folder.
         short_first_epochs: this many epochs start with the shortest utterances (they leave CTC's plateau sooner).
     """
 
     manifest: str = "train.jsonl"
     dev_manifest: str = "dev.jsonl"
     exclude_corpora: tuple[str, ...] = ()
+    corpora: tuple[str, ...] = ()
+    path_pattern: str = ""
+    dev_corpora: tuple[str, ...] = ()
+    dev_path_pattern: str = ""
+    tuning_speakers: tuple[str, ...] = ()
     max_utterance_s: float = 36.0
     batch_s: float = 120.0
     lexicon: str = "runs/lexicon/lexicon.txt.gz"

@@ -20,9 +20,13 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_checkpoint
-from training.data import PcmStore, read_manifest, speech_dir
+from training.data import PcmStore
 from training.dataset import cmvn, make_batch, make_examples
+from training.lexicon import LEXICON_FILE, own_lexicon
 from training.recipe import load_recipe
+from training.selection import dev_store as dev_store_of
+from training.selection import dev_utterances as dev_utterances_of
+from training.selection import training_store, training_utterances
 from training.trainer import Trainer
 
 
@@ -35,27 +39,39 @@ def main() -> None:
     parser.add_argument("--init-from", type=Path, help="checkpoint whose averaged weights the run starts from")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between looks at dev")
     parser.add_argument("--save-minutes", type=float, default=4.0)
+    parser.add_argument("--seed", type=int, help="instead of the recipe's; the run's folder is then NAME-seedN")
+    parser.add_argument("--hold-out", action="store_true", help="train without the recipe's tuning_speakers")
     parser.add_argument("--max-steps", type=int, help="instead of the recipe's")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recipe = load_recipe(arguments.config)
     if arguments.max_steps is not None:
         recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, max_steps=arguments.max_steps))
-    folder = arguments.runs / recipe.name
+    name = recipe.name
+    if arguments.seed is not None:
+        recipe = dataclasses.replace(recipe, seed=arguments.seed)
+        name += f"-seed{arguments.seed}"
+    folder = arguments.runs / (f"{name}-held-out" if arguments.hold_out else name)
     folder.mkdir(parents=True, exist_ok=True)
 
-    excluded = recipe.data.exclude_corpora
-    utterances = read_manifest(speech_dir() / recipe.data.manifest, exclude_corpora=excluded)
-    dev_utterances = read_manifest(speech_dir() / recipe.data.dev_manifest)
-    store = PcmStore.build(utterances, arguments.runs / "pcm" / Path(recipe.data.manifest).stem)
-    dev_store = PcmStore.build(dev_utterances, arguments.runs / "pcm" / Path(recipe.data.dev_manifest).stem)
+    utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
+    store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
+    dev_store = PcmStore.build(dev_utterances, dev_store_of(arguments.runs, recipe.data))
 
     tokenizer_path = folder / "tokenizer.json"
     if not tokenizer_path.exists():
         WordPieces.train((u.text for u in utterances), recipe.model.vocab_size).save(tokenizer_path)
     pieces = WordPieces.load(tokenizer_path)
-    lexicon = Lexicon.load(Path(recipe.data.lexicon)) if recipe.model.phone_vocab_size else None
+    lexicon = None
+    if recipe.model.phone_vocab_size:
+        own = folder / LEXICON_FILE
+        if not recipe.data.lexicon and not own.exists():
+            own_lexicon(u.text for u in utterances).save(own)
+        lexicon = Lexicon.load(Path(recipe.data.lexicon) if recipe.data.lexicon else own)
     examples, counts = make_examples(utterances, pieces, lexicon, max_utterance_s=recipe.data.max_utterance_s)
+    if arguments.hold_out:
+        held_out = recipe.data.tuning_speakers
+        examples = [example for example in examples if utterances[example.index].speaker not in held_out]
     print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {counts}")
 
     torch.manual_seed(recipe.seed)

@@ -101,6 +101,16 @@ PRESETS: dict[str, TransformerConfig] = {
     ),
     # Ours: relative positions, chunk-local convolutions, phones at 25 Hz below and word pieces at 12.5 Hz above.
     "streaming-s": TransformerConfig(),
+    # The same, for corpora of an hour.
+    "streaming-xs": TransformerConfig(
+        stem_channels=16,
+        d_model=144,
+        n_heads=4,
+        ffn_dim=576,
+        encoder_layers=7,
+        decoder_layers=1,
+        vocab_size=128,
+    ),
 }
 
 

@@ -1,0 +1,47 @@
+"""Which utterances of the manifests a recipe trains on and is measured on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.data import Utterance, read_manifest, speech_dir
+from training.recipe import DataConfig
+
+
+def training_utterances(data: DataConfig) -> list[Utterance]:
+    """The recipe's training utterances, those of `tuning_speakers` included; raises ValueError when there are none."""
+    return _selected(data.manifest, data.corpora, data.path_pattern, data.exclude_corpora)
+
+
+def dev_utterances(data: DataConfig) -> list[Utterance]:
+    """The utterances that the recipe is measured on; raises ValueError when there are none."""
+    return _selected(data.dev_manifest, data.dev_corpora, data.dev_path_pattern, ())
+
+
+def _selected(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> list[Utterance]:
+    wanted = re.compile(pattern)
+    utterances = [
+        utterance
+        for utterance in read_manifest(speech_dir() / manifest, exclude_corpora=excluded)
+        if (not corpora or utterance.corpus in corpora) and wanted.search(utterance.path.as_posix())
+    ]
+    if not utterances:
+        raise ValueError(f"{manifest}: no utterance of {', '.join(corpora) or 'any corpus'} matches {pattern!r}")
+    return utterances
+
+
+def training_store(runs: Path, data: DataConfig) -> Path:
+    """Folder of the decoded training audio; two selections never share one."""
+    return runs / "pcm" / _store_name(data.manifest, data.corpora, data.path_pattern)
+
+
+def dev_store(runs: Path, data: DataConfig) -> Path:
+    return runs / "pcm" / _store_name(data.dev_manifest, data.dev_corpora, data.dev_path_pattern)
+
+
+def _store_name(manifest: str, corpora: Sequence[str], pattern: str) -> str:
+    digest = [hashlib.sha256(pattern.encode()).hexdigest()[:8]] if pattern else []
+    return "-".join([Path(manifest).stem, *corpora, *digest])
