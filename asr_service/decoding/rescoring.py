@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asr_service.decoding.token_tree import TokenTree
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
 
@@ -57,11 +58,16 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
 
 
 def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
-    targets, lengths = _padded([[*row, WordPieces.eos_id] for row in sequences])
-    begin = torch.full((len(sequences), 1), WordPieces.bos_id)
-    inputs = torch.cat([begin, targets[:, :-1]], dim=1)
-    log_probs = torch.log_softmax(decoder(inputs, memory.unsqueeze(0).expand(len(sequences), -1, -1), None), dim=-1)
-    chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    inside = torch.arange(targets.shape[1]) < lengths.unsqueeze(1)
-    return (chosen * inside).sum(dim=1)
+    """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D).
+
+    Hypotheses of one utterance share most of their prefixes: the decoder runs over their tree, not over each of them.
+    """
+    tree = TokenTree.build(sequences, WordPieces.bos_id)
+    logits = decoder.forward_tree(tree.token_ids, tree.depths, tree.visible, memory.unsqueeze(0))
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return torch.stack(
+        [
+            log_probs[torch.tensor(path), torch.tensor([*row, WordPieces.eos_id])].sum()
+            for path, row in zip(tree.paths, sequences, strict=True)
+        ]
+    )

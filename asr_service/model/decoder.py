@@ -97,20 +97,32 @@ class Decoder(nn.Module):
     def _layers(self) -> tuple[DecoderBlock, ...]:
         return cast(tuple[DecoderBlock, ...], tuple(self.blocks))
 
-    def _embed(self, token_ids: Tensor, start: int) -> Tensor:
-        positions = sinusoids(start + token_ids.shape[1], self.config.d_model, device=token_ids.device)[start:]
+    def _embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        """(…, U) tokens at `positions` (U,) → (…, U, D)."""
+        encoding = sinusoids(int(positions.max()) + 1, self.config.d_model, device=token_ids.device)[positions]
         embedded: Tensor = self.embedding(token_ids) * self.config.d_model**0.5
-        return embedded + positions
+        return embedded + encoding
 
     def forward(self, token_ids: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
         """Teacher forcing: (B, U) tokens from the begin token on, (B, S, D), mask (B, S) → logits (B, U, V)."""
         length = token_ids.shape[1]
-        x = self.dropout(self._embed(token_ids, 0))
+        x = self.dropout(self._embed(token_ids, torch.arange(length, device=token_ids.device)))
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
         for block in self._layers:
             x = block(x, None, causal, block.cross_attention.key_value(memory), mask)
         return self._logits(x)
+
+    def forward_tree(self, token_ids: Tensor, depths: Tensor, visible: Tensor, memory: Tensor) -> Tensor:
+        """Teacher forcing over a prefix tree of K tokens over one utterance (1, S, D): (K,), (K,), (K, K) → (K, V).
+
+        A token sees itself and its ancestors, which `visible` marks, and stands at the position of its depth: each
+        node's logits are those of `forward` over the path from the root to it.
+        """
+        x = self._embed(token_ids, depths).unsqueeze(0)
+        for block in self._layers:
+            x = block(x, None, visible, block.cross_attention.key_value(memory), None)
+        return self._logits(x[0])
 
     def _logits(self, x: Tensor) -> Tensor:
         out: Tensor = nn.functional.linear(self.final_norm(x), self.embedding.weight)
@@ -141,7 +153,7 @@ class Decoder(nn.Module):
         position = cache.length
         if position == cache.capacity:
             raise ValueError(f"the decoder cache holds {cache.capacity} tokens")
-        x = self._embed(token_ids.unsqueeze(1), position)
+        x = self._embed(token_ids.unsqueeze(1), torch.tensor([position]))
         for index, block in enumerate(self._layers):
             inputs = block.self_norm(x) if block.pre_norm else x
             key, value = block.self_attention.key_value(inputs)
