@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from asr_service.decoding.config import DecodingConfig
 from asr_service.model.config import TransformerConfig, preset
 
 
@@ -26,6 +27,7 @@ class DataConfig:
         lexicon: pronunciations for the phone targets, made by `python -m training.lexicon`; empty: made from the
             training transcripts, and kept in the run's folder.
         short_first_epochs: this many epochs start with the shortest utterances (they leave CTC's plateau sooner).
+        prefetch: batches made ahead by a process of their own; 0: made by the loop when it needs them.
     """
 
     manifest: str = "train.jsonl"
@@ -40,6 +42,7 @@ class DataConfig:
     batch_s: float = 120.0
     lexicon: str = "runs/lexicon/lexicon.txt.gz"
     short_first_epochs: int = 1
+    prefetch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,15 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """Muon (Jordan 2024) for the matrices inside, AdamW for the rest; warm-up, plateau, linear decay to zero."""
+    """Muon (Jordan 2024) for the matrices inside, AdamW for the rest; warm-up, plateau, linear decay to zero.
+
+    Attributes:
+        accumulate: batches an update; one process takes them in turn, several share them out.
+        clip_norm: the gradient's Euclidean norm is cut to this.
+        ema_decay: of the moving average of the weights, which is what is evaluated and shipped.
+        max_skipped: this many updates in a row that are not finite end the run with an error.
+        keep_best: averaged weights kept beside the checkpoints, those of the lowest dev loss.
+    """
 
     optimizer: str = "muon"
     lr: float = 1.5e-3
@@ -63,8 +74,11 @@ class OptimConfig:
     warmup_steps: int = 300
     max_steps: int = 10_000
     decay_fraction: float = 0.3
+    accumulate: int = 1
     clip_norm: float = 5.0
     ema_decay: float = 0.998
+    max_skipped: int = 10
+    keep_best: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,11 @@ class AugmentConfig:
 
     Attributes:
         speeds: one is drawn an utterance (Ko et al. 2015).
+        noise_probability, noise_snr_db: share of the utterances with additive noise, and its range of ratios.
+        noise_slope: the noise's density falls by 1/f^slope, 0 white, 2 brown; drawn from this range.
+        babble_share, babble_voices: share of the noise that is made of other speakers, and how many (from, to).
+        gain_probability, gain_db: share of the utterances whose level is changed, and the range.
+        telephone_probability: share sent through a telephone line (8 kHz, mu-law or A-law).
         freq_masks, freq_width, time_masks, time_fraction: SpecAugment (Park et al. 2019).
         chunk_start_step, chunk_probability, chunks, left: from this step on, that share of the batches is encoded in
             chunks of one of these sizes (40 ms frames), so that one checkpoint serves files and streams.
@@ -80,6 +99,14 @@ class AugmentConfig:
 
     start_step: int = 800
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    noise_probability: float = 0.0
+    noise_snr_db: tuple[float, float] = (3.0, 25.0)
+    noise_slope: tuple[float, float] = (0.0, 2.0)
+    babble_share: float = 0.4
+    babble_voices: tuple[int, int] = (3, 7)
+    gain_probability: float = 0.0
+    gain_db: tuple[float, float] = (-20.0, 6.0)
+    telephone_probability: float = 0.0
     freq_masks: int = 2
     freq_width: int = 18
     time_masks: int = 4
@@ -91,27 +118,51 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleConfig:
+    """What a bundle gets beside the weights (`python -m training.results`).
+
+    Attributes:
+        ngram_order: of the word n-gram estimated on the training transcripts; 0: none.
+        decoding: search settings, as in a bundle's config.json; tuned on `tuning_speakers`.
+    """
+
+    ngram_order: int = 0
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        DecodingConfig.from_dict(self.decoding)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """The whole run."""
+    """The whole run.
+
+    Attributes:
+        dtype: `bfloat16` (autocast) or `float32`.
+        compile: `torch.compile` encoder and decoder; worth its minutes on a GPU only.
+    """
 
     name: str
     seed: int = 1
     dtype: str = "bfloat16"
+    compile: bool = False
     model: TransformerConfig = field(default_factory=TransformerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    bundle: BundleConfig = field(default_factory=BundleConfig)
 
 
-Section = TypeVar("Section", DataConfig, LossConfig, OptimConfig, AugmentConfig)
+Section = TypeVar("Section", DataConfig, LossConfig, OptimConfig, AugmentConfig, BundleConfig)
 
 
 def _section(cls: type[Section], table: dict[str, Any], name: str) -> Section:
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(table) - known):
         raise ValueError(f"[{name}] {unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return cls(**values)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -124,11 +175,13 @@ def load_recipe(path: Path) -> Recipe:
         name=path.stem,
         seed=table.pop("seed", 1),
         dtype=table.pop("dtype", "bfloat16"),
+        compile=table.pop("compile", False),
         model=TransformerConfig.from_dict({**base.to_dict(), **model}),
         data=_section(DataConfig, table.pop("data", {}), "data"),
         loss=_section(LossConfig, table.pop("loss", {}), "loss"),
         optim=_section(OptimConfig, table.pop("optim", {}), "optim"),
         augment=_section(AugmentConfig, table.pop("augment", {}), "augment"),
+        bundle=_section(BundleConfig, table.pop("bundle", {}), "bundle"),
     )
     for name, value, known in (
         ("dtype", recipe.dtype, ("bfloat16", "float32")),
@@ -136,6 +189,13 @@ def load_recipe(path: Path) -> Recipe:
     ):
         if value not in known:
             raise ValueError(f"{path}: {name} is {value!r}, must be {' or '.join(known)}")
+    for name, count in (
+        ("optim.accumulate", recipe.optim.accumulate),
+        ("optim.max_skipped", recipe.optim.max_skipped),
+        ("optim.warmup_steps", recipe.optim.warmup_steps),
+    ):
+        if count < 1:
+            raise ValueError(f"{path}: {name} is {count}, must be 1 or more")
     if table:
         raise ValueError(f"{path}: unknown section or setting {min(table)!r}")
     return recipe
