@@ -134,12 +134,64 @@ class BundleConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """How a bundle is adapted (`python -m training.finetune`); its target is what `data` says.
+
+    Attributes:
+        method: `full` trains all weights, `lora` low-rank adapters beside some linear layers (Hu et al. 2021).
+        rank, alpha: of the adapters, W·x + (alpha/rank)·B·A·x.
+        targets: own names of the linear layers that get one: those of attention and feed-forward.
+        freeze: `full` leaves weights alone whose names start so, such as `encoder.stem`.
+        tokenizer: the one the texts were prepared for, refused unless it is the bundle's; empty: the bundle's.
+        old_manifest, old_corpora: what the base was trained on, mixed in against forgetting.
+        old_share: of the seconds trained on, how many are old data.
+        old_dev_manifest, old_dev_corpora: where forgetting is looked for.
+        look_every, look_utterances: updates between looks at both dev sets, and how many utterances of each; 0: all.
+        forgetting_limit: by how much the word error rate on old dev may rise, 0.02 is two points.
+        on_forgetting: `stop` the run at the first look above that, or `warn` and go on.
+        drop_unwritable: leave out utterances with characters the tokenizer cannot write instead of refusing to start.
+    """
+
+    method: str = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "kv_proj", "out_proj", "linear1", "linear2")
+    freeze: tuple[str, ...] = ()
+    tokenizer: str = ""
+    old_manifest: str = "train.jsonl"
+    old_corpora: tuple[str, ...] = ()
+    old_share: float = 0.3
+    old_dev_manifest: str = "dev.jsonl"
+    old_dev_corpora: tuple[str, ...] = ()
+    look_every: int = 100
+    look_utterances: int = 100
+    forgetting_limit: float = 0.02
+    on_forgetting: str = "warn"
+    drop_unwritable: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", ("full", "lora")), ("on_forgetting", ("stop", "warn"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"finetune.{name} is {getattr(self, name)!r}, must be {' or '.join(known)}")
+        for name, low, high in (("rank", 1, 1024), ("look_every", 1, 10**9), ("look_utterances", 0, 10**9)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"finetune.{name} is {getattr(self, name)}, must be {low} to {high}")
+        if not 0.0 <= self.old_share < 1.0:
+            raise ValueError(f"finetune.old_share is {self.old_share}, must be 0 or more and below 1")
+        if self.forgetting_limit < 0.0 or self.alpha <= 0.0:
+            raise ValueError("finetune.forgetting_limit must be 0 or more, finetune.alpha above 0")
+        if self.method == "lora" and self.freeze:
+            raise ValueError("finetune.freeze is for the method 'full': adapters leave all weights alone")
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """The whole run.
 
     Attributes:
         dtype: `bfloat16` (autocast) or `float32`.
         compile: `torch.compile` encoder and decoder; worth its minutes on a GPU only.
+        finetune: of a recipe for `training.finetune`, whose model is that of the bundle it adapts.
     """
 
     name: str
@@ -152,9 +204,10 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
+    finetune: FinetuneConfig | None = None
 
 
-Section = TypeVar("Section", DataConfig, LossConfig, OptimConfig, AugmentConfig, BundleConfig)
+Section = TypeVar("Section", DataConfig, LossConfig, OptimConfig, AugmentConfig, BundleConfig, FinetuneConfig)
 
 
 def _section(cls: type[Section], table: dict[str, Any], name: str) -> Section:
@@ -169,6 +222,12 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe; raises ValueError that names an unknown section or setting."""
     with path.open("rb") as file:
         table = tomllib.load(file)
+    if "finetune" in table:
+        if fixed := [name for name in ("model", "bundle") if name in table]:
+            raise ValueError(f"{path}: [{fixed[0]}] cannot be in a recipe with [finetune]: it is the bundle's")
+        # Nothing but the bundle's lexicon, unless the recipe names another to add to it.
+        table.setdefault("data", {}).setdefault("lexicon", "")
+    finetune = table.pop("finetune", None)
     model = dict(table.pop("model", {}))
     base = preset(model.pop("preset", "streaming-s"))
     recipe = Recipe(
@@ -182,6 +241,7 @@ def load_recipe(path: Path) -> Recipe:
         optim=_section(OptimConfig, table.pop("optim", {}), "optim"),
         augment=_section(AugmentConfig, table.pop("augment", {}), "augment"),
         bundle=_section(BundleConfig, table.pop("bundle", {}), "bundle"),
+        finetune=None if finetune is None else _section(FinetuneConfig, finetune, "finetune"),
     )
     for name, value, known in (
         ("dtype", recipe.dtype, ("bfloat16", "float32")),
