@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -74,14 +75,30 @@ class PcmStore:
     """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,)."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.paths = [Path(line) for line in (folder / "files.txt").read_text().split("\n")]
         self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy")
-        self._samples = np.memmap(folder / "samples.i16", dtype=np.int16, mode="r")
+        # Copy on write: torch wants writable memory, and nothing here may change the file.
+        self._samples = np.memmap(folder / "samples.i16", dtype=np.int16, mode="c")
+
+    def __reduce__(self) -> tuple[type[PcmStore], tuple[Path]]:
+        """Another process opens the same file."""
+        return PcmStore, (self._folder,)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> NDArray[np.int16]:
-        return self._samples[self.offsets[index] : self.offsets[index + 1]]
+        start, end = self.extent(index)
+        return np.asarray(self._samples[start:end])
+
+    def extent(self, index: int) -> tuple[int, int]:
+        """Where utterance `index` begins and ends in `samples`."""
+        return int(self.offsets[index]), int(self.offsets[index + 1])
+
+    def samples(self, device: torch.device) -> torch.Tensor:
+        """All samples in one int16 row: the mapped file itself on the CPU, a copy on another device."""
+        return torch.from_numpy(self._samples).to(device)
 
     @staticmethod
     def build(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2) -> PcmStore:

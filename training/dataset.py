@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ import torch
 from asr_service.features import LogMel
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.tokenizer import WordPieces
-from training.augment import change_speed, spec_augment
+from training.augmentation.spec_augment import spec_augment
+from training.augmentation.speed import change_speed
+from training.augmentation.waveform import WaveformAugmentation
 from training.data import SAMPLE_RATE_HZ, PcmStore, Utterance
 from training.lexicon import phones_of
 from training.loss import Batch
@@ -22,12 +25,13 @@ from training.recipe import AugmentConfig
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An utterance ready for training: its place in the store, and its targets."""
+    """An utterance ready for training: its place in the store, its targets, and who speaks."""
 
     index: int
     duration_s: float
     tokens: tuple[int, ...]
     phones: tuple[int, ...]
+    speaker: str = ""
 
 
 def make_examples(
@@ -56,7 +60,7 @@ def make_examples(
         repeats = sum(a == b for a, b in itertools.pairwise(tokens))
         if len(tokens) + repeats > utterance.duration_s / 0.08:
             counts["kept, but too fast for word-piece CTC"] += 1
-        examples.append(Example(index, utterance.duration_s, tokens, phones))
+        examples.append(Example(index, utterance.duration_s, tokens, phones, utterance.speaker))
     return examples, counts
 
 
@@ -77,6 +81,64 @@ def pad_targets(rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Te
     return padded, lengths
 
 
+class BatchMaker:
+    """Makes batches on a device: there the samples lie, and there they are augmented and turned into features.
+
+    A batch is a function of its examples and its seed alone.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        store: PcmStore,
+        front_end: LogMel,
+        augment: AugmentConfig,
+        device: torch.device,
+    ) -> None:
+        self.examples, self.augment, self.device = examples, augment, device
+        self._store = store
+        self._samples = store.samples(device)
+        self._front_end = copy.deepcopy(front_end).to(device)
+        self._distort = WaveformAugmentation(augment, self._voices, SAMPLE_RATE_HZ)
+
+    def __reduce__(self) -> tuple[type[BatchMaker], tuple[object, ...]]:
+        """Another process opens the samples itself: they would be copied otherwise."""
+        return BatchMaker, (self.examples, self._store, self._front_end, self.augment, self.device)
+
+    def __call__(self, indices: Sequence[int], seed: str = "", *, augmented: bool = True) -> Batch:
+        """Read, change speed, pad, distort, compute features, mask; `seed` makes the draws. `indices` of `examples`."""
+        rng = random.Random(seed)
+        chosen = [self.examples[i] for i in indices]
+        waves = [self._wave(example) for example in chosen]
+        if augmented:
+            waves = [change_speed(wave, rng.choice(self.augment.speeds)) for wave in waves]
+        samples = torch.tensor([len(wave) for wave in waves], device=self.device)
+        padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+        if augmented:
+            padded = self._distort(padded, samples, [example.speaker for example in chosen], rng)
+        lengths = torch.tensor([self._front_end.frames(len(wave)) for wave in waves])
+        features = self._front_end.whole(padded)[:, : int(lengths.max())]
+        if augmented:
+            generator = torch.Generator().manual_seed(rng.getrandbits(63))
+            features = spec_augment(features, lengths, self.augment, generator)
+        tokens, token_lengths = pad_targets([example.tokens for example in chosen])
+        phones, phone_lengths = pad_targets([example.phones for example in chosen])
+        seconds = sum(map(len, waves)) / SAMPLE_RATE_HZ
+        return Batch(features, lengths, tokens, token_lengths, phones, phone_lengths, seconds)
+
+    def _wave(self, example: Example) -> torch.Tensor:
+        """(N,) float32 in [-1, 1]; raises ValueError that names the file of a recording without samples."""
+        start, end = self._store.extent(example.index)
+        if start == end:
+            raise ValueError(f"{self._store.paths[example.index]}: no samples")
+        return self._samples[start:end].float() / 32768.0
+
+    def _voices(self, rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:
+        """Recordings of up to `count` others than `speaker`, out of twice as many that are looked at."""
+        looked_at = rng.choices(self.examples, k=2 * count)
+        return [self._wave(example) for example in looked_at if example.speaker != speaker][:count]
+
+
 def make_batch(
     examples: Sequence[Example],
     store: PcmStore,
@@ -85,21 +147,6 @@ def make_batch(
     augment: AugmentConfig | None = None,
     seed: str = "",
 ) -> Batch:
-    """Read, change speed, pad, compute features, mask. A function of its arguments alone: `seed` makes the draws."""
-    rng = random.Random(seed)
-    waves = []
-    for example in examples:
-        pcm = store[example.index].astype(np.float32) / 32768.0
-        waves.append(change_speed(pcm, rng.choice(augment.speeds)) if augment else pcm)
-    lengths = torch.tensor([front_end.frames(len(wave)) for wave in waves])
-    padded = np.zeros((len(waves), max(map(len, waves))), dtype=np.float32)
-    for row, wave in zip(padded, waves, strict=True):
-        row[: len(wave)] = wave
-    features = front_end.whole(torch.from_numpy(padded))[:, : int(lengths.max())]
-    if augment:
-        generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        features = spec_augment(features, lengths, augment, generator)
-    tokens, token_lengths = pad_targets([example.tokens for example in examples])
-    phones, phone_lengths = pad_targets([example.phones for example in examples])
-    seconds = sum(map(len, waves)) / SAMPLE_RATE_HZ
-    return Batch(features, lengths, tokens, token_lengths, phones, phone_lengths, seconds)
+    """One batch of all the examples on the CPU, for those that need no second."""
+    maker = BatchMaker(examples, store, front_end, augment or AugmentConfig(), torch.device("cpu"))
+    return maker(range(len(examples)), seed, augmented=augment is not None)

@@ -1,0 +1,174 @@
+"""Each distortion does what it is asked for, no more, and the same again for the same seed."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.augmentation.fourier import fast_length
+from training.augmentation.noise import add_noise, babble, coloured_noise
+from training.augmentation.speed import change_speed, changed_length
+from training.augmentation.telephone import compand, telephone
+from training.augmentation.waveform import WaveformAugmentation
+from training.recipe import AugmentConfig
+
+CPU = torch.device("cpu")
+RATE_HZ = 16_000
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def power_db(waves: torch.Tensor) -> float:
+    return float(10 * torch.log10(waves.square().mean()))
+
+
+def above_db(wave: torch.Tensor, hz: float) -> float:
+    """Energy above a frequency, relative to all of it."""
+    energy = torch.fft.rfft(wave.double()).abs().square()
+    frequency = torch.linspace(0, RATE_HZ / 2, len(energy))
+    return float(10 * torch.log10(energy[frequency > hz].sum() / energy.sum()))
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
+def test_speed_divides_the_length_and_multiplies_the_pitch(speed: float) -> None:
+    tone = torch.sin(2 * torch.pi * 500 * torch.arange(RATE_HZ) / RATE_HZ)
+    changed = change_speed(tone, speed)
+    assert len(changed) == changed_length(len(tone), speed) == pytest.approx(RATE_HZ / speed, abs=1)
+    spectrum = torch.fft.rfft(changed * torch.hann_window(len(changed))).abs()
+    assert int(spectrum.argmax()) * RATE_HZ / len(changed) == pytest.approx(500 * speed, abs=2)
+
+
+@given(samples=st.integers(1, 10_000_000))
+def test_a_fast_length_is_the_least_even_one_of_small_factors(samples: int) -> None:
+    length = fast_length(samples)
+    assert samples <= length <= 1.1 * samples + 2
+    assert length % 2 == 0
+    for factor in (2, 3, 5):
+        while length % factor == 0:
+            length //= factor
+    assert length == 1
+
+
+@settings(max_examples=30)
+@given(snr_db=st.floats(-10, 40), slope=st.floats(0, 2), level=st.floats(1e-3, 1.0), seed=st.integers(0, 99))
+def test_the_noise_added_is_at_the_ratio_asked_for(snr_db: float, slope: float, level: float, seed: int) -> None:
+    lengths = torch.tensor([4_000, 2_500])
+    waves = torch.randn(2, 4_000, generator=seeded(seed)) * level
+    waves[1, 2_500:] = 0.0
+    noise = coloured_noise([slope, slope], 4_000, RATE_HZ, seeded(seed + 1), CPU)
+    noisy = add_noise(waves, lengths, noise, torch.tensor([snr_db, snr_db + 3]))
+    for row, length in enumerate(lengths):
+        added = (noisy - waves)[row, :length]
+        assert power_db(waves[row, :length]) - power_db(added) == pytest.approx(snr_db + 3 * row, abs=0.1)
+    assert not noisy[1, 2_500:].any()
+
+
+def test_silence_stays_silence_under_noise_relative_to_it() -> None:
+    noise = coloured_noise([1.0], 1_000, RATE_HZ, seeded(), CPU)
+    assert not add_noise(torch.zeros(1, 1_000), torch.tensor([1_000]), noise, torch.tensor([10.0])).any()
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_coloured_noise_falls_by_its_slope(slope: float) -> None:
+    noise = coloured_noise([slope], 20 * RATE_HZ, RATE_HZ, seeded(), CPU)[0]
+    density = torch.fft.rfft(noise).abs().square()
+    frequency = torch.linspace(0, RATE_HZ / 2, len(density))
+
+    def around_db(hz: float) -> float:
+        return float(10 * torch.log10(density[(frequency > 0.8 * hz) & (frequency < 1.25 * hz)].mean()))
+
+    assert around_db(400) - around_db(4_000) == pytest.approx(10 * slope, abs=0.7)
+
+
+def test_babble_is_all_its_voices_at_equal_power_however_long_or_loud_they_are() -> None:
+    tones = {100: (900, 0.01), 300: (5_000, 1.0), 700: (40_000, 3_000.0)}
+    voices = [
+        torch.sin(2 * torch.pi * hz * torch.arange(samples) / RATE_HZ) * level for hz, (samples, level) in tones.items()
+    ]
+    mixed = babble(voices, RATE_HZ, random.Random(0))
+    assert mixed.shape == (RATE_HZ,)
+    spectrum = torch.fft.rfft(mixed * torch.hann_window(RATE_HZ)).abs().square()
+    powers = [10 * torch.log10(spectrum[hz - 30 : hz + 30].sum()) for hz in tones]
+    assert max(powers) - min(powers) < 1.0
+
+
+def test_babble_of_a_recording_without_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        babble([torch.zeros(0)], 100, random.Random(0))
+
+
+@pytest.mark.parametrize("law", ["mulaw", "alaw"])
+@pytest.mark.parametrize("narrow", [True, False])
+def test_a_telephone_line_leaves_nothing_above_4_khz_and_speech_below(law: str, narrow: bool) -> None:
+    wave = 0.1 * torch.randn(1, 15_001, generator=seeded())
+    out = telephone(wave, law, narrow=narrow)
+    assert out.shape == wave.shape
+    assert above_db(out[0], 4_050) < -50
+    tone = 0.3 * torch.sin(2 * torch.pi * 1_000 * torch.arange(RATE_HZ) / RATE_HZ)
+    error = telephone(tone[None], law, narrow=narrow)[0] - tone
+    assert power_db(tone[500:-500]) - power_db(error[500:-500]) > 30
+
+
+def test_a_narrow_line_loses_what_is_below_300_hz() -> None:
+    hum = 0.3 * torch.sin(2 * torch.pi * 100 * torch.arange(RATE_HZ) / RATE_HZ)[None]
+    inside = slice(2_000, -2_000)
+    assert power_db(telephone(hum, "mulaw", narrow=False)[:, inside]) == pytest.approx(power_db(hum), abs=0.5)
+    assert power_db(telephone(hum, "mulaw", narrow=True)[:, inside]) < power_db(hum) - 40
+
+
+@pytest.mark.parametrize("law", ["mulaw", "alaw"])
+def test_companding_rounds_to_values_that_have_a_code(law: str) -> None:
+    ramp = torch.linspace(-1.2, 1.2, 200_001)
+    rounded = compand(ramp, law)
+    assert len(rounded.unique()) in (255, 256)
+    assert torch.equal(compand(rounded, law), rounded)
+    inside = ramp.abs() < 0.98
+    assert ((rounded - ramp)[inside].abs() <= ramp[inside].abs() / 32 + 0.001).all()
+
+
+def distorter(**settings: object) -> WaveformAugmentation:
+    def voices(rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:
+        return [torch.randn(3_000, generator=seeded(rng.randrange(99))) for _ in range(count)]
+
+    return WaveformAugmentation(AugmentConfig(**settings), voices, RATE_HZ)  # type: ignore[arg-type]
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    waves, lengths = 0.1 * torch.randn(8, 6_000, generator=seeded()), torch.tensor([6_000] * 4 + [3_500] * 4)
+    return waves.masked_fill(torch.arange(6_000) >= lengths.unsqueeze(1), 0.0), lengths
+
+
+EVERYTHING = {"noise_probability": 0.7, "gain_probability": 0.7, "telephone_probability": 0.5}
+
+
+def test_a_batch_is_distorted_alike_for_one_seed_and_differently_for_another() -> None:
+    waves, lengths = batch()
+    distort = distorter(**EVERYTHING)
+    first, again, other = (distort(waves, lengths, "aabbccdd", random.Random(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.isfinite(first).all()
+    assert first.abs().max() < 4.0
+    assert not first[4:, 3_500:].any()
+
+
+def test_nothing_asked_for_is_nothing_done() -> None:
+    waves, lengths = batch()
+    assert torch.equal(distorter()(waves, lengths, "aabbccdd", random.Random(0)), waves)
+
+
+def test_a_gain_is_inside_its_range_and_never_takes_samples_beyond_full_scale() -> None:
+    waves, lengths = batch()
+    out = distorter(gain_probability=1.0, gain_db=(-20.0, 60.0))(waves, lengths, "aabbccdd", random.Random(0))
+    assert out.abs().max() <= 1.0 + 1e-6
+    ratios = out[:, :3_500] / waves[:, :3_500]
+    np.testing.assert_allclose(ratios, ratios[:, :1].expand_as(ratios), rtol=1e-4)
+    assert ratios.min() >= 0.1 - 1e-6
+    assert len(ratios[:, 0].unique()) == 8

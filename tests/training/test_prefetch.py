@@ -1,0 +1,96 @@
+"""Batches made ahead are those that the loop would have made; an error or a signal does not hang the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tests.training.conftest import Corpus
+from training.dataset import BatchMaker
+from training.loss import Batch
+from training.prefetch import MakePlanned, prefetched
+from training.recipe import AugmentConfig
+
+AUGMENT = AugmentConfig(
+    start_step=1, noise_probability=0.7, gain_probability=0.5, telephone_probability=0.5, babble_voices=(1, 2)
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    step: int
+    epoch: int
+    number: int
+    indices: Sequence[int]
+
+
+def make(corpus: Corpus) -> MakePlanned:
+    # Two speakers, so that there is somebody to babble.
+    examples = [dataclasses.replace(e, speaker=str(e.index % 2)) for e in corpus.examples]
+    maker = BatchMaker(examples, corpus.store, corpus.front_end(), AUGMENT, torch.device("cpu"))
+    return MakePlanned(maker, seed=1)
+
+
+PLANS = [Plan(step, step // 2, step % 2, range(3 * (step % 2), 3 * (step % 2) + 3)) for step in range(5)]
+
+
+def assert_equal(a: Batch, b: Batch) -> None:
+    for field in dataclasses.fields(Batch):
+        first, second = getattr(a, field.name), getattr(b, field.name)
+        assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+def test_a_worker_makes_the_batches_of_the_loop_in_order_and_wherever_it_begins(corpus: Corpus) -> None:
+    here = list(prefetched(PLANS, make(corpus), depth=0))
+    there = list(prefetched(PLANS, make(corpus), depth=2))
+    resumed = list(prefetched(PLANS[3:], make(corpus), depth=0))
+    assert [plan for plan, _ in there] == PLANS
+    for (_, a), (_, b) in zip(here, there, strict=True):
+        assert_equal(a, b)
+    for (_, a), (_, b) in zip(here[3:], resumed, strict=True):
+        assert_equal(a, b)
+
+
+def test_a_batch_before_the_first_augmented_step_is_the_same_for_all_seeds(corpus: Corpus) -> None:
+    plain = Plan(0, 0, 0, range(3))
+    first = make(corpus)(plain)
+    assert_equal(first, make(corpus)(dataclasses.replace(plain, epoch=7)))
+    assert not torch.equal(
+        first.features, make(corpus)(dataclasses.replace(plain, step=1)).features[:, : first.features.shape[1]]
+    )
+
+
+class Probe:
+    """A maker that reports on its process, fails, or takes a signal."""
+
+    def __call__(self, plan: Plan) -> Batch:
+        if plan.number == 1:
+            raise ValueError("speech/1.opus: no samples")
+        if plan.number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Batch(*(torch.tensor([os.getpid(), torch.get_num_threads()]) for _ in range(6)), seconds=1.0)
+
+
+def test_an_error_in_the_worker_is_raised_in_the_loop_and_names_the_file(corpus: Corpus) -> None:
+    batches = prefetched([Plan(0, 0, 0, ()), Plan(1, 0, 1, ())], Probe(), depth=2)
+    _, probe = next(batches)
+    assert probe.tokens[0] != os.getpid()
+    assert probe.tokens[1] == 1
+    with pytest.raises(ValueError, match=r"speech/1\.opus: no samples"):
+        next(batches)
+
+
+def test_a_worker_outlives_the_signal_that_asks_the_run_to_stop_and_ends_with_its_iterator() -> None:
+    batches = prefetched((Plan(n, 0, 2, ()) for n in itertools.count()), Probe(), depth=1)
+    workers = {int(next(batches)[1].tokens[0]) for _ in range(3)}
+    assert len(workers) == 1
+    batches.close()  # type: ignore[attr-defined]
+    assert not {child.pid for child in multiprocessing.active_children()} & workers

@@ -1,0 +1,69 @@
+"""The distortions of a batch of waveforms, in the order in which they happen to real speech.
+
+Noise in the room, then the microphone's level, then the line. Dimensions: B batch, N samples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from training.augmentation.noise import add_noise, babble, coloured_noise
+from training.augmentation.telephone import LAWS, telephone
+from training.recipe import AugmentConfig
+
+Voices = Callable[[random.Random, str, int], Sequence[Tensor]]
+"""Recordings (n,) of that many others than the speaker named; fewer, or none, where there are no others."""
+
+
+class WaveformAugmentation:
+    """Draws what happens to each row on the host, and does it where the waveforms are."""
+
+    def __init__(self, config: AugmentConfig, voices: Voices, sample_rate_hz: int) -> None:
+        self.config = config
+        self._voices = voices
+        self._rate_hz = sample_rate_hz
+
+    def __call__(self, waves: Tensor, lengths: Tensor, speakers: Sequence[str], rng: random.Random) -> Tensor:
+        """(B, N) zero-padded rows and their (B,) lengths → (B, N); rows keep their lengths and alignment."""
+        config = self.config
+        rows = range(len(waves))
+        noisy = [row for row in rows if rng.random() < config.noise_probability]
+        if noisy:
+            at = torch.tensor(noisy, device=waves.device)
+            snr_db = torch.tensor([rng.uniform(*config.noise_snr_db) for _ in noisy], device=waves.device)
+            noise = self._noise([speakers[row] for row in noisy], waves.shape[1], waves.device, rng)
+            waves = waves.index_copy(0, at, add_noise(waves[at], lengths[at], noise, snr_db))
+        gains_db = [rng.uniform(*config.gain_db) if rng.random() < config.gain_probability else 0.0 for _ in rows]
+        if any(gains_db):
+            waves = _amplify(waves, torch.tensor(gains_db, device=waves.device))
+        lines: dict[tuple[str, bool], list[int]] = {}
+        for row in rows:
+            if rng.random() < config.telephone_probability:
+                lines.setdefault((rng.choice(sorted(LAWS)), rng.random() < 0.5), []).append(row)
+        for (law, narrow), chosen in lines.items():
+            at = torch.tensor(chosen, device=waves.device)
+            waves = waves.index_copy(0, at, telephone(waves[at], law, narrow=narrow))
+        return waves.masked_fill(torch.arange(waves.shape[1], device=waves.device) >= lengths.unsqueeze(1), 0.0)
+
+    def _noise(self, speakers: Sequence[str], samples: int, device: torch.device, rng: random.Random) -> Tensor:
+        """One row of noise a speaker, (B, N), of no particular level."""
+        generator = torch.Generator(device).manual_seed(rng.getrandbits(63))
+        slopes = [rng.uniform(*self.config.noise_slope) for _ in speakers]
+        noise = coloured_noise(slopes, samples, self._rate_hz, generator, device)
+        for row, speaker in enumerate(speakers):
+            if rng.random() < self.config.babble_share:
+                voices = self._voices(rng, speaker, rng.randint(*self.config.babble_voices))
+                if voices:
+                    noise[row] = babble(voices, samples, rng)
+        return noise
+
+
+def _amplify(waves: Tensor, gains_db: Tensor) -> Tensor:
+    """Change each row's level, upwards only as far as full scale allows."""
+    gain = 10.0 ** (gains_db / 20.0)
+    full_scale = 1.0 / waves.abs().amax(dim=1).clamp(min=1e-4)
+    return waves * torch.minimum(gain, full_scale.clamp(min=1.0)).unsqueeze(1)
