@@ -5,13 +5,16 @@ Hybrid CTC/attention after Watanabe et al. 2017. Dimensions: B batch, T frames, 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from asr_service.model.encoder import ChunkMask
+from asr_service.model.encoder import ChunkMask, EncoderOutput
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.recipe import LossConfig
@@ -37,58 +40,82 @@ class Batch:
     seconds: float
 
     def to(self, device: torch.device) -> Batch:
-        moved = (
-            x.to(device, non_blocking=True)
-            for x in (
-                self.features,
-                self.lengths,
-                self.tokens,
-                self.token_lengths,
-                self.phones,
-                self.phone_lengths,
-            )
-        )
-        return Batch(*moved, seconds=self.seconds)
+        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+        return Batch(**fields | {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+
+
+def target_counts(batch: Batch) -> dict[str, int]:
+    """Target tokens of each loss, what it is divided by. The decoder has one more an utterance, the end token."""
+    tokens, phones = int(batch.token_lengths.sum()), int(batch.phone_lengths.sum())
+    return {
+        "lower_phone_ctc": phones,
+        "phone_ctc": phones,
+        "ctc": tokens,
+        "attention": tokens + len(batch.token_lengths),
+    }
 
 
 def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """CTC negative log-likelihood per target token (Graves et al. 2006); logits (B, T, V).
+    """CTC negative log-likelihood, summed over the batch (Graves et al. 2006); logits (B, T, V).
 
     An utterance with too few frames for its target has no alignment: it adds nothing here (`zero_infinity`), and the
     data preparation counts such utterances.
     """
     log_probs = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
-    total = F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=0, reduction="sum", zero_infinity=True)
-    return total / target_lengths.sum().clamp(min=1)
+    return F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=0, reduction="sum", zero_infinity=True)
 
 
-def attention_loss(model: Transformer, batch: Batch, output: object, smoothing: float) -> Tensor:
-    """Label-smoothed cross-entropy per token, end token included."""
+def attention_loss(model: Transformer, batch: Batch, output: EncoderOutput, smoothing: float) -> Tensor:
+    """Label-smoothed cross-entropy, summed over the tokens, end tokens included."""
     bos = batch.tokens.new_full((batch.tokens.shape[0], 1), WordPieces.bos_id)
     inputs = torch.cat([bos, batch.tokens], dim=1)
     steps = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
     ends = batch.token_lengths.unsqueeze(1)
     targets = torch.cat([batch.tokens, batch.tokens.new_zeros(len(batch.tokens), 1)], dim=1)
     targets = torch.where(steps == ends, WordPieces.eos_id, targets).masked_fill(steps > ends, -100)
-    logits = model.decoder_logits(inputs, output)  # type: ignore[arg-type]
+    logits = model.decoder_logits(inputs, output)
     return F.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing, ignore_index=-100
+        logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing, ignore_index=-100, reduction="sum"
     )
 
 
-def losses(model: Transformer, batch: Batch, config: LossConfig, chunk: ChunkMask | None) -> dict[str, Tensor]:
-    """Every part by name, and their weighted sum as `total`."""
+def losses(
+    model: Transformer,
+    batch: Batch,
+    config: LossConfig,
+    chunk: ChunkMask | None,
+    counts: Mapping[str, float] | None = None,
+) -> dict[str, Tensor]:
+    """Every part by name, per target token, and their weighted sum as `total`.
+
+    `counts` are the target tokens to divide by: those of a whole update, when this batch is only a share of it (several
+    batches, several processes), so that the shares add up to the update's loss. None: the batch's own.
+    """
+    counts = target_counts(batch) if counts is None else counts
     output = model.encode(batch.features, batch.lengths, chunk)
-    parts: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     weights = {"ctc": config.ctc, "attention": config.attention}
     if output.lower_phone_logits is not None:
         phones = (batch.phones, batch.phone_lengths)
-        parts["lower_phone_ctc"] = ctc_loss(output.lower_phone_logits, output.phone_lengths, *phones)
+        sums["lower_phone_ctc"] = ctc_loss(output.lower_phone_logits, output.phone_lengths, *phones)
         upper = model.phone_logits(output)
         assert upper is not None
-        parts["phone_ctc"] = ctc_loss(upper, output.phone_lengths, *phones)
+        sums["phone_ctc"] = ctc_loss(upper, output.phone_lengths, *phones)
         weights |= {"lower_phone_ctc": config.lower_phone_ctc, "phone_ctc": config.phone_ctc}
-    parts["ctc"] = ctc_loss(model.ctc_logits(output), output.lengths, batch.tokens, batch.token_lengths)
-    parts["attention"] = attention_loss(model, batch, output, config.label_smoothing)
+    sums["ctc"] = ctc_loss(model.ctc_logits(output), output.lengths, batch.tokens, batch.token_lengths)
+    sums["attention"] = attention_loss(model, batch, output, config.label_smoothing)
+    parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
     parts["total"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
     return parts
+
+
+class Objective(nn.Module):
+    """The model with its losses as one module: DistributedDataParallel sees what is computed in a `forward`."""
+
+    def __init__(self, model: Transformer, config: LossConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: Batch, chunk: ChunkMask | None, counts: Mapping[str, float] | None) -> dict[str, Tensor]:
+        return losses(self.model, batch, self.config, chunk, counts)

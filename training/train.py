@@ -1,6 +1,8 @@
 """Train a recipe: `python -m training.train --config training/recipes/NAME.toml`.
 
-Resumes from the newest checkpoint of the run's folder by itself. Decoded audio is kept beside the runs.
+Resumes from the newest checkpoint of the run's folder by itself. Decoded audio is kept beside the runs. On several
+GPUs or processes: `torchrun --nproc-per-node N -m training.train --config …`, with a recipe whose `optim.accumulate` is
+a multiple of N. A machine that is lent for minutes: `--max-minutes 9`, and the same command again.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shutil
+from collections.abc import Sequence
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
 
@@ -17,81 +21,138 @@ import torch
 
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon
+from asr_service.model.bundle import TOKENIZER_FILE
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
-from training.checkpoint import load_checkpoint
-from training.data import PcmStore
+from training.checkpoint import latest_checkpoint
+from training.curves import RECIPE_FILE, draw_run
+from training.data import PcmStore, Utterance
 from training.dataset import cmvn, make_batch, make_examples
+from training.distributed import Processes, processes
+from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
-from training.recipe import load_recipe
+from training.loss import Batch
+from training.recipe import Recipe, load_recipe
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
 from training.trainer import Trainer
 
 
-def main() -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--init-from", type=Path, help="checkpoint whose averaged weights the run starts from")
+    parser.add_argument("--init-from", type=Path, help="bundle or checkpoint whose weights the run starts from")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between looks at dev")
     parser.add_argument("--save-minutes", type=float, default=4.0)
+    parser.add_argument("--max-minutes", type=float, help="save and stop after so long; the same command goes on")
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run's folder is then NAME-seedN")
     parser.add_argument("--hold-out", action="store_true", help="train without the recipe's tuning_speakers")
     parser.add_argument("--max-steps", type=int, help="instead of the recipe's")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--accumulate", type=int, help="batches an update, instead of the recipe's")
+    return parser.parse_args(argv)
+
+
+def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
+    """The recipe with what the command line changes, and the run's folder."""
     recipe = load_recipe(arguments.config)
-    if arguments.max_steps is not None:
-        recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, max_steps=arguments.max_steps))
+    changed = {"max_steps": arguments.max_steps, "accumulate": arguments.accumulate}
+    optim = dataclasses.replace(recipe.optim, **{name: value for name, value in changed.items() if value is not None})
+    recipe = dataclasses.replace(recipe, optim=optim)
     name = recipe.name
     if arguments.seed is not None:
         recipe = dataclasses.replace(recipe, seed=arguments.seed)
         name += f"-seed{arguments.seed}"
-    folder = arguments.runs / (f"{name}-held-out" if arguments.hold_out else name)
-    folder.mkdir(parents=True, exist_ok=True)
+    return recipe, arguments.runs / (f"{name}-held-out" if arguments.hold_out else name)
 
-    utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
-    store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
-    dev_store = PcmStore.build(dev_utterances, dev_store_of(arguments.runs, recipe.data))
 
-    tokenizer_path = folder / "tokenizer.json"
-    if not tokenizer_path.exists():
-        WordPieces.train((u.text for u in utterances), recipe.model.vocab_size).save(tokenizer_path)
-    pieces = WordPieces.load(tokenizer_path)
+def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPieces, Lexicon | None]:
+    """Tokenizer and lexicon of the run, made from the training texts where there are none yet."""
+    tokenizer = folder / TOKENIZER_FILE
+    if not tokenizer.exists():
+        WordPieces.train(texts, recipe.model.vocab_size).save(tokenizer)
     lexicon = None
     if recipe.model.phone_vocab_size:
         own = folder / LEXICON_FILE
         if not recipe.data.lexicon and not own.exists():
-            own_lexicon(u.text for u in utterances).save(own)
+            own_lexicon(texts).save(own)
         lexicon = Lexicon.load(Path(recipe.data.lexicon) if recipe.data.lexicon else own)
+    return WordPieces.load(tokenizer), lexicon
+
+
+def dev_batches(
+    utterances: Sequence[Utterance],
+    store: PcmStore,
+    front_end: LogMel,
+    pieces: WordPieces,
+    lexicon: Lexicon | None,
+) -> list[Batch]:
+    """Some 64 utterances in batches of eight."""
+    examples, _ = make_examples(utterances, pieces, lexicon, max_utterance_s=20.0)
+    chosen = sorted(examples[:: max(1, len(examples) // 64)], key=lambda e: e.duration_s)
+    return [make_batch(chosen[i : i + 8], store, front_end) for i in range(0, len(chosen), 8)]
+
+
+def train(arguments: argparse.Namespace, group: Processes, device: torch.device) -> None:
+    recipe, folder = read_recipe(arguments)
+    initial: Initial | None = None
+    with group.main_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(arguments.config, folder / RECIPE_FILE)
+        if arguments.init_from is not None and latest_checkpoint(folder) is None:
+            initial = read_initial(arguments.init_from)
+            take_tokenizer(initial, recipe.model, folder / TOKENIZER_FILE)
+        utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
+        store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
+        dev_store = PcmStore.build(dev_utterances, dev_store_of(arguments.runs, recipe.data))
+        pieces, lexicon = targets(recipe, folder, [utterance.text for utterance in utterances])
     examples, counts = make_examples(utterances, pieces, lexicon, max_utterance_s=recipe.data.max_utterance_s)
     if arguments.hold_out:
         held_out = recipe.data.tuning_speakers
         examples = [example for example in examples if utterances[example.index].speaker not in held_out]
-    print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {counts}")
 
     torch.manual_seed(recipe.seed)
     model = Transformer(recipe.model)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     front_end = LogMel(FeatureConfig(n_mels=recipe.model.n_mels))
-    if arguments.init_from is not None:
-        state = load_checkpoint(arguments.init_from)
-        model.load_state_dict(state["average"])
-        front_end.mean, front_end.std = state["cmvn"]["mean"], state["cmvn"]["std"]
-    else:
+    if group.main:
+        print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {counts}")
+        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
+    if initial is not None:
+        model.load_state_dict(initial.weights)
+        front_end.mean, front_end.std = initial.mean, initial.std
+    elif latest_checkpoint(folder) is None:
         front_end.mean, front_end.std = cmvn(store, front_end)
-    dev_examples, _ = make_examples(dev_utterances, pieces, lexicon, max_utterance_s=20.0)
-    chosen = sorted(dev_examples[:: max(1, len(dev_examples) // 64)], key=lambda e: e.duration_s)
-    dev = [make_batch(chosen[i : i + 8], dev_store, front_end) for i in range(0, len(chosen), 8)]
-
-    trainer = Trainer(recipe, model, front_end, store, examples, folder, device=torch.device(arguments.device))
-    if trainer.resume():
+    trainer = Trainer(
+        recipe,
+        model,
+        front_end,
+        store,
+        examples,
+        folder,
+        device=device,
+        processes=group,
+        paths=[utterance.path for utterance in utterances],
+    )
+    if trainer.resume() and group.main:
         print(f"resumed at {trainer.position}")
-    trainer.run(dev=dev, evaluate_every=arguments.evaluate_every, save_every_s=arguments.save_minutes * 60)
+    trainer.run(
+        dev=dev_batches(dev_utterances, dev_store, trainer.front_end, pieces, lexicon),
+        evaluate_every=arguments.evaluate_every,
+        save_every_s=arguments.save_minutes * 60,
+        max_minutes=arguments.max_minutes,
+    )
+    if group.main and trainer.position.step == recipe.optim.max_steps:
+        draw_run(folder)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    torch.set_num_threads(arguments.threads)
+    with processes(arguments.device) as (group, device):
+        train(arguments, group, device)
 
 
 if __name__ == "__main__":

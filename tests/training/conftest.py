@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,21 +64,30 @@ class Corpus:
         front_end.mean, front_end.std = torch.full((16,), -9.0), torch.full((16,), 2.0)
         return front_end
 
-    def trainer(self, run: str, *, optimizer: str = "muon", seed: int = 1) -> Trainer:
+    def trainer(self, run: str, *, seed: int = 1, dropout: float = MODEL.dropout, **optim: Any) -> Trainer:
         """fp32, with augmentation and chunk masks from the first steps on, so that a resumed run must draw the same."""
+        settings = {"lr": 1e-3, "warmup_steps": 2, "max_steps": 6, "ema_decay": 0.9}
+        model_config = dataclasses.replace(MODEL, dropout=dropout)
         recipe = Recipe(
             name=run,
             seed=seed,
             dtype="float32",
-            model=MODEL,
+            model=model_config,
             data=DataConfig(batch_s=5.0),
-            optim=OptimConfig(optimizer=optimizer, lr=1e-3, warmup_steps=2, max_steps=6, ema_decay=0.9),
+            optim=OptimConfig(**settings | optim),
             augment=AugmentConfig(start_step=1, chunk_start_step=1, chunks=(2, 4), left=8),
         )
         torch.manual_seed(seed)
-        model = Transformer(MODEL)
-        folder = self.folder / run
-        return Trainer(recipe, model, self.front_end(), self.store, self.examples, folder, device=torch.device("cpu"))
+        return Trainer(
+            recipe,
+            Transformer(model_config),
+            self.front_end(),
+            self.store,
+            self.examples,
+            self.folder / run,
+            device=torch.device("cpu"),
+            paths=[utterance.path for utterance in self.utterances],
+        )
 
 
 @pytest.fixture(scope="session")

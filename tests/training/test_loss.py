@@ -12,7 +12,7 @@ from asr_service.model.transformer import Transformer
 from tests.training.conftest import MODEL, Corpus
 from training.data import Utterance
 from training.dataset import make_batch, make_examples, pad_targets
-from training.loss import attention_loss, ctc_loss, losses
+from training.loss import attention_loss, ctc_loss, losses, target_counts
 from training.recipe import LossConfig
 
 
@@ -30,7 +30,7 @@ def test_ctc_is_the_sum_over_all_alignments() -> None:
             score = sum(float(log_probs[t, label]) for t, label in enumerate(path))
             total = float(torch.logaddexp(torch.tensor(total), torch.tensor(score)))
     loss = ctc_loss(logits, torch.tensor([5]), torch.tensor([target]), torch.tensor([3]))
-    assert float(loss) == pytest.approx(-total / 3, abs=1e-5)
+    assert float(loss) == pytest.approx(-total, abs=1e-5)
 
 
 def test_a_target_longer_than_its_frames_adds_neither_loss_nor_gradient() -> None:
@@ -60,7 +60,7 @@ def test_the_attention_loss_is_smoothed_cross_entropy_with_begin_and_end(corpus:
             log_probs = torch.log_softmax(logits[0], dim=-1)
             for step, target in enumerate([*tokens, 2]):
                 terms.append(0.9 * -log_probs[step, target] + 0.1 * -log_probs[step].mean())
-    assert loss == pytest.approx(float(torch.stack(terms).mean()), abs=1e-4)
+    assert loss == pytest.approx(float(torch.stack(terms).sum()), abs=1e-3)
 
 
 def test_the_total_is_the_weighted_sum_of_the_parts(corpus: Corpus) -> None:
@@ -71,6 +71,26 @@ def test_the_total_is_the_weighted_sum_of_the_parts(corpus: Corpus) -> None:
         parts = losses(Transformer(MODEL).eval(), batch, config, None)
     assert set(parts) == {"ctc", "attention", "total"}
     assert float(parts["total"]) == pytest.approx(0.4 * float(parts["ctc"]) + 0.5 * float(parts["attention"]), rel=1e-5)
+
+
+def test_shares_of_an_update_divided_by_its_target_tokens_add_up_to_its_loss(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = Transformer(MODEL).eval()
+    whole, *shares = (
+        make_batch(chosen, corpus.store, corpus.front_end())
+        for chosen in (corpus.examples[:6], corpus.examples[:1], corpus.examples[1:6])
+    )
+    with torch.no_grad():
+        together = losses(model, whole, LossConfig(), None)
+        apart = [losses(model, share, LossConfig(), None, target_counts(whole)) for share in shares]
+    for name, value in together.items():
+        assert float(value) == pytest.approx(sum(float(parts[name]) for parts in apart), abs=1e-4)
+
+
+def test_target_counts_are_what_the_losses_are_divided_by(corpus: Corpus) -> None:
+    batch = make_batch(corpus.examples[:3], corpus.store, corpus.front_end())
+    tokens = sum(len(example.tokens) for example in corpus.examples[:3])
+    assert target_counts(batch) == {"lower_phone_ctc": 0, "phone_ctc": 0, "ctc": tokens, "attention": tokens + 3}
 
 
 def test_a_batch_is_a_function_of_its_arguments(corpus: Corpus) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
+import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +14,18 @@ import pytest
 import torch
 
 from tests.training.conftest import Corpus
+from training.average import best_paths
 from training.checkpoint import latest_checkpoint
-from training.loss import Batch
-from training.trainer import Trainer
+from training.loss import losses, target_counts
+from training.metrics import read_metrics
+from training.sampler import Position
+from training.trainer import Loaded, Trainer
 
 
 def steps(trainer: Trainer, count: int) -> list[dict[str, float]]:
-    batches = trainer.batches()
+    updates = trainer.updates()
     trainer.model.train()
-    return [trainer.step(next(batches)) for _ in range(count)]
+    return [trainer.step(next(updates)) for _ in range(count)]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -46,9 +52,8 @@ def test_the_steps_cover_more_than_one_epoch_and_each_utterance_once_in_each(cor
     trainer = corpus.trainer("epochs")
     batches = trainer.batches()
     sizes: dict[int, int] = {}
-    while trainer.position.epoch < 2:
-        batch = next(batches)
-        sizes[trainer.position.epoch] = sizes.get(trainer.position.epoch, 0) + len(batch.lengths)
+    for planned, batch in itertools.takewhile(lambda loaded: loaded[0].epoch < 2, batches):
+        sizes[planned.epoch] = sizes.get(planned.epoch, 0) + len(batch.lengths)
     assert sizes[0] == sizes[1] == len(corpus.examples)
 
 
@@ -63,34 +68,96 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(corpus: Corpus) -> None:
     trainer.recipe = dataclasses.replace(
         trainer.recipe, optim=dataclasses.replace(trainer.recipe.optim, lr=5e-3, max_steps=60)
     )
-    batch = next(trainer.batches())
+    update = next(trainer.updates())
     trainer.model.train()
-    totals = [trainer.step(batch)["total"] for _ in range(40)]
+    totals = [trainer.step(update)["total"] for _ in range(40)]
     assert totals[-1] < 0.6 * totals[0]
 
 
-def poisoned(batch: Batch) -> Batch:
+def poisoned(update: list[Loaded]) -> list[Loaded]:
+    """The update with NaN in the last batch's features."""
+    *others, (planned, batch) = update
     features = batch.features.clone()
     features[0, 0, 0] = float("nan")
-    return dataclasses.replace(batch, features=features)
+    return [*others, (planned, dataclasses.replace(batch, features=features))]
 
 
-def test_a_batch_with_nan_changes_no_weight_and_is_counted(corpus: Corpus) -> None:
-    trainer = corpus.trainer("nan")
-    batches = trainer.batches()
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_update_with_nan_changes_no_weight_and_is_counted_and_dumped(corpus: Corpus, accumulate: int) -> None:
+    trainer = corpus.trainer(f"nan-{accumulate}", accumulate=accumulate)
+    updates = trainer.updates()
     trainer.model.train()
-    trainer.step(next(batches))
+    trainer.step(next(updates))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     average = {name: value.clone() for name, value in trainer.average.items()}
-    trainer.step(poisoned(next(batches)))
-    assert trainer.skipped_steps == 1
+    bad = next(updates)
+    trainer.step(poisoned(bad))
+    assert trainer.position.skipped == 1
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name])
         assert torch.equal(trainer.average[name], average[name])
-    trainer.step(next(batches))  # and the run goes on
-    assert trainer.skipped_steps == 1
+    trainer.step(next(updates))  # and the run goes on
+    assert trainer.position.skipped == 1
     assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
     assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    (path,) = (corpus.folder / f"nan-{accumulate}" / "skipped").iterdir()
+    dumped = json.loads(path.read_text())["batches"]
+    assert [batch["losses"]["total"] == "nan" for batch in dumped] == [False] * (accumulate - 1) + [True]
+    last = bad[-1][0]
+    assert (dumped[-1]["epoch"], dumped[-1]["batch"]) == (last.epoch, last.number)
+    expected = [str(corpus.utterances[corpus.examples[i].index].path) for i in last.indices]
+    assert [utterance["path"] for utterance in dumped[-1]["utterances"]] == expected
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is(corpus: Corpus) -> None:
+    trainer = corpus.trainer("gradient")
+    update = next(trainer.updates())
+    trainer.model.train()
+    trainer.model.ctc_head.bias.register_hook(lambda gradient: gradient * float("inf"))
+    before = trainer.model.ctc_head.weight.clone()
+    values = trainer.step(update)
+    assert math.isfinite(values["total"])
+    assert not math.isfinite(values["norm"])
+    assert trainer.position.skipped == 1
+    assert torch.equal(trainer.model.ctc_head.weight, before)
+
+
+def test_too_many_bad_updates_in_a_row_end_the_run_and_good_ones_between_start_the_count_again(corpus: Corpus) -> None:
+    trainer = corpus.trainer("diverged", max_skipped=2)
+    updates = trainer.updates()
+    trainer.model.train()
+    for bad in (True, False, True):
+        update = next(updates)
+        trainer.step(poisoned(update) if bad else update)
+    with pytest.raises(RuntimeError, match="2 updates in a row were not finite"):
+        trainer.step(poisoned(next(updates)))
+
+
+def test_an_update_of_two_batches_has_the_gradient_of_both_over_all_their_targets(corpus: Corpus) -> None:
+    trainer = corpus.trainer("accumulated", accumulate=2, dropout=0.0)
+    trainer.model.train()
+    update = next(trainer.updates())
+    trainer.gradients(update)
+    accumulated = {name: parameter.grad.clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.model.zero_grad()
+    counts = {
+        name: sum(target_counts(batch)[name] for _, batch in update) for name in ("ctc", "attention", "phone_ctc")
+    }
+    for _, batch in update:
+        losses(trainer.model, batch, trainer.recipe.loss, trainer.chunk_mask(), counts)["total"].backward()
+    for name, parameter in trainer.model.named_parameters():
+        torch.testing.assert_close(accumulated[name], parameter.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_the_largest_batches_are_tried_without_a_trace(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+    tried, straight = corpus.trainer("tried"), corpus.trainer("not-tried")
+    before = torch.get_rng_state()
+    tried.try_worst_batches()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "GB" in capsys.readouterr().out
+    assert tried.position == Position()
+    assert all(parameter.grad is None for parameter in tried.model.parameters())
+    assert steps(tried, 2) == steps(straight, 2)
 
 
 @pytest.fixture
@@ -104,13 +171,25 @@ def _signals_as_they_were() -> Iterator[None]:
 @pytest.mark.usefixtures("_signals_as_they_were")
 def test_a_run_ends_at_its_last_step_with_a_checkpoint(corpus: Corpus) -> None:
     trainer = corpus.trainer("whole")
-    trainer.run(dev=[next(corpus.trainer("dev").batches())], evaluate_every=3, save_every_s=1e9)
+    trainer.run(dev=[next(corpus.trainer("dev").batches())[1]], evaluate_every=3, save_every_s=1e9)
     path = latest_checkpoint(corpus.folder / "whole")
     assert path is not None
     assert path.name == "step-0000006.pt"
     again = corpus.trainer("whole")
     assert again.resume()
     assert again.position.step == 6
+    rows = read_metrics(corpus.folder / "whole")
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if row["kind"] == "dev"] == [3, 6]
+    assert len(best_paths(corpus.folder / "whole")) == 2
+
+
+@pytest.mark.usefixtures("_signals_as_they_were")
+def test_a_run_with_a_limit_of_time_stops_with_a_checkpoint(corpus: Corpus) -> None:
+    trainer = corpus.trainer("limited")
+    trainer.run(dev=[], evaluate_every=100, save_every_s=1e9, max_minutes=0.0)
+    assert trainer.position.step == 1
+    assert corpus.trainer("limited").resume()
 
 
 @pytest.mark.usefixtures("_signals_as_they_were")
@@ -118,8 +197,8 @@ def test_a_run_told_to_stop_saves_where_it_is(corpus: Corpus, monkeypatch: pytes
     trainer = corpus.trainer("stopped")
     step = trainer.step
 
-    def step_then_signal(batch: Batch) -> dict[str, float]:
-        parts = step(batch)
+    def step_then_signal(update: list[Loaded]) -> dict[str, float]:
+        parts = step(update)
         if trainer.position.step == 2:
             signal.raise_signal(signal.SIGTERM)
         return parts
@@ -135,8 +214,8 @@ def test_evaluation_leaves_the_weights_as_they_were(corpus: Corpus) -> None:
     trainer = corpus.trainer("evaluated")
     steps(trainer, 2)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    shown = trainer.evaluate([next(corpus.trainer("other").batches())])
-    assert "total=" in shown
+    evaluated = trainer.evaluate([next(corpus.trainer("other").batches())[1]])
+    assert set(evaluated) == {"ctc", "attention", "total"}
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     assert trainer.model.training
 

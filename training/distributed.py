@@ -1,0 +1,88 @@
+"""Several processes of one run, as `torchrun` starts them; a process alone is the case of one.
+
+The loop shares out an update's batches, so a recipe is the same run on any number of processes: only its speed differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process's place, and the few exchanges that training needs.
+
+    Attributes:
+        rank, world: this process's number and how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this one writes: checkpoints, logs, the bar."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, in place, the same to the last bit on each."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether it holds on one of them: what they must do together (stop) they decide together."""
+        if self.world == 1:
+            return here
+        return bool(self.sum(torch.tensor(float(here), device=device)) > 0)
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's value, in order of rank."""
+        if self.world == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process runs the block before the others, which then find on disk what it made."""
+        if not self.main:
+            dist.barrier()
+        yield
+        if self.main and self.world > 1:
+            dist.barrier()
+
+
+ALONE = Processes()
+
+
+@contextlib.contextmanager
+def processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
+    """Join the group that torchrun's environment describes (nccl on GPUs, gloo on CPU), and leave it in the end.
+
+    `device` is `cpu` or `cuda`; gives the device of this process.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield ALONE, torch.device(device)
+        return
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), world), place
+    finally:
+        dist.destroy_process_group()
