@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from training import distort
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(7):
+        soundfile.write(tmp_path / f"{number}.flac", rng.normal(0, 0.1, 16_000).clip(-1, 1), 16_000)
+        row = {"audio_filepath": f"{number}.flac", "text": "a", "duration": 1.0, "speaker": str(number), "corpus": "c"}
+        rows.append(json.dumps(row))
+    path = tmp_path / "clean.jsonl"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["distort", *arguments])
+    distort.main()
+
+
+@pytest.mark.parametrize("kind", ["white", "pink", "brown", "babble"])
+def test_noise_has_the_ratio_asked_for_and_is_the_same_each_time(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in ("one", "two"):
+        run(monkeypatch, str(manifest), "--noise", kind, "--snr-db", "10", "--out", str(tmp_path / name))
+    row = json.loads((tmp_path / "one" / "manifest.jsonl").read_text().splitlines()[0])
+    mixed, _ = soundfile.read(tmp_path / "one" / row["audio_filepath"])
+    again, _ = soundfile.read(tmp_path / "two" / row["audio_filepath"])
+    clean, _ = soundfile.read(manifest.parent / "0.flac")
+    assert np.array_equal(mixed, again)
+    ratio_db = 10 * np.log10(np.mean(clean**2) / np.mean((mixed - clean) ** 2))
+    assert ratio_db == pytest.approx(10.0, abs=0.1)
+    assert row["text"] == "a" and row["speaker"] == "0"
+
+
+def test_the_telephone_is_8_khz_mu_law(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, str(manifest), "--telephone", "--every", "3", "--out", str(tmp_path / "line"))
+    lines = (tmp_path / "line" / "manifest.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    info = soundfile.info(tmp_path / "line" / json.loads(lines[1])["audio_filepath"])
+    assert (info.samplerate, info.subtype, info.frames) == (8_000, "ULAW", 8_000)
+
+
+def test_no_utterance_is_an_error_that_names_the_corpus(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="no utterance of other"):
+        run(monkeypatch, str(manifest), "--telephone", "--corpus", "other", "--out", str(tmp_path / "line"))

@@ -1,0 +1,96 @@
+"""A manifest's clips in noise or through a telephone, written as files, so that any recogniser can be tried on them.
+
+    python -m training.distort ../shared/speech/dev.jsonl --corpus librispeech_dev_clean_part \
+        --noise pink --snr-db 10 --out runs/distorted/pink10
+    asr eval runs/distorted/pink10/manifest.jsonl
+
+`--noise` is a colour or `babble` (five other speakers of the manifest); `--telephone` writes 8 kHz mu-law WAV files.
+A clip's noise is a function of its name: the same for every call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from training.augmentation.noise import add_noise, babble, coloured_noise
+from training.data import SAMPLE_RATE_HZ
+
+SLOPES = {"white": 0.0, "pink": 1.0, "brown": 2.0}
+VOICES = 5
+TELEPHONE_HZ = 8_000
+# Full scale that a noisy clip is scaled down to where it would be clipped.
+PEAK = 0.99
+
+
+def read_audio(path: Path) -> NDArray[np.float32]:
+    """(N,) mono samples at 16 kHz in [-1, 1]."""
+    pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    mono: NDArray[np.float32] = soxr.resample(pcm.mean(axis=1), rate, SAMPLE_RATE_HZ)
+    return mono
+
+
+def noisy(
+    pcm: NDArray[np.float32], kind: str, snr_db: float, voices: Sequence[NDArray[np.float32]], seed: str
+) -> NDArray[np.float32]:
+    """(N,) samples with noise of `kind`, a key of `SLOPES` or babble of `voices`, at `snr_db`; never clipped."""
+    rng = random.Random(seed)
+    if kind == "babble":
+        noise = babble([torch.from_numpy(voice) for voice in voices], len(pcm), rng).unsqueeze(0)
+    else:
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        noise = coloured_noise([SLOPES[kind]], len(pcm), SAMPLE_RATE_HZ, generator, torch.device("cpu"))
+    mixed = add_noise(
+        torch.from_numpy(pcm).unsqueeze(0), torch.tensor([len(pcm)]), noise, torch.tensor([float(snr_db)])
+    )[0].numpy()
+    return np.asarray(mixed * min(1.0, PEAK / float(np.abs(mixed).max())), dtype=np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
+    parser.add_argument("--every", type=int, default=1, help="only every Nth utterance")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--noise", choices=[*SLOPES, "babble"])
+    what.add_argument("--telephone", action="store_true", help="8 kHz mu-law")
+    parser.add_argument("--snr-db", type=float, default=10.0)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the clips and manifest.jsonl")
+    arguments = parser.parse_args()
+    rows = [json.loads(line) for line in arguments.manifest.read_text(encoding="utf-8").splitlines()]
+    chosen = [row for row in rows if not arguments.corpus or row["corpus"] in arguments.corpus][:: arguments.every]
+    if not chosen:
+        raise SystemExit(f"{arguments.manifest}: no utterance of {', '.join(arguments.corpus)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    folder = arguments.manifest.parent
+    lines = []
+    for number, row in enumerate(tqdm(chosen, mininterval=5)):
+        pcm = read_audio(folder / row["audio_filepath"])
+        path = arguments.out / f"{number:05d}.wav"
+        if arguments.telephone:
+            soundfile.write(path, soxr.resample(pcm, SAMPLE_RATE_HZ, TELEPHONE_HZ), TELEPHONE_HZ, subtype="ULAW")
+        else:
+            rng = random.Random(row["audio_filepath"])
+            others = [other for other in chosen if other["speaker"] != row["speaker"]]
+            voices: list[NDArray[np.float32]] = []
+            if arguments.noise == "babble":
+                voices = [read_audio(folder / other["audio_filepath"]) for other in rng.sample(others, VOICES)]
+            mixed = noisy(pcm, arguments.noise, arguments.snr_db, voices, row["audio_filepath"])
+            soundfile.write(path, mixed, SAMPLE_RATE_HZ)
+        lines.append(json.dumps({**row, "audio_filepath": path.name}))
+    (arguments.out / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} clips in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
