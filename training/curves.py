@@ -43,7 +43,7 @@ def smoothed(values: list[float], decay: float = 0.95) -> list[float]:
 
 
 def draw_curves(folder: Path) -> Path:
-    """Losses of train (smoothed) and dev, learning rate, speed and waiting; raises ValueError where there is no update."""
+    """Losses of train (smoothed) and dev, learning rate, speed and waiting; raises ValueError when there is none."""
     rows = read_metrics(folder)
     train = [row for row in rows if row["kind"] == "train"]
     dev = [row for row in rows if row["kind"] == "dev"]
@@ -107,7 +107,11 @@ def draw_attention(model: Transformer, batch: Batch, pieces: WordPieces, path: P
     seconds = float(batch.lengths[0]) / 100
     for head, axis in enumerate(axes[0]):
         axis.imshow(
-            weights[head], aspect="auto", interpolation="none", extent=(0.0, seconds, len(labels) - 0.5, -0.5), vmin=0.0
+            weights[head].numpy(),
+            aspect="auto",
+            interpolation="none",
+            extent=(0.0, seconds, len(labels) - 0.5, -0.5),
+            vmin=0.0,
         )
         axis.set(title=f"head {head}", xlabel="s")
     axes[0][0].set_yticks(range(len(labels)), labels, fontsize=7)

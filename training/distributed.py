@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -73,6 +74,8 @@ def processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
 
     `device` is `cpu` or `cuda`; gives the device of this process.
     """
+    # Of the depthwise filters: their gradients differ from their weights only in the strides of dimensions of size 1.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE, torch.device(device)

@@ -96,7 +96,8 @@ def dev_batches(
     return [make_batch(chosen[i : i + 8], store, front_end) for i in range(0, len(chosen), 8)]
 
 
-def train(arguments: argparse.Namespace, group: Processes, device: torch.device) -> None:
+def train(arguments: argparse.Namespace, group: Processes, device: torch.device) -> Trainer:
+    """Everything from the recipe to the pictures, as one of the group's processes."""
     recipe, folder = read_recipe(arguments)
     initial: Initial | None = None
     with group.main_first():
@@ -125,17 +126,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         front_end.mean, front_end.std = initial.mean, initial.std
     elif latest_checkpoint(folder) is None:
         front_end.mean, front_end.std = cmvn(store, front_end)
-    trainer = Trainer(
-        recipe,
-        model,
-        front_end,
-        store,
-        examples,
-        folder,
-        device=device,
-        processes=group,
-        paths=[utterance.path for utterance in utterances],
-    )
+    trainer = Trainer(recipe, model, front_end, store, examples, folder, device=device, processes=group)
     if trainer.resume() and group.main:
         print(f"resumed at {trainer.position}")
     trainer.run(
@@ -146,6 +137,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     )
     if group.main and trainer.position.step == recipe.optim.max_steps:
         draw_run(folder)
+    return trainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from asr_service.model.transformer import Transformer
 from training.average import keep_best
 from training.checkpoint import load_newest, save_checkpoint
 from training.data import PcmStore
-from training.dataset import Example, make_batch
+from training.dataset import BatchMaker, Example
 from training.distributed import ALONE, Processes
 from training.flops import training_flops
 from training.loss import Batch, Objective, losses, target_counts
 from training.optim import learning_rate_factor, make_optimizers
+from training.prefetch import prefetched
 from training.progress import Progress
 from training.recipe import Recipe
 from training.sampler import PlannedBatch, Position, plan
@@ -51,6 +53,19 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """A planned batch to the batch; picklable, for the process that makes them ahead."""
+
+    maker: BatchMaker
+    seed: int
+    start_step: int
+
+    def __call__(self, planned: PlannedBatch) -> Batch:
+        seed = f"{self.seed}/{planned.epoch}/{planned.number}"
+        return self.maker(planned.indices, seed, augmented=planned.step >= self.start_step)
+
+
 class Trainer:
     """One run.
 
@@ -69,19 +84,16 @@ class Trainer:
         *,
         device: torch.device,
         processes: Processes = ALONE,
-        paths: Sequence[Path] = (),
     ) -> None:
-        """`paths`, by `Example.index`, name the utterances of a batch that is not finite.
-
-        Raises ValueError when the recipe's batches an update cannot be shared out evenly.
-        """
+        """Raises ValueError when the recipe's batches an update cannot be shared out evenly."""
         if recipe.optim.accumulate % processes.world:
             raise ValueError(
                 f"optim.accumulate is {recipe.optim.accumulate}, must be a multiple of the {processes.world} processes"
             )
         self.recipe, self.model, self.front_end = recipe, model.to(device), front_end
         self.store, self.examples, self.folder, self.device = store, examples, folder, device
-        self.processes, self.paths = processes, paths
+        self.processes = processes
+        self._maker: _Maker | None = None
         self.optimizers = make_optimizers(model, recipe.optim)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.position = Position()
@@ -92,9 +104,7 @@ class Trainer:
             model.decoder.compile(dynamic=True)
         self.objective: nn.Module = Objective(model, recipe.loss)
         if processes.world > 1:
-            self.objective = DistributedDataParallel(
-                self.objective, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint in the run's folder that can be read, if there is one."""
@@ -108,6 +118,7 @@ class Trainer:
         self.position = Position(**state["position"])
         self.elapsed_s = state.get("elapsed_s", 0.0)
         self.front_end.mean, self.front_end.std = state["cmvn"]["mean"], state["cmvn"]["std"]
+        self._maker = None
         return True
 
     def save(self) -> Path:
@@ -129,21 +140,24 @@ class Trainer:
             "model_config": self.recipe.model.to_dict(),
         }
 
+    @property
+    def maker(self) -> _Maker:
+        """Makes a planned batch: on this device, or for a process that works ahead on the CPU.
+
+        Made when first needed, for it copies the front end with the statistics that `resume` may have read.
+        """
+        if self._maker is None:
+            recipe, device = self.recipe, torch.device("cpu") if self.recipe.data.prefetch else self.device
+            maker = BatchMaker(self.examples, self.store, self.front_end, recipe.augment, device)
+            self._maker = _Maker(maker, recipe.seed, recipe.augment.start_step)
+        return self._maker
+
     def batches(self) -> Iterator[Loaded]:
         """This process's batches from the current position on, for ever."""
-        for planned in plan([example.duration_s for example in self.examples], self.recipe, self.position):
-            if planned.slot % self.processes.world == self.processes.rank:
-                yield planned, self._make(planned)
-
-    def _make(self, planned: PlannedBatch) -> Batch:
-        augment = self.recipe.augment
-        return make_batch(
-            [self.examples[i] for i in planned.indices],
-            self.store,
-            self.front_end,
-            augment=augment if planned.step >= augment.start_step else None,
-            seed=f"{self.recipe.seed}/{planned.epoch}/{planned.number}",
-        )
+        rank, world = self.processes.rank, self.processes.world
+        batches = plan([example.duration_s for example in self.examples], self.recipe, self.position)
+        own = (planned for planned in batches if planned.slot % world == rank)
+        yield from prefetched(own, self.maker, depth=self.recipe.data.prefetch)
 
     def updates(self) -> Iterator[list[Loaded]]:
         """The same, in groups: this process's share of each update."""
@@ -231,7 +245,7 @@ class Trainer:
                 "utterances": [
                     {
                         "index": self.examples[i].index,
-                        "path": str(self.paths[self.examples[i].index]) if self.paths else "",
+                        "path": str(self.store.paths[self.examples[i].index]),
                         "duration_s": self.examples[i].duration_s,
                     }
                     for i in planned.indices
@@ -262,9 +276,14 @@ class Trainer:
         evaluate_every: int,
         save_every_s: float,
         max_minutes: float | None = None,
+        until: int | None = None,
     ) -> None:
-        """Train to `max_steps`, or until a signal or `max_minutes` from now; leaves a checkpoint in either case."""
+        """Train to `max_steps`, or until a signal or `max_minutes` from now; leaves a checkpoint in either case.
+
+        `until`: stop so after this many updates, of a run that goes on with another call.
+        """
         steps, processes = self.recipe.optim.max_steps, self.processes
+        last = steps if until is None else min(until, steps)
         begun = saved = time.monotonic()
         deadline = None if max_minutes is None else begun + 60 * max_minutes
         if self.position.step == 0:
@@ -272,7 +291,7 @@ class Trainer:
         self.model.train()
         progress = Progress(self.folder, self.position, steps, self.device, processes)
         with progress, stop_signals() as stopping, contextlib.closing(self.updates()) as updates:  # type: ignore[type-var]
-            while self.position.step < steps:
+            while self.position.step < last:
                 asked = time.monotonic()
                 update = next(updates)
                 loaded = time.monotonic()
@@ -285,7 +304,7 @@ class Trainer:
                     self._look_at(dev, progress)
                 late = deadline is not None and time.monotonic() > deadline
                 stop = processes.any(bool(stopping) or late, self.device)
-                if processes.main and (stop or time.monotonic() - saved > save_every_s or self.position.step == steps):
+                if processes.main and (stop or time.monotonic() - saved > save_every_s or self.position.step == last):
                     self.save()
                     saved = time.monotonic()
                 if stop:
@@ -303,7 +322,7 @@ class Trainer:
         with torch.random.fork_rng():
             for indices in dict.fromkeys(tuple(indices) for indices in worst.values()):
                 planned = PlannedBatch(0, 0, 0, 0, indices, after=(0, 0))
-                self.gradients([(planned, self._make(planned))])
+                self.gradients([(planned, self.maker(planned))])
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if self.processes.main:
@@ -334,10 +353,12 @@ class Trainer:
         for batch in dev:
             for name, count in target_counts(batch).items():
                 counts[name] = counts.get(name, 0.0) + count
+        rank, world = self.processes.rank, self.processes.world
         sums: dict[str, Tensor] = {}
-        for batch in dev[self.processes.rank :: self.processes.world]:
+        for number, batch in enumerate(dev[rank::world] or dev[:1]):
+            share = 1.0 if rank + number * world < len(dev) else 0.0  # with fewer batches than processes
             for name, value in losses(self.model, batch.to(self.device), self.recipe.loss, None, counts).items():
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + share * value
         self.model.load_state_dict(trained)
         self.model.train()
         total = self.processes.sum(torch.stack([*sums.values()]).double())

@@ -17,6 +17,7 @@ from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.data import PcmStore, Utterance
 from training.dataset import Example, make_examples
+from training.distributed import ALONE, Processes
 from training.recipe import AugmentConfig, DataConfig, OptimConfig, Recipe
 from training.trainer import Trainer
 
@@ -64,7 +65,15 @@ class Corpus:
         front_end.mean, front_end.std = torch.full((16,), -9.0), torch.full((16,), 2.0)
         return front_end
 
-    def trainer(self, run: str, *, seed: int = 1, dropout: float = MODEL.dropout, **optim: Any) -> Trainer:
+    def trainer(
+        self,
+        run: str,
+        *,
+        seed: int = 1,
+        dropout: float = MODEL.dropout,
+        processes: Processes = ALONE,
+        **optim: Any,
+    ) -> Trainer:
         """fp32, with augmentation and chunk masks from the first steps on, so that a resumed run must draw the same."""
         settings = {"lr": 1e-3, "warmup_steps": 2, "max_steps": 6, "ema_decay": 0.9}
         model_config = dataclasses.replace(MODEL, dropout=dropout)
@@ -86,7 +95,7 @@ class Corpus:
             self.examples,
             self.folder / run,
             device=torch.device("cpu"),
-            paths=[utterance.path for utterance in self.utterances],
+            processes=processes,
         )
 
 
