@@ -1,0 +1,390 @@
+"""Fine-tuning: it begins at the base's word error rate, refuses what does not fit, and ends in an ordinary bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from asr_service.errors import BundleError
+from asr_service.lexicon import Lexicon
+from asr_service.model.bundle import load_bundle
+from asr_service.tokenizer import WordPieces
+from asr_service.types import Mode
+from tests.engine.conftest import WORDS, make_tiny_bundle
+from training import finetune
+from training.data import Utterance
+from training.finetune_data import check_texts, check_tokenizer, extended_lexicon, mix, unwritable
+from training.finetune_looks import Look, Looks, evenly
+from training.finetune_run import ADAPTERS_FILE, FineTuning, bundle_with
+from training.lexicon import Pronouncer
+from training.lora import merge_file
+from training.measure import recognise
+from training.recipe import AugmentConfig, DataConfig, FinetuneConfig, OptimConfig, Recipe, load_recipe
+
+CPU = torch.device("cpu")
+
+
+def write_manifest(folder: Path, name: str, corpus: str, texts: list[str]) -> None:
+    """Bursts of noise between silences, so that the engine hears somebody speak."""
+    rng = np.random.default_rng(len(name))
+    rows = []
+    for number, text in enumerate(texts):
+        path = f"{corpus}-{name}-{number}.wav"
+        level = np.repeat([0.001, 0.3, 0.001, 0.2, 0.001], 3200 + 160 * number)
+        pcm = rng.normal(0, 1, len(level)).astype(np.float32) * level.astype(np.float32)
+        soundfile.write(folder / path, pcm, 16_000)
+        row = {"audio_filepath": path, "duration": len(pcm) / 16_000, "text": text, "speaker": "x", "corpus": corpus}
+        rows.append(json.dumps(row))
+    with (folder / name).open("a") as file:
+        file.write("\n".join(rows) + "\n")
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("speech")
+    write_manifest(folder, "train.jsonl", "new", ["Tick, baa!", "baa tick", "tick tick"])
+    write_manifest(folder, "train.jsonl", "old", ["aa b", "k iy", "baa", "s ah n", "t aa"])
+    write_manifest(folder, "dev.jsonl", "new", ["baa", "tick baa"])
+    write_manifest(folder, "dev.jsonl", "old", ["aa b", "s ah"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bundle(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _speech_dir(speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
+
+
+def recipe(method: str = "lora", *, max_steps: int = 4, **settings: Any) -> Recipe:
+    values: dict[str, Any] = {"method": method, "rank": 2, "look_every": 2, "old_corpora": ("old",)}
+    values |= {"old_dev_corpora": ("old",), "old_share": 0.5}
+    return Recipe(
+        name=f"tuned-{method}",
+        dtype="float32",
+        data=DataConfig(corpora=("new",), dev_corpora=("new",), batch_s=4.0, lexicon="", short_first_epochs=0),
+        optim=OptimConfig(optimizer="adamw", lr=3e-3, warmup_steps=1, max_steps=max_steps, ema_decay=0.0),
+        augment=AugmentConfig(start_step=0, chunk_start_step=0, chunks=(2, 4), left=8),
+        finetune=FinetuneConfig(**values | settings),
+    )
+
+
+def tuning(base_dir: Path, folder: Path, which: Recipe | None = None) -> FineTuning:
+    store = base_dir.parent / "pcm"  # decoded once for all runs: their utterances are the same
+    if store.exists() and not (folder / "pcm").exists():
+        shutil.copytree(store, folder / "pcm")
+    run = FineTuning(which or recipe(), load_bundle(base_dir), folder, device=CPU, workers=1)
+    if not store.exists():
+        shutil.copytree(folder / "pcm", store)
+    return run
+
+
+# Before step 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_step_0_recognises_exactly_what_the_base_does(base_dir: Path, tmp_path: Path, method: str) -> None:
+    run = tuning(base_dir, tmp_path / "run", recipe(method))
+    utterances = [*run.dev, *run.old_dev]
+    before = recognise(load_bundle(base_dir), utterances, Mode.ACCURATE)
+    assert any(before)  # silence would be equal to silence
+    assert recognise(bundle_with(run.searched, run.weights()), utterances, Mode.ACCURATE) == before
+
+
+def test_the_look_at_step_0_has_the_word_error_rates_of_the_base(base_dir: Path, tmp_path: Path) -> None:
+    run = tuning(base_dir, tmp_path / "run")
+    look = run.look(0)
+    assert (look.target, look.old) == (run.before(run.dev).wer, run.before(run.old_dev).wer)
+
+
+# What is refused
+
+
+def test_another_tokenizer_is_refused_with_the_first_piece_that_differs(base_dir: Path, tmp_path: Path) -> None:
+    other = WordPieces.train(["xyzzy zzyzx"] * 9, load_bundle(base_dir).pieces.vocab_size)
+    other.save(tmp_path / "tokenizer.json")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: (piece \d+ of the tokenizer is|a tokenizer of)"):
+        tuning(base_dir, tmp_path / "run", recipe(tokenizer=str(tmp_path / "tokenizer.json")))
+
+
+def test_a_tokenizer_of_another_size_is_refused_and_the_own_one_is_not(base_dir: Path) -> None:
+    own = load_bundle(base_dir).pieces
+    check_tokenizer(own, own, Path("tokenizer.json"))
+    with pytest.raises(ValueError, match=r"a tokenizer of 36 pieces, the bundle's has 40"):
+        check_tokenizer(own, WordPieces.train(sorted(WORDS) * 3, 36), Path("tokenizer.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("Well-known “quotes”, don't; \tyes…", ""),
+        ("café ŒUVRE", "Œ"),
+        ("route 66", "66"),
+        ("50% @home", "50%@"),
+        ("straße Ελ", "ßΕλ"),
+        ("\u2019tis o\u02bcclock", ""),
+        ("", ""),
+    ],
+)
+def test_characters_whose_sound_would_be_lost_are_found(base_dir: Path, text: str, lost: str) -> None:
+    assert "".join(unwritable(text, load_bundle(base_dir).pieces)) == lost
+
+
+def test_a_letter_that_the_tokenizer_lacks_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    WordPieces.train(["ab"], 31).save(path)
+    table = json.loads(path.read_text())
+    table["model"]["vocab"] = {{"z": "0"}.get(piece, piece): place for piece, place in table["model"]["vocab"].items()}
+    path.write_text(json.dumps(table))
+    assert unwritable("a zebra's", WordPieces.load(path)) == ["z"]
+
+
+def test_texts_that_cannot_be_written_are_refused_by_name_or_left_out(
+    base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["room 7", "tick", "7 & 7"]
+    rows = [{"audio_filepath": f"{n}.wav", "duration": 1.0, "text": text} for n, text in enumerate(texts)]
+    manifest = tmp_path / "new.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    utterances = [Utterance(tmp_path / f"{n}.wav", 1.0, text, "", "") for n, text in enumerate(texts)]
+    pieces = load_bundle(base_dir).pieces
+    with pytest.raises(ValueError, match=r"new\.jsonl: 2 of 3 texts .*'7' \(U\+0037\) 3×, '&' \(U\+0026\) 1×"):
+        check_texts(manifest, utterances, pieces, drop=False)
+    assert check_texts(manifest, utterances, pieces, drop=True) == [utterances[1]]
+    assert "2 of 3" in capsys.readouterr().out
+
+
+def test_a_bundle_of_other_phones_is_refused(base_dir: Path, tmp_path: Path) -> None:
+    base = load_bundle(base_dir)
+    base.model.config = dataclasses.replace(base.model.config, phone_vocab_size=44)
+    with pytest.raises(ValueError, match="phone CTC of 44 outputs"):
+        FineTuning(recipe(), base, tmp_path / "run", device=CPU, workers=1)
+
+
+def test_the_folder_of_another_run_is_refused_with_what_differs(base_dir: Path, tmp_path: Path) -> None:
+    tuning(base_dir, tmp_path / "run")
+    tuning(base_dir, tmp_path / "run")  # the same again is the same run
+    with pytest.raises(ValueError, match="holds a run with other rank"):
+        tuning(base_dir, tmp_path / "run", recipe(rank=3))
+
+
+def test_a_recipe_without_the_section_is_refused(base_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no \[finetune\]"):
+        tuning(base_dir, tmp_path / "run", Recipe(name="plain"))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[finetune]\n[model]\nd_model = 64", r"\[model\]"),
+        ("[finetune]\nranks = 4", "ranks"),
+        ("[finetune]\nrank = 0", "rank"),
+        ("[finetune]\nold_share = 1.0", "old_share"),
+        ('[finetune]\nmethod = "half"', "method"),
+        ('[finetune]\nfreeze = ["encoder.stem"]', "freeze"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=named):
+        load_recipe(path)
+
+
+# Data
+
+
+def utterances_of(corpus: str, count: int, seconds: float) -> list[Utterance]:
+    return [Utterance(Path(f"{corpus}{n}.wav"), seconds, "a", "", corpus) for n in range(count)]
+
+
+@pytest.mark.parametrize(("share", "run_s"), [(0.3, 400.0), (0.5, 90.0), (0.0, 300.0)])
+def test_the_share_of_old_seconds_is_what_was_asked(share: float, run_s: float) -> None:
+    target, old = utterances_of("new", 10, 3.0), utterances_of("old", 300, 2.0)
+    mixed = mix(target, old, share=share, run_s=run_s, seed=1)
+    assert mixed.share(30.0) == pytest.approx(share, abs=0.03)
+    assert mixed.passes * 30.0 + 2.0 * len(mixed.old) >= run_s  # no old utterance comes again in the run
+    assert len({utterance.path for utterance in mixed.old}) == len(mixed.old)
+
+
+def test_too_little_old_data_keeps_the_share_by_shorter_epochs_or_is_all_taken() -> None:
+    target = utterances_of("new", 10, 3.0)
+    shorter = mix(target, utterances_of("old", 50, 2.0), share=0.5, run_s=1e6, seed=1)
+    assert shorter.passes == 3
+    assert shorter.share(30.0) == pytest.approx(0.5, abs=0.02)
+    all_of_it = mix(target, utterances_of("old", 5, 2.0), share=0.5, run_s=1e6, seed=1)
+    assert (all_of_it.passes, len(all_of_it.old)) == (1, 5)
+
+
+def test_a_target_utterance_is_never_mixed_in_as_old_data() -> None:
+    target = utterances_of("new", 4, 3.0)
+    mixed = mix(target, [*target, *utterances_of("old", 9, 3.0)], share=0.5, run_s=24.0, seed=1)
+    assert {utterance.corpus for utterance in mixed.old} == {"old"}
+
+
+def test_words_that_the_lexicon_lacks_are_added_with_their_pronunciation() -> None:
+    lexicon = Lexicon({"baa": (("B", "AA"),)})
+    extra = Lexicon({"baa": (("B", "AE"),), "acme": (("AE", "K", "M", "IY"),)})
+    pronouncer = Pronouncer({"zig": (("Z", "IH", "G"),)})
+    extended, new = extended_lexicon(lexicon, extra, ["baa zig", "zig's acme"], pronouncer)
+    assert new == ["acme", "zig", "zig's"]
+    assert extended["zig's"] == (("Z", "IH", "G", "Z"),)
+    assert extended["baa"] == (("B", "AE"),)  # what the user says goes before
+
+
+# Looks
+
+
+def test_the_best_look_is_the_lowest_on_the_target_that_has_not_forgotten(tmp_path: Path) -> None:
+    looks = Looks(tmp_path / "looks.json", limit=0.02)
+    for look in (Look(0, 0.9, 0.30), Look(10, 0.5, 0.31), Look(20, 0.2, 0.33), Look(30, 0.4, 0.32), Look(40, 0.4, 0.3)):
+        looks.add(look)
+    assert [look.step for look in looks.looks if looks.has_forgotten(look)] == [20]
+    assert looks.best == Look(30, 0.4, 0.32)
+    assert Looks(tmp_path / "looks.json", limit=0.02).best == looks.best
+
+
+def test_utterances_of_a_look_are_spread_over_the_set() -> None:
+    assert evenly(10, 5) == [0, 2, 4, 6, 8]
+    assert evenly(3, 5) == evenly(3, 0) == [0, 1, 2]
+
+
+# Runs
+
+
+def scripted(run: FineTuning, monkeypatch: pytest.MonkeyPatch, rates: dict[int, tuple[float, float]]) -> list[int]:
+    """Word error rates by step instead of measured ones; returns the list that collects the steps looked at."""
+    steps: list[int] = []
+
+    def measure(bundle: object, utterances: list[Utterance], cache: object = None) -> Any:
+        target = utterances[0].corpus == "new"
+        if target:
+            steps.append(run.trainer.position.step)
+        rate = rates[run.trainer.position.step][0 if target else 1]
+        return type("Scripted", (), {"wer": rate, "shown": lambda _: "", "every": lambda self, _: self})()
+
+    monkeypatch.setattr("training.finetune_run.evaluated", measure)
+    return steps
+
+
+def test_a_run_that_forgets_stops_and_keeps_the_best_before(
+    base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tuning(base_dir, tmp_path / "run", recipe(max_steps=8, on_forgetting="stop"))
+    scripted(run, monkeypatch, {0: (0.9, 0.3), 2: (0.5, 0.3), 4: (0.1, 0.4)})
+    assert run.run(save_every_s=1e9)
+    assert run.trainer.position.step == 4
+    assert run.looks.best.step == 2
+    assert "FORGETTING" in capsys.readouterr().out
+
+
+def test_a_run_that_is_only_warned_goes_on_and_may_recover(
+    base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tuning(base_dir, tmp_path / "run", recipe(max_steps=6))
+    scripted(run, monkeypatch, {0: (0.9, 0.3), 2: (0.5, 0.4), 4: (0.6, 0.3), 6: (0.5, 0.31)})
+    assert run.run(save_every_s=1e9)
+    assert run.looks.best.step == 6
+
+
+def test_an_interrupted_run_goes_on_without_a_second_look(
+    base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {step: (0.9 - 0.1 * step, 0.3) for step in range(0, 6, 2)}
+    straight = tuning(base_dir, tmp_path / "straight")
+    scripted(straight, monkeypatch, rates)
+    straight.run(save_every_s=1e9)
+    first = tuning(base_dir, tmp_path / "run")
+    looked_at = scripted(first, monkeypatch, rates)
+    first.look(0)
+    first.trainer.run(dev=(), evaluate_every=9, save_every_s=1e9, until=2)
+    first.look(2)
+    assert looked_at == [0, 2]
+    second = tuning(base_dir, tmp_path / "run")
+    looked_at = scripted(second, monkeypatch, rates)
+    assert second.run(save_every_s=1e9)
+    assert looked_at == [4]
+    for name, value in straight.weights().items():
+        torch.testing.assert_close(second.weights()[name], value, rtol=0, atol=0)
+
+
+def test_frozen_weights_do_not_move_and_the_others_do(base_dir: Path, tmp_path: Path) -> None:
+    run = tuning(base_dir, tmp_path / "run", recipe("full", freeze=("encoder.stem", "decoder.")))
+    before = {name: value.clone() for name, value in run.trainer.model.state_dict().items()}
+    run.trainer.run(dev=(), evaluate_every=9, save_every_s=1e9, until=2)
+    for name, value in run.trainer.model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(("encoder.stem", "decoder.")), name
+
+
+def test_a_prefix_that_names_no_weight_is_refused(base_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no weight's name starts with 'encoder\.stam'"):
+        tuning(base_dir, tmp_path / "run", recipe("full", freeze=("encoder.stam",)))
+
+
+TOML = """
+dtype = "float32"
+[data]
+corpora = ["new"]
+dev_corpora = ["new"]
+batch_s = 4.0
+[optim]
+optimizer = "adamw"
+lr = 1e-2
+warmup_steps = 1
+max_steps = 12
+ema_decay = 0.0
+[finetune]
+rank = 4
+old_corpora = ["old"]
+old_dev_corpora = ["old"]
+look_every = 6
+"""
+
+
+def test_the_command_makes_an_ordinary_bundle_and_adapters_that_merge_into_the_same(
+    base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(TOML)
+    arguments = ["--config", str(config), "--bundle", str(base_dir), "--runs", str(tmp_path), "--device", "cpu"]
+    assert finetune.main([*arguments, "--name", "small-en", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("before step 0, target dev") < printed.index("before step 0, old") < printed.index("step 6 ")
+    result = json.loads((tmp_path / "small" / "result.json").read_text())
+    # The random base hears words everywhere; after a few steps nearly all is blank, which is better.
+    assert result["after"]["target"]["wer"] < result["before"]["target"]["wer"]
+    bundle = load_bundle(tmp_path / "out")
+    assert bundle.name == "small-en"
+    assert bundle.lm_path is not None
+    merge_file(load_bundle(base_dir), tmp_path / "small" / ADAPTERS_FILE, tmp_path / "merged", name="merged")
+    merged = load_bundle(tmp_path / "merged").model.state_dict()
+    base = load_bundle(base_dir).model.state_dict()
+    for name, value in bundle.model.state_dict().items():
+        torch.testing.assert_close(merged[name], value, rtol=0, atol=0)
+    assert any(not torch.equal(value, base[name]) for name, value in bundle.model.state_dict().items())
+
+
+def test_the_command_says_what_is_wrong_in_one_line(
+    base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(TOML + 'targets = ["q_prj"]\n')
+    arguments = ["--config", str(config), "--bundle", str(base_dir), "--runs", str(tmp_path), "--device", "cpu"]
+    assert finetune.main(arguments) == 2
+    assert "no linear layer is called 'q_prj'" in capsys.readouterr().err
+
+
+def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"gone\.kenlm: no such file"):
+        FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", lm=tmp_path / "gone.kenlm", device=CPU, workers=1)

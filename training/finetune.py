@@ -1,0 +1,101 @@
+"""Adapt a bundle to other speech.
+
+    python -m training.finetune --config training/recipes/finetune.toml --bundle BUNDLE
+
+All weights or low-rank adapters learn, old data is mixed in, and two dev sets are looked at, the target's and one of
+what the base knew. The result is an ordinary bundle: the averaged weights of the look with the lowest word error rate
+on the target of those that have not forgotten. Interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
+
+import torch
+
+from asr_service.errors import BundleError
+from asr_service.model.bundle import load_bundle
+from training.atomic import atomic_text
+from training.finetune_looks import evaluated
+from training.finetune_run import FineTuning
+from training.recipe import load_recipe
+from training.results import commit, machine
+
+RESULT_FILE = "result.json"
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="recipe with a section [finetune]")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle directory of the base")
+    parser.add_argument("--out", type=Path, help="bundle directory of the result (default: in the run's folder)")
+    parser.add_argument("--name", help="of the result (default: the recipe's)")
+    parser.add_argument("--lm", type=Path, help="KenLM binary that takes the place of the bundle's language model")
+    parser.add_argument("--result", type=Path, help="also write the comparison there, as JSON")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="to train on")
+    parser.add_argument("--save-minutes", type=float, default=4.0)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    torch.set_num_threads(arguments.threads)
+    try:
+        return _finetune(arguments)
+    except (ValueError, BundleError) as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 2
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    recipe = load_recipe(arguments.config)
+    folder = arguments.runs / recipe.name
+    base = load_bundle(arguments.bundle)
+    begun = time.monotonic()
+    tuning = FineTuning(recipe, base, folder, lm=arguments.lm, device=torch.device(arguments.device))
+    sets = {"target": tuning.dev, "old": tuning.old_dev}
+    before = {name: tuning.before(utterances) for name, utterances in sets.items()}
+    for name, recognised in before.items():
+        print(f"before step 0, {name:6s} dev ({len(sets[name])} utterances)  WER {recognised.shown()}", flush=True)
+    if not tuning.run(save_every_s=arguments.save_minutes * 60):
+        print("interrupted; the same command goes on from here")
+        return 130
+    minutes = (time.monotonic() - begun) / 60
+    name = arguments.name or recipe.name
+    bundle = tuning.export(arguments.out or folder / "bundle", name)
+    after = {name: evaluated(bundle, utterances) for name, utterances in sets.items()}
+    for name, recognised in after.items():
+        print(f"step {tuning.looks.best.step}, {name:6s} dev  WER {before[name].shown()} → {recognised.shown()}")
+    result = {
+        "command": shlex.join(["python", "-m", "training.finetune", *sys.argv[1:]]),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine(arguments.threads),
+        "minutes": round(minutes, 1),
+        "method": tuning.config.method,
+        "best_step": tuning.looks.best.step,
+        "looks": [dataclasses.asdict(look) for look in tuning.looks.looks],
+        "before": {name: recognised.summary() for name, recognised in before.items()},
+        "after": {name: recognised.summary() for name, recognised in after.items()},
+    }
+    for path in filter(None, (folder / RESULT_FILE, arguments.result)):
+        with atomic_text(path) as file:
+            file.write(json.dumps(result, indent=1) + "\n")
+    print(f"{bundle.directory}: {bundle.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""What a fine-tuning run learns from: target texts that the bundle can write and pronounce, and a share of old data."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.lexicon import Lexicon
+from asr_service.tokenizer import WORD_START, WordPieces
+from training.data import Utterance
+from training.lexicon import Pronouncer, build
+
+# Punctuation that is read aloud: normalisation would drop the word with it.
+_SPOKEN_PUNCTUATION = frozenset("%&@#*/\\")
+MAX_NAMED = 20
+
+
+def check_tokenizer(ours: WordPieces, theirs: WordPieces, source: Path) -> None:
+    """Raise ValueError naming the first difference between the bundle's tokenizer and the one in `source`.
+
+    With other pieces every output of the model would mean something else, and training would quietly begin anew.
+    """
+    if ours.vocab_size != theirs.vocab_size:
+        raise ValueError(f"{source}: a tokenizer of {theirs.vocab_size} pieces, the bundle's has {ours.vocab_size}")
+    for index, (own, other) in enumerate(zip(ours.pieces, theirs.pieces, strict=True)):
+        if own != other:
+            raise ValueError(f"{source}: piece {index} of the tokenizer is {other!r}, the bundle's is {own!r}")
+    for piece in ours.pieces[ours.eos_id + 1 :]:
+        word = piece.removeprefix(WORD_START)
+        if word and ours.encode(word) != theirs.encode(word):
+            raise ValueError(f"{source}: the tokenizer has the bundle's pieces, but splits {word!r} another way")
+
+
+def unwritable(text: str, pieces: WordPieces) -> list[str]:
+    """Characters of a transcript, as it stands in the manifest, whose sound would be missing from the tokens.
+
+    That is every letter, number or sign that normalisation drops ("7", "ß", "%"), and every letter that the tokenizer
+    lacks. Marks that are not spoken (commas, quotation marks) are no loss.
+    """
+    alphabet = set("".join(pieces.pieces[pieces.eos_id + 1 :]))
+    return [char for char in text if not _is_written(char, alphabet)]
+
+
+def _is_written(char: str, alphabet: set[str]) -> bool:
+    if written := normalize_transcript(f"a{char}a")[1:-1].strip():  # between letters, where an apostrophe stays
+        return alphabet.issuperset(written)
+    if char in _SPOKEN_PUNCTUATION:
+        return False
+    category = unicodedata.category(char)
+    # P punctuation, Z spaces, C controls, M accents, Sk spacing accents (the backtick): not spoken.
+    return category[0] in "PZCM" or category == "Sk"
+
+
+def check_texts(manifest: Path, utterances: Sequence[Utterance], pieces: WordPieces, *, drop: bool) -> list[Utterance]:
+    """The utterances whose texts the tokenizer can write.
+
+    Raises ValueError that names each character it cannot write, with its count, unless such utterances may be dropped.
+    """
+    raw = raw_texts(manifest)
+    lost: Counter[str] = Counter()
+    written = []
+    for utterance in utterances:
+        characters = unwritable(raw[utterance.path], pieces)
+        lost.update(characters)
+        if not characters:
+            written.append(utterance)
+    if not lost:
+        return written
+    named = ", ".join(f"{char!r} (U+{ord(char):04X}) {count}×" for char, count in lost.most_common(MAX_NAMED))
+    more = f" and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
+    found = f"{len(utterances) - len(written)} of {len(utterances)} texts have characters the tokenizer cannot write: "
+    if not drop:
+        raise ValueError(f"{manifest}: {found}{named}{more}. Spell them out, or set finetune.drop_unwritable")
+    print(f"{manifest.name}: {found}{named}{more}; left out")
+    return written
+
+
+def raw_texts(manifest: Path) -> Mapping[Path, str]:
+    """Texts by audio file, as the manifest has them."""
+    texts = {}
+    with manifest.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            texts[manifest.parent / row["audio_filepath"]] = row.get("text", "")
+    return texts
+
+
+def extended_lexicon(
+    lexicon: Lexicon, extra: Lexicon | None, texts: Iterable[str], pronouncer: Pronouncer
+) -> tuple[Lexicon, list[str]]:
+    """The bundle's lexicon with `extra`'s entries, which go before, and every further word of `texts`.
+
+    Also returns the words that are new. One that nothing pronounces stays out; training counts its utterances.
+    """
+    entries = {word: lexicon[word] for word in lexicon}
+    added = {} if extra is None else {word: extra[word] for word in extra}
+    words = {word for text in texts for word in text.split()}
+    missing = sorted(words - entries.keys() - added.keys())
+    if missing:
+        pronounced = build(missing, pronouncer)
+        added |= {word: pronounced[word] for word in pronounced}
+    return Lexicon(entries | added), sorted(added.keys() - entries.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How often the target is gone through, and the old data beside it, each utterance of it once."""
+
+    passes: int
+    old: tuple[Utterance, ...]
+
+    def share(self, target_s: float) -> float:
+        """Of the seconds, how many are old."""
+        old_s = sum(utterance.duration_s for utterance in self.old)
+        return old_s / (old_s + self.passes * target_s)
+
+
+def mix(target: Sequence[Utterance], old: Sequence[Utterance], *, share: float, run_s: float, seed: int) -> Mix:
+    """Old data for a run of `run_s` seconds of which `share` are old.
+
+    One epoch is made as long as the run, the target as often in it as needed: so old utterances do not come again
+    before all have been seen. Where there is too little old data for that, the epoch is shorter; where there is too
+    little for one pass of the target, all of it is taken and the share is smaller.
+    """
+    target_s = sum(utterance.duration_s for utterance in target)
+    seen = {utterance.path for utterance in target}
+    candidates = [utterance for utterance in old if utterance.path not in seen]
+    available_s = sum(utterance.duration_s for utterance in candidates)
+    per_pass_s = target_s * share / (1.0 - share)
+    passes = max(1, math.ceil(run_s * (1.0 - share) / target_s))
+    if per_pass_s > 0.0:
+        passes = max(1, min(passes, int(available_s / per_pass_s)))
+    random.Random(f"{seed}/old").shuffle(candidates)
+    chosen, chosen_s = [], 0.0
+    for utterance in candidates:
+        if chosen_s >= passes * per_pass_s:
+            break
+        chosen.append(utterance)
+        chosen_s += utterance.duration_s
+    return Mix(passes, tuple(chosen))

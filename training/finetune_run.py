@@ -1,0 +1,256 @@
+"""One fine-tuning run: the ordinary trainer over an adapted model and mixed data, with looks at both dev sets between.
+
+The run's folder holds whatever it needs to go on: checkpoints, the looks so far, the best weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asr_service.errors import BundleError
+from asr_service.lexicon import PHONE_VOCABULARY_SIZE, Lexicon
+from asr_service.model.bundle import CARD_FILE, Bundle, load_bundle
+from asr_service.model.transformer import Transformer
+from asr_service.tokenizer import WordPieces
+from training.atomic import atomic_text
+from training.data import PcmStore, Utterance, speech_dir
+from training.dataset import make_examples
+from training.finetune_data import Mix, check_texts, check_tokenizer, extended_lexicon, mix
+from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
+from training.lexicon import Pronouncer
+from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, write_bundle
+from training.recipe import FinetuneConfig, Recipe
+from training.selection import dev_utterances, training_utterances
+from training.trainer import Trainer
+
+BEST_FILE = "best.safetensors"
+ADAPTERS_FILE = "adapters.safetensors"
+_BASE_FILE = "base.json"
+
+
+class FineTuning:
+    """One run: a bundle, a recipe, and a folder that holds whatever the run needs to go on."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        base: Bundle,
+        folder: Path,
+        *,
+        lm: Path | None = None,
+        device: torch.device,
+        pronouncer: Pronouncer | None = None,
+        workers: int = 2,
+    ) -> None:
+        """`lm`: a KenLM file that takes the place of the bundle's.
+
+        Raises ValueError that names what does not fit: the recipe, the run's folder, the tokenizer, the phones, a text.
+        """
+        if recipe.finetune is None:
+            raise ValueError(f"the recipe {recipe.name} has no [finetune]")
+        self.config: FinetuneConfig = recipe.finetune
+        self.recipe = dataclasses.replace(recipe, model=base.model.config)
+        self.base, self.folder, self.device = base, folder, device
+        self._check_base()
+        self.target, self.old = self._utterances()
+        self.searched = self._searched(lm, pronouncer or Pronouncer())
+        self.dev = dev_utterances(recipe.data)
+        self.old_dev = dev_utterances(
+            dataclasses.replace(
+                recipe.data,
+                dev_manifest=self.config.old_dev_manifest,
+                dev_corpora=self.config.old_dev_corpora,
+                dev_path_pattern="",
+            )
+        )
+        self.looks = Looks(folder / "looks.json", limit=self.config.forgetting_limit)
+        self.trainer = self._trainer(workers)
+
+    def _check_base(self) -> None:
+        """The run's tokenizer and phones are the bundle's, and the folder is of this base."""
+        base, config = self.base, self.config
+        if config.tokenizer:
+            check_tokenizer(base.pieces, WordPieces.load(Path(config.tokenizer)), Path(config.tokenizer))
+        phones = base.model.config.phone_vocab_size
+        if phones not in (0, PHONE_VOCABULARY_SIZE):
+            raise ValueError(
+                f"{base.directory}: phone CTC of {phones} outputs, the lexicon's phones and blank are "
+                f"{PHONE_VOCABULARY_SIZE}"
+            )
+        shape = {"method": config.method} | (
+            {"rank": config.rank, "alpha": config.alpha, "targets": list(config.targets)}
+            if config.method == "lora"
+            else {"freeze": list(config.freeze)}
+        )
+        begun = {"weights": weights_digest(base), **shape}
+        path = self.folder / _BASE_FILE
+        if path.exists() and (before := json.loads(path.read_text())) != begun:
+            names = [name for name in {**before, **begun} if before.get(name) != begun.get(name)]
+            raise ValueError(
+                f"{self.folder} holds a run with other {' and '.join(names)}: move it away, or name the recipe anew"
+            )
+        with atomic_text(path) as file:
+            json.dump(begun, file, indent=1)
+
+    def _utterances(self) -> tuple[list[Utterance], Mix]:
+        data, config, optim = self.recipe.data, self.config, self.recipe.optim
+        target = check_texts(
+            speech_dir() / data.manifest, training_utterances(data), self.base.pieces, drop=config.drop_unwritable
+        )
+        target = [utterance for utterance in target if utterance.duration_s <= data.max_utterance_s]
+        if not target:
+            raise ValueError(f"{data.manifest}: no utterance is left to train on")
+        old: list[Utterance] = []
+        if config.old_share:
+            selection = dataclasses.replace(
+                data, manifest=config.old_manifest, corpora=config.old_corpora, path_pattern="", exclude_corpora=()
+            )
+            old = [u for u in training_utterances(selection) if u.duration_s <= data.max_utterance_s]
+        run_s = optim.max_steps * optim.accumulate * data.batch_s
+        mixed = mix(target, old, share=config.old_share, run_s=run_s, seed=self.recipe.seed)
+        target_s = sum(utterance.duration_s for utterance in target)
+        print(
+            f"target: {len(target)} utterances, {target_s / 3600:.2f} h, {mixed.passes}× an epoch; old: "
+            f"{len(mixed.old)} utterances, {mixed.share(target_s):.0%} of the seconds (asked: {config.old_share:.0%})"
+        )
+        return target, mixed
+
+    def _searched(self, lm: Path | None, pronouncer: Pronouncer) -> Bundle:
+        """The base with the lexicon and the language model that the result will be searched with."""
+        bundle = self.base
+        if bundle.lexicon is not None:
+            extra = Lexicon.load(Path(self.recipe.data.lexicon)) if self.recipe.data.lexicon else None
+            texts = [utterance.text for utterance in self.target]
+            lexicon, new = extended_lexicon(bundle.lexicon, extra, texts, pronouncer)
+            if new or extra is not None:
+                print(f"{len(new)} words are new in the lexicon: {' '.join(new[:20])}{' …' if len(new) > 20 else ''}")
+                bundle = dataclasses.replace(bundle, lexicon=lexicon)
+        if lm is not None:
+            if not lm.is_file():
+                raise BundleError(f"{lm}: no such file")
+            bundle = dataclasses.replace(bundle, lm_path=lm)
+        return bundle
+
+    def _trainer(self, workers: int) -> Trainer:
+        """The ordinary trainer over the adapted model and the mixed data."""
+        torch.manual_seed(self.recipe.seed)
+        model = Transformer(self.recipe.model)
+        model.load_state_dict(self.base.model.state_dict())
+        config = self.config
+        if config.method == "lora":
+            add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets)
+        for prefix in config.freeze:
+            frozen = [parameter for name, parameter in model.named_parameters() if name.startswith(prefix)]
+            if not frozen:
+                raise ValueError(f"finetune.freeze: no weight's name starts with {prefix!r}")
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+        learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        print(f"{learning / 1e6:.3f} M of {sum(p.numel() for p in model.parameters()) / 1e6:.3f} M parameters learn")
+        utterances = [*self.target, *self.old.old]
+        store = PcmStore.build(utterances, self.folder / "pcm", workers=workers)
+        examples, counts = make_examples(
+            utterances, self.base.pieces, self.searched.lexicon, max_utterance_s=self.recipe.data.max_utterance_s
+        )
+        print(f"{len(examples)} examples; {counts}")
+        target = [example for example in examples if example.index < len(self.target)]
+        return Trainer(
+            self.recipe,
+            model,
+            self.base.front_end,
+            store,
+            [*target * self.old.passes, *examples[len(target) :]],
+            self.folder,
+            device=self.device,
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights as a bundle will hold them: merged, fp16 values."""
+        scale = self.config.alpha / self.config.rank
+        state = {name: value.detach().cpu() for name, value in self.trainer.average.items()}
+        return {name: value.half().float() for name, value in merged(state, scale).items()}
+
+    def run(self, *, save_every_s: float) -> bool:
+        """Train and look in turn; False when a signal ended it before the last step."""
+        trainer, steps = self.trainer, self.recipe.optim.max_steps
+        if trainer.resume():
+            print(f"resumed at {trainer.position}")
+        while True:
+            step = trainer.position.step
+            if step % self.config.look_every == 0 or step == steps:
+                look = self.looks.at(step) or self.look(step)
+                if self.looks.has_forgotten(look) and self.config.on_forgetting == "stop":
+                    print("stopping there (finetune.on_forgetting)")
+                    return True
+            if step >= steps:
+                return True
+            until = min(steps, (step // self.config.look_every + 1) * self.config.look_every)
+            trainer.run(dev=(), evaluate_every=steps, save_every_s=save_every_s, until=until)
+            if trainer.position.step < until:
+                return False
+
+    def look(self, step: int) -> Look:
+        """Recognise some of both dev sets with the averaged weights, and keep those if they are the best so far."""
+        weights = self.weights()
+        bundle = bundle_with(self.searched, weights)
+        sets = []
+        for utterances in (self.dev, self.old_dev):
+            chosen = evenly(len(utterances), self.config.look_utterances)
+            if step == 0 and self.searched is self.base:
+                sets.append(self.before(utterances).every(chosen))  # the base itself has done these
+            else:
+                sets.append(evaluated(bundle, [utterances[i] for i in chosen]))
+        target, old = sets
+        look = Look(step, target.wer, old.wer)
+        self.looks.add(look)
+        print(f"step {step}  target {target.shown()}  old {old.shown()}", flush=True)
+        if self.looks.has_forgotten(look):
+            rise = 100 * (look.old - self.looks.looks[0].old)
+            limit = 100 * self.config.forgetting_limit
+            print(f"FORGETTING: old dev is {rise:.1f} points worse than before (finetune.forgetting_limit {limit:.1f})")
+        if self.looks.best == look and step:
+            self._keep(weights)
+        return look
+
+    def _keep(self, weights: Mapping[str, Tensor]) -> None:
+        partial = self.folder / f"{BEST_FILE}.partial"
+        save_file(dict(weights), partial)
+        partial.rename(self.folder / BEST_FILE)
+        if self.config.method == "lora":
+            adapters = adapters_of(self.trainer.average)
+            config = self.config
+            Adapters(adapters, config.rank, config.alpha, weights_digest(self.base)).save(self.folder / ADAPTERS_FILE)
+
+    def before(self, utterances: Sequence[Utterance]) -> Recognised:
+        """What the base as it is delivered makes of a set; done once for one bundle."""
+        return evaluated(self.base, utterances, self.folder.parent / "evaluations")
+
+    def export(self, out: Path, name: str) -> Bundle:
+        """Write the best look's bundle. Raises ValueError when no look is better than the base."""
+        best = self.looks.best
+        if best.step == 0:
+            raise ValueError("no look at the target is better than the base within finetune.forgetting_limit")
+        card = (
+            f"# {name}\n\n{self.base.name} adapted to {self.recipe.data.manifest} "
+            f"({', '.join(self.recipe.data.corpora) or 'all of it'}), method {self.config.method}, {best.step} steps.\n"
+        )
+        base_card = self.base.directory / CARD_FILE
+        if base_card.is_file():
+            card += f"\nThe base's card:\n\n{base_card.read_text(encoding='utf-8')}"
+        weights = load_file(self.folder / BEST_FILE)
+        write_bundle(self.searched, weights, out, name=name, card=card, lm=self.searched.lm_path)
+        return load_bundle(out)
+
+
+def bundle_with(bundle: Bundle, weights: Mapping[str, Tensor]) -> Bundle:
+    """The bundle with other weights."""
+    model = Transformer(bundle.model.config)
+    model.load_state_dict(dict(weights))
+    return dataclasses.replace(bundle, model=model.eval().requires_grad_(False))
