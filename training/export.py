@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from asr_service.features import FeatureConfig
@@ -18,14 +19,14 @@ from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_checkpoint
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", default="en-s")
     parser.add_argument("--lexicon", type=Path, default=Path("runs/lexicon/lexicon.txt.gz"))
     parser.add_argument("--average", type=int, default=1, help="checkpoints whose weights are averaged")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     paths = sorted(arguments.run.glob("step-*.pt"))[-arguments.average :]
     if not paths:
         raise SystemExit(f"{arguments.run}: no checkpoint there")

@@ -1,0 +1,163 @@
+"""Results: figures come from counts, intervals from their definitions, and one command goes from recipe to table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from scipy import stats
+
+from training.measure import Measurement, bootstrap_interval, confusions
+from training.results import add, by_corpus, main
+from training.results_table import half_interval, table, wilson_interval
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 10), (7, 10), (298, 300), (300, 300)])
+def test_the_interval_of_a_share_is_wilsons(right: int, count: int) -> None:
+    expected = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-4)
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    values = [0.051, 0.058, 0.049]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert half_interval(values) == pytest.approx((high - low) / 2, rel=1e-3)
+
+
+def test_the_bootstrap_interval_holds_the_mean_of_the_runs_and_narrows_with_more_utterances() -> None:
+    rng = np.random.default_rng(3)
+    widths = []
+    for count in (50, 800):
+        errors, words = rng.binomial(5, 0.1, size=(3, count)), np.full(count, 5)
+        low, high = bootstrap_interval(errors, words)
+        assert low < errors.sum() / (3 * words.sum()) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2.5
+
+
+def test_confusions_count_substitutions_deletions_and_insertions() -> None:
+    found = confusions(["one two", "one two", "nine"], ["one three", "one three", "five nine"])
+    assert found == (("two", "three", 2), ("", "five", 1))
+    assert confusions(["one two"], ["two"]) == (("one", "", 1),)
+
+
+def record(name: str, measured: dict[str, list[Measurement]]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": name,
+        "command": f"python -m training.results --recipe {name}",
+        "commit": "abc1234",
+        "machine": "a machine",
+        "normalizer": "1",
+        "data_h": 0.5,
+        "utterances": 100,
+        "parameters": 1_500_000,
+        "runs": [{"seed": 1, "steps": 10, "wall_s": 120.0, "cpu_s": 60.0, "machine": "a machine"}],
+        "measurements": {},
+    }
+    for system, results in measured.items():
+        for result in results:
+            add(made, "corpus", system, result)
+    return made
+
+
+def test_the_table_states_mean_interval_and_every_seed(tmp_path: Path) -> None:
+    runs = [Measurement((1, 0, 2), (4, 5, 6), 0.1, (("a", "b", 2),)), Measurement((1, 1, 2), (4, 5, 6), 0.1)]
+    (tmp_path / "x.json").write_text(json.dumps(record("x", {"accurate, LM": runs, "streaming, LM": runs[:1]})))
+    text = table(tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith("| x |"))
+    _, _, corpus, accurate, without, streaming, _, _ = row.split("|")
+    assert corpus.strip() == "corpus (3 utterances, 15 words)"
+    assert accurate.strip().startswith("23.33 % [")
+    assert "seeds 20.00 26.67, ±42.3" in accurate
+    assert without.strip() == "–"
+    assert streaming.strip().startswith("20.00 % [") and "seeds" not in streaming
+    assert "a → b 2" in text and "python -m training.results --recipe x" in text and "1.0 min of CPU" in text
+
+
+def test_single_words_are_told_as_accuracy(tmp_path: Path) -> None:
+    result = Measurement((0, 0, 1, 0), (1, 1, 1, 1), 0.1)
+    (tmp_path / "x.json").write_text(json.dumps(record("x", {"accurate, LM": [result]})))
+    assert "accuracy 75.00 % [30.06, 95.44]" in table(tmp_path)
+
+
+def _tones(folder: Path) -> None:
+    """Two words, each a chord of its own, with the fields of the corpora's manifests."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(48):
+        word, pitches = (("go", (300, 500)), ("stop", (1500, 2500)))[number % 2]
+        seconds = np.arange(int(16_000 * rng.uniform(0.5, 0.7))) / 16_000
+        wave = sum(np.sin(2 * np.pi * pitch * rng.uniform(0.95, 1.05) * seconds) for pitch in pitches)
+        quiet = np.zeros(3_200)
+        wave = np.concatenate([quiet, 0.1 * wave, quiet]) + rng.normal(0, 1e-3, len(seconds) + 6_400)
+        soundfile.write(folder / f"tone_{number}.wav", wave.astype(np.float32), 16_000)
+        row = {"audio_filepath": f"tone_{number}.wav", "duration": len(wave) / 16_000, "text": word}
+        rows.append(json.dumps(row | {"speaker": f"s{number % 4}", "corpus": "tones"}))
+    (folder / "train.jsonl").write_text("\n".join(rows) + "\n")
+
+
+RECIPE = r"""
+dtype = "float32"
+[model]
+n_mels = 40
+stem_channels = 4
+d_model = 32
+n_heads = 2
+ffn_dim = 64
+encoder_layers = 3
+decoder_layers = 1
+downsample_after = 1
+phone_layer = 1
+conv_kernel = 3
+vocab_size = 34
+dropout = 0.0
+[data]
+corpora = ["tones"]
+path_pattern = '_[1-4]\d\.wav$'
+dev_manifest = "train.jsonl"
+dev_path_pattern = '_\d\.wav$'
+lexicon = ""
+batch_s = 8.0
+[optim]
+lr = 1e-2
+warmup_steps = 5
+max_steps = 60
+ema_decay = 0.8
+[augment]
+start_step = 1000
+chunk_start_step = 20
+chunks = [8, 16]
+[bundle]
+ngram_order = 2
+"""
+
+
+def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    _tones(speech)
+    (tmp_path / "tones.toml").write_text(RECIPE)
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
+    places = {"--runs": "runs", "--records": "records", "--table": "RESULTS.md"}
+    main(["--recipe", str(tmp_path / "tones.toml"), *(w for k, v in places.items() for w in (k, str(tmp_path / v)))])
+    kept = json.loads((tmp_path / "records" / "tones.json").read_text())
+    assert kept["utterances"] == 38 and kept["runs"][0]["steps"] == 60 and kept["runs"][0]["cpu_s"] > 0
+    measured = kept["measurements"]["tones"]
+    assert measured["words"] == " ".join(["1"] * 10)
+    errors = {system: sum(map(int, result["errors"][0].split())) for system, result in measured["systems"].items()}
+    assert errors["accurate, LM"] <= 1 and errors["streaming, LM"] <= 1
+    assert "| tones | tones (10 utterances, 10 words) | accuracy" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_utterances_are_grouped_by_corpus() -> None:
+    from training.data import Utterance
+
+    made = [Utterance(Path(name), 1.0, "go", "s", corpus) for name, corpus in (("a", "x"), ("b", "y"), ("c", "x"))]
+    assert {corpus: [u.path.name for u in group] for corpus, group in by_corpus(made).items()} == {
+        "x": ["a", "c"],
+        "y": ["b"],
+    }

@@ -1,0 +1,209 @@
+"""Train a recipe with each seed, make bundles, measure them on the recipe's dev set, and write RESULTS.md anew.
+
+    python -m training.results --recipe an4 --seeds 1,2,3
+    python -m training.results --recipe libri-mini --bundle asr_service/models/en-s    # no training
+    python -m training.results                                                        # RESULTS.md alone
+
+A seed that is trained already is not trained again, one that was interrupted goes on. The bundle in runs/NAME-seedN
+gets the lexicon of the run and an n-gram of the recipe's own training transcripts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr_service.evaluation.normalizer import NORMALIZER_VERSION
+from asr_service.model.bundle import CONFIG_FILE, LM_FILE, Bundle, load_bundle
+from asr_service.types import Mode
+from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.data import Utterance
+from training.export import main as export_main
+from training.lexicon import LEXICON_FILE
+from training.lm import estimate
+from training.measure import MAX_CONFUSIONS, Measurement, measure
+from training.recipe import Recipe, load_recipe
+from training.results_table import SYSTEMS, table
+from training.selection import dev_utterances, training_utterances
+from training.train import main as train_main
+
+RECIPES = Path(__file__).parent / "recipes"
+RECORDS = Path(__file__).parent / "results"
+TABLE = Path(__file__).parents[1] / "RESULTS.md"
+_TIME_FILE = "time.json"
+
+
+def train(config: Path, recipe: Recipe, seed: int, runs: Path, *, threads: int, hold_out: bool = False) -> Path:
+    """Train one seed, or go on with it; returns the run's folder, where time.json adds up what it took."""
+    folder = runs / f"{recipe.name}-seed{seed}{'-held-out' if hold_out else ''}"
+    newest = latest_checkpoint(folder) if folder.exists() else None
+    if newest is not None and load_checkpoint(newest)["step"] >= recipe.optim.max_steps:
+        return folder
+    command = ["--config", config, "--runs", runs, "--seed", seed, "--threads", threads]
+    begun, used = time.monotonic(), _cpu_s()
+    try:
+        train_main([str(part) for part in [*command, *(["--hold-out"] if hold_out else [])]])
+    finally:
+        if folder.exists():
+            path = folder / _TIME_FILE
+            before = json.loads(path.read_text()) if path.exists() else {"wall_s": 0.0, "cpu_s": 0.0}
+            wall_s = before["wall_s"] + time.monotonic() - begun
+            cpu_s = before["cpu_s"] + _cpu_s() - used
+            path.write_text(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "machine": machine(threads)}))
+    return folder
+
+
+def make_bundle(recipe: Recipe, folder: Path, texts: Sequence[str]) -> Path:
+    """The run's bundle: weights, the run's lexicon, the recipe's search settings, and an n-gram of `texts`."""
+    out = folder / "bundle"
+    lexicon = Path(recipe.data.lexicon) if recipe.data.lexicon else folder / LEXICON_FILE
+    export_main(["--run", str(folder), "--out", str(out), "--name", recipe.name, "--lexicon", str(lexicon)])
+    path = out / CONFIG_FILE
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "decoding": recipe.bundle.decoding}, indent=2) + "\n", encoding="utf-8")
+    if recipe.bundle.ngram_order:
+        estimate(texts, out / LM_FILE, order=recipe.bundle.ngram_order)
+    return out
+
+
+def measurements(bundle: Bundle, corpora: dict[str, list[Utterance]]) -> Iterator[tuple[str, str, Measurement]]:
+    """Corpus, system and what was measured, for each; prints a line as it goes."""
+    for corpus, utterances in corpora.items():
+        for system in SYSTEMS:
+            mode, _, lm = system.partition(", ")
+            if lm == "LM" and bundle.lm_path is None:
+                continue
+            result = measure(bundle, utterances, Mode(mode), with_lm=lm == "LM")
+            print(
+                f"{corpus:32s} {system:18s} WER {result.wer:7.2%}  utterances right {result.accuracy:7.2%}  "
+                f"real-time factor {result.real_time_factor:.3f}",
+                flush=True,
+            )
+            yield corpus, system, result
+
+
+def by_corpus(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    groups: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        groups.setdefault(utterance.corpus, []).append(utterance)
+    return groups
+
+
+def add(record: dict[str, Any], corpus: str, system: str, result: Measurement) -> None:
+    """Put one run's measurement into the record, beside those of the runs before."""
+    words = " ".join(map(str, result.words))
+    place = record["measurements"].setdefault(corpus, {"words": words, "systems": {}})
+    kept = place["systems"].setdefault(system, {"errors": [], "real_time_factor": [], "confusions": []})
+    kept["errors"].append(" ".join(map(str, result.errors)))
+    kept["real_time_factor"].append(round(result.real_time_factor, 4))
+    total = Counter({(said, heard): count for said, heard, count in kept["confusions"]})
+    total.update({(said, heard): count for said, heard, count in result.confusions})
+    ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:MAX_CONFUSIONS]
+    kept["confusions"] = [[said, heard, count] for (said, heard), count in ordered]
+
+
+def machine(threads: int) -> str:
+    """CPU, the cores this process may use, threads, torch."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{model}, {cores} core(s)"
+    return f"{device}, {threads} thread(s), torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The checked-out commit, marked where training or service differ from it."""
+
+    def git(*words: str) -> str:
+        command = [shutil.which("git") or "git", *words]
+        result = subprocess.run(command, cwd=RECORDS.parent, check=False, capture_output=True, text=True)
+        return result.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../asr_service")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def _cpu_s() -> float:
+    """CPU time of this process and of those it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", help=f"name of a file in {RECIPES.name}/, or a TOML file")
+    parser.add_argument("--seeds", default="1", help="comma-separated; each is a run")
+    parser.add_argument("--bundle", type=Path, help="measure this bundle instead of training")
+    parser.add_argument("--corpus", action="append", default=[], help="only this corpus of dev; may be given again")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the records")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    if arguments.recipe is not None:
+        record = measured(arguments)
+        record["command"] = shlex.join(["python", "-m", "training.results", *(sys.argv[1:] if argv is None else argv)])
+        arguments.records.mkdir(parents=True, exist_ok=True)
+        path = arguments.records / f"{record['name']}.json"
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    arguments.table.write_text(table(arguments.records), encoding="utf-8")
+    print(f"{arguments.table} written")
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The record of one recipe: trained, or a bundle as it is, and measured."""
+    named = Path(arguments.recipe)
+    config = named if named.suffix == ".toml" else RECIPES / f"{named}.toml"
+    recipe = load_recipe(config)
+    training = training_utterances(recipe.data)
+    corpora = {
+        corpus: utterances
+        for corpus, utterances in sorted(by_corpus(dev_utterances(recipe.data)).items())
+        if not arguments.corpus or corpus in arguments.corpus
+    }
+    record: dict[str, Any] = {
+        "name": recipe.name,
+        "commit": commit(),
+        "machine": machine(arguments.threads),
+        "normalizer": NORMALIZER_VERSION,
+        "data_h": round(sum(utterance.duration_s for utterance in training) / 3600, 4),
+        "utterances": len(training),
+        "runs": [],
+        "measurements": {},
+    }
+    seeds = [None] if arguments.bundle else [int(seed) for seed in arguments.seeds.split(",")]
+    for seed in seeds:
+        if seed is None:
+            bundle = load_bundle(arguments.bundle)
+        else:
+            print(f"seed {seed}", flush=True)
+            folder = train(config, recipe, seed, arguments.runs, threads=arguments.threads)
+            bundle = load_bundle(make_bundle(recipe, folder, [utterance.text for utterance in training]))
+            spent = json.loads((folder / _TIME_FILE).read_text())
+            record["runs"].append({"seed": seed, "steps": recipe.optim.max_steps, **spent})
+        record["parameters"] = sum(parameter.numel() for parameter in bundle.model.parameters())
+        for corpus, system, result in measurements(bundle, corpora):
+            add(record, corpus, system, result)
+    return record
+
+
+if __name__ == "__main__":
+    main()

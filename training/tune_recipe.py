@@ -1,0 +1,96 @@
+"""Tune a recipe's search on training speakers that a run of its own never heard; prints the recipe's [bundle] table.
+
+    python -m training.tune_recipe --recipe an4
+
+Trains the recipe once without its `tuning_speakers`, makes a bundle whose n-gram has not read them either, and looks
+for the weights of the lexicon beam, then of the final ranking, that make the fewest word errors on them. Dev is left
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr_service.decoding.lexicon_beam import LexiconBeamOptions
+from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.engine.runner import ModelRunner
+from asr_service.model.bundle import load_bundle
+from asr_service.types import Mode
+from training.data import PcmStore
+from training.posteriors import DevUtterance, encode
+from training.recipe import load_recipe
+from training.results import RECIPES, make_bundle, train
+from training.selection import training_store, training_utterances
+from training.tune_decoding import FEATURES, candidates, first_pass, tune_ranking
+
+_LM_WEIGHTS = (0.3, 0.5, 0.7, 0.9, 1.2)
+_WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", required=True, help=f"name of a file in {RECIPES.name}/")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--n-best", type=int, default=32, help="hypotheses that are ranked")
+    arguments = parser.parse_args()
+    config = RECIPES / f"{arguments.recipe}.toml"
+    recipe = load_recipe(config)
+    held_out = recipe.data.tuning_speakers
+    if not held_out:
+        raise SystemExit(f"{config}: data.tuning_speakers names nobody")
+    folder = train(config, recipe, arguments.seed, arguments.runs, threads=arguments.threads, hold_out=True)
+    utterances = training_utterances(recipe.data)
+    texts = [utterance.text for utterance in utterances if utterance.speaker not in held_out]
+    bundle = load_bundle(make_bundle(recipe, folder, texts))
+    if bundle.lexicon is None or bundle.lm_path is None:
+        raise SystemExit(f"{config}: without phones and an n-gram there is nothing to tune")
+    store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
+    runner = ModelRunner(bundle, streams=1, threads=arguments.threads)
+    dev = []
+    for index, utterance in enumerate(utterances):
+        if utterance.speaker in held_out:
+            pcm = store[index].astype(np.float32) / 32768.0
+            dev.append(DevUtterance(utterance.text, utterance.corpus, encode(runner, pcm, Mode.ACCURATE)))
+    words = sum(len(utterance.text.split()) for utterance in dev)
+    print(f"{len(dev)} utterances, {words} words of {len(held_out)} speakers")
+
+    tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
+    start = LexiconBeamOptions()
+    rates = {}
+    for lm_weight, word_score in itertools.product(_LM_WEIGHTS, _WORD_SCORES):
+        options = dataclasses.replace(start, lm_weight=lm_weight, word_score=word_score)
+        rates[lm_weight, word_score] = first_pass(tree, dev, options)[0]
+        print(f"lm_weight {lm_weight:.1f}  word_score {word_score:4.1f}  WER {rates[lm_weight, word_score]:6.2%}")
+    # Of equals, the one in the middle of the grid.
+    best = min(rates, key=lambda weights: (rates[weights], abs(weights[0] - 0.7) + abs(weights[1])))
+    options = dataclasses.replace(start, lm_weight=best[0], word_score=best[1])
+    with torch.inference_mode():
+        found = [candidates(bundle, tree, bundle.lexicon, item, options, arguments.n_best) for item in dev]
+    lists = []
+    for hypotheses in found:
+        kept = [candidate for candidate in hypotheses if candidate.source == "lexicon"] or hypotheses
+        lists.append((np.array([c.features for c in kept]), np.array([c.errors for c in kept])))
+    oracle = sum(int(errors.min()) for _, errors in lists)
+    weights, errors = tune_ranking(lists, ("phones", "lm", "words", "pieces", "attention"))
+    print(f"ranked: WER {errors / words:.2%}; best of each list {oracle / words:.2%}; weights {weights}")
+    print("\n[bundle]")
+    print(f"ngram_order = {recipe.bundle.ngram_order}")
+    for mode in ("accurate", "streaming"):
+        print(f"[bundle.decoding.{mode}]\nlm_weight = {best[0]}\nword_score = {best[1]}")
+    named = {"phones": "phones", "lm": "language_model", "words": "word", "pieces": "pieces", "attention": "attention"}
+    print("[bundle.decoding.rescoring]")
+    for feature in FEATURES:
+        if feature in named:
+            print(f"{named[feature]} = {weights[feature]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
