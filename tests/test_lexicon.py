@@ -195,20 +195,3 @@ class TestTrainingLexicon:
         assert from_ipa("ˌʌndɚstˈændɪŋ") == tuple("AH N D ER S T AE N D IH NG".split())  # noqa: SIM905
         assert from_ipa("tʃˈɜːtʃ") == ("CH", "ER", "CH")
         assert edit_distance("kitten", "sitting") == 3
-
-
-class TestLanguageModelScript:
-    def test_a_missing_tool_is_named_with_the_remedy(self, tmp_path):
-        from training.language_model import find_tool
-
-        with pytest.raises(SystemExit, match=r"lmplz is not in .*source package"):
-            find_tool("lmplz", tmp_path)
-
-    def test_the_text_is_normalised_sentence_by_sentence_without_share_alike_transcripts(self, tmp_path):
-        from training.language_model import corpus_lines
-
-        utterances = [{"text": "Hello, you", "corpus": "an4"}, {"text": "SEVEN", "corpus": "fsdd_8k"}]
-        (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, utterances)), encoding="utf-8")
-        (tmp_path / "lm_text.txt.gz").write_bytes(gzip.compress(b"A LINE\n\nANOTHER'S LINE\n"))
-        (tmp_path / "cased_text.txt.gz").write_bytes(gzip.compress("One. “Two,” he said! Three\n".encode()))
-        assert list(corpus_lines(tmp_path)) == ["a line", "another's line", "one", "two he said", "three", "hello you"]

@@ -1,0 +1,204 @@
+"""Estimate a word n-gram: modified Kneser-Ney over texts and manifests, as an ARPA file or a quantised KenLM trie.
+
+    python -m training.lm --manifest train.jsonl --text more.txt.gz --order 3 --out runs/lm/lm.arpa
+    python -m training.lm --text lm_text.txt.gz --text cased_text.txt.gz --manifest train.jsonl \
+        --exclude-corpus fsdd_8k --lexicon runs/lexicon/lexicon.txt.gz --order 4 --prune 0,0,1,2 --bits 6 \
+        --max-bytes 30000000 --out runs/lm/lm.kenlm --kenlm-bin DIR --dev dev.jsonl    # the shipped model
+
+Texts are normalised as transcripts are, one sentence a line or several with their punctuation. With `--lexicon`, words
+that it lacks become <unk>. Up to `training.kneser_ney.MAX_WORDS` words are estimated in Python; KenLM's `lmplz` does it
+for any size where `--kenlm-bin` names its folder or it lies on PATH, with the same numbers. An ARPA file is read as it
+is; a trie (`--out` ends with .kenlm) is smaller, loads by mmap and needs KenLM's `build_binary`. PyPI's `kenlm` wheel
+does not hold these tools, its source package does:
+
+    pip download --no-binary :all: --no-deps kenlm && tar xzf kenlm-*.tar.gz && cd kenlm-*/ && mkdir build && cd build
+    cmake .. -DCMAKE_BUILD_TYPE=Release && make lmplz build_binary       # needs the boost development packages
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.lexicon import Lexicon
+from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
+
+TRIE_SUFFIX = ".kenlm"
+_SENTENCE_END = re.compile(r"(?<=[.!?;])[\"\u201d']?\s+")
+
+
+def estimate(
+    sentences: Iterable[str],
+    arpa: Path,
+    *,
+    order: int = 3,
+    prune: Sequence[int] = (),
+    vocabulary: Collection[str] | None = None,
+    lmplz: Path | None = None,
+) -> Path:
+    """Estimate an n-gram over normalised `sentences`, write it to `arpa`, and return that path.
+
+    `order`, `prune` and `vocabulary` as in `training.kneser_ney.estimate_model`, which does it where `lmplz`, the path
+    of KenLM's program, is not given. Decoders read the file as they read a trie. Raises ValueError as that does, and
+    RuntimeError with the program's words where `lmplz` fails.
+    """
+    thresholds = prune_thresholds(order, prune)
+    if lmplz is None:
+        estimate_model(sentences, order, thresholds, vocabulary).write_arpa(arpa)
+        return arpa
+    arpa.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arpa.parent) as scratch:
+        text, words, draft = (Path(scratch) / name for name in ("text", "vocabulary", "arpa"))
+        with text.open("w", encoding="utf-8") as output:
+            output.writelines(sentence + "\n" for sentence in sentences)
+        command = [lmplz, "-o", order, "--prune", *thresholds, "--discount_fallback", "-S", "1G", "-T", scratch]
+        command += ["--text", text, "--arpa", draft]
+        if vocabulary is not None:
+            words.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+            command += ["--limit_vocab_file", words]
+        _run(command)
+        draft.replace(arpa)
+    return arpa
+
+
+def build_trie(arpa: Path, trie: Path, *, bits: int, build_binary: Path) -> Path:
+    """Pack an ARPA file into a trie with `bits` for each value and compressed pointers; returns `trie`."""
+    draft = trie.with_name(f".{trie.name}.part")
+    _run([build_binary, "-q", bits, "-b", bits, "-a", 64, "-T", trie.parent / "", "trie", arpa, draft])
+    draft.replace(trie)
+    return trie
+
+
+def perplexity(model: Path, sentences: Iterable[str], vocabulary: Collection[str]) -> tuple[float, int, int]:
+    """(perplexity without the unknown words, unknown words, tokens with sentence ends) of an ARPA file or a trie.
+
+    An unknown word is one outside `vocabulary`, the words of the model; it stands in the histories as <unk>.
+    """
+    word_model = WordLanguageModel(model, sorted(vocabulary))
+    log_prob, unknown, tokens = 0.0, 0, 0
+    for sentence in sentences:
+        state = word_model.start()
+        for word in sentence.split():
+            state, of_word = word_model.score(state, word)
+            if word in vocabulary:
+                log_prob += of_word
+            else:
+                unknown += 1
+            tokens += 1
+        log_prob += word_model.end(state)
+        tokens += 1
+    return math.exp(-log_prob / max(1, tokens - unknown)), unknown, tokens
+
+
+def text_sentences(path: Path) -> Iterator[str]:
+    """Normalised sentences of a text file, gzipped where its name ends with .gz; empty ones left out."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as paragraphs:
+        for paragraph in paragraphs:
+            yield from filter(None, map(normalize_transcript, _SENTENCE_END.split(paragraph)))
+
+
+def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:
+    """Normalised texts of a JSONL manifest's utterances; empty ones left out."""
+    with manifest.open(encoding="utf-8") as lines:
+        for utterance in map(json.loads, lines):
+            corpus = utterance.get("corpus", "")
+            if corpus not in exclude and corpus.startswith(corpus_prefix):
+                yield from filter(None, [normalize_transcript(utterance["text"])])
+
+
+def find_tool(name: str, folder: Path | None) -> Path | None:
+    """Where KenLM's program `name` is: in `folder`, else on PATH; None where `folder` is not given and PATH lacks it.
+
+    Ends the command with the remedy where `folder` lacks it.
+    """
+    found = shutil.which(name, path=str(folder) if folder else None)
+    if found is None and folder is not None:
+        raise SystemExit(
+            f"{name} is not in {folder}: it comes with KenLM's source package, see `--help` for how to build it"
+        )
+    return Path(found) if found else None
+
+
+def _run(command: Sequence[object]) -> None:
+    result = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{command[0]} failed ({result.returncode}):\n{result.stderr[-2000:]}")
+
+
+def _thresholds(argument: str) -> tuple[int, ...]:
+    return tuple(int(value) for value in argument.split(","))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, action="append", default=[], help="text file, .gz or plain; repeatable")
+    parser.add_argument("--manifest", type=Path, action="append", default=[], help="JSONL manifest; repeatable")
+    parser.add_argument("--exclude-corpus", action="append", default=[], help="of the manifests; repeatable")
+    parser.add_argument("--lexicon", type=Path, help="the vocabulary; without it, every word of the text")
+    parser.add_argument("--order", type=int, default=3, help=f"{MIN_ORDER} to {MAX_ORDER}")
+    parser.add_argument(
+        "--prune", type=_thresholds, default=(), help="0,0,1,2: drop n-grams of order i seen at most the i-th times"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help=f"ARPA file, or a trie where it ends with {TRIE_SUFFIX}"
+    )
+    parser.add_argument("--bits", type=int, default=8, choices=range(2, 17), metavar="2..16", help="of a trie's values")
+    parser.add_argument("--max-bytes", type=int, help="fail where --out is larger")
+    parser.add_argument("--kenlm-bin", type=Path, help="folder of lmplz and build_binary; by default PATH is searched")
+    parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
+    parser.add_argument("--dev-corpus", default="", metavar="PREFIX", help="only corpora of --dev that begin so")
+    return parser
+
+
+def main() -> None:
+    parser = _parser()
+    arguments = parser.parse_args()
+    if not (arguments.text or arguments.manifest):
+        parser.error("name a --text or a --manifest")
+    trie = arguments.out.suffix == TRIE_SUFFIX
+    lmplz = find_tool("lmplz", arguments.kenlm_bin)
+    build_binary = find_tool("build_binary", arguments.kenlm_bin)
+    if trie and build_binary is None:
+        parser.error(f"a {TRIE_SUFFIX} file needs build_binary: name its folder by --kenlm-bin, or write an ARPA file")
+    lexicon = frozenset(Lexicon.load(arguments.lexicon)) if arguments.lexicon else None
+    words: set[str] = set()
+
+    def sentences() -> Iterator[str]:
+        parts = [text_sentences(path) for path in arguments.text]
+        parts += [transcripts(path, exclude=arguments.exclude_corpus) for path in arguments.manifest]
+        for part in parts:
+            for sentence in part:
+                words.update(sentence.split())
+                yield sentence
+
+    with tempfile.TemporaryDirectory() as scratch:
+        arpa = Path(scratch) / "arpa" if trie else arguments.out
+        try:
+            estimate(sentences(), arpa, order=arguments.order, prune=arguments.prune, vocabulary=lexicon, lmplz=lmplz)
+            if build_binary is not None and trie:
+                build_trie(arpa, arguments.out, bits=arguments.bits, build_binary=build_binary)
+        except (ValueError, RuntimeError) as error:
+            raise SystemExit(str(error)) from error
+    vocabulary = words if lexicon is None else words & lexicon
+    size = arguments.out.stat().st_size
+    print(f"{arguments.out}: {len(vocabulary)} words, {size / 1e6:.1f} MB, by {lmplz or 'training.kneser_ney'}")
+    if arguments.dev:
+        dev = transcripts(arguments.dev, corpus_prefix=arguments.dev_corpus)
+        value, unknown, tokens = perplexity(arguments.out, dev, vocabulary)
+        print(f"dev perplexity {value:.1f}, {unknown} of {tokens} tokens unknown")
+    if arguments.max_bytes is not None and size > arguments.max_bytes:
+        raise SystemExit(f"{arguments.out} has {size} bytes, more than {arguments.max_bytes}: prune more")
+
+
+if __name__ == "__main__":
+    main()
