@@ -75,22 +75,22 @@ class PcmStore:
     """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,)."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.paths = [Path(line) for line in (folder / "files.txt").read_text().split("\n")]
         self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy")
         # Copy on write: torch wants writable memory, and nothing here may change the file.
-        self._samples = np.memmap(folder / "samples.i16", dtype=np.int16, mode="c")
+        self._samples: NDArray[np.int16] = np.memmap(folder / "samples.i16", dtype=np.int16, mode="c")
 
     def __reduce__(self) -> tuple[type[PcmStore], tuple[Path]]:
         """Another process opens the same file."""
-        return PcmStore, (self._folder,)
+        return PcmStore, (self.folder,)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> NDArray[np.int16]:
         start, end = self.extent(index)
-        return np.asarray(self._samples[start:end])
+        return self._samples[start:end]
 
     def extent(self, index: int) -> tuple[int, int]:
         """Where utterance `index` begins and ends in `samples`."""

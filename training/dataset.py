@@ -6,7 +6,6 @@ import copy
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,24 +13,19 @@ import torch
 from asr_service.features import LogMel
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.tokenizer import WordPieces
+from training.augmentation.pauses import with_pauses
+from training.augmentation.rooms import room_bank
+from training.augmentation.rows import Row, draw_rows, plain_rows
 from training.augmentation.spec_augment import spec_augment
 from training.augmentation.speed import change_speed
 from training.augmentation.waveform import WaveformAugmentation
 from training.data import SAMPLE_RATE_HZ, PcmStore, Utterance
+from training.example import Example
 from training.lexicon import phones_of
 from training.loss import Batch
 from training.recipe import AugmentConfig
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """An utterance ready for training: its place in the store, its targets, and who speaks."""
-
-    index: int
-    duration_s: float
-    tokens: tuple[int, ...]
-    phones: tuple[int, ...]
-    speaker: str = ""
+__all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
 
 def make_examples(
@@ -103,32 +97,40 @@ class BatchMaker:
         self._store = store
         self._samples = store.samples(device)
         self._front_end = copy.deepcopy(front_end).to(device)
-        self._distort = WaveformAugmentation(augment, self._voices, SAMPLE_RATE_HZ)
+        rooms = room_bank(store.folder, augment.rooms, SAMPLE_RATE_HZ).to(device) if augment.room_probability else None
+        self._distort = WaveformAugmentation(augment, self._voices, rooms, SAMPLE_RATE_HZ)
 
     def __reduce__(self) -> tuple[type[BatchMaker], tuple[object, ...]]:
         """Another process opens the samples itself: they would be copied otherwise."""
         return BatchMaker, (self.examples, self._store, self._front_end, self.augment, self.device)
 
     def __call__(self, indices: Sequence[int], seed: str = "", *, augmented: bool = True) -> Batch:
-        """Read, change speed, pad, distort, compute features, mask; `seed` makes the draws. `indices` of `examples`."""
+        """The batch of some of the `examples`; `seed` makes the draws, when it is to be `augmented`."""
         rng = random.Random(seed)
-        chosen = [self.examples[i] for i in indices]
-        waves = [self._wave(example) for example in chosen]
+        rows = draw_rows(indices, self.examples, self.augment, rng) if augmented else plain_rows(indices)
+        waves = [self._row_wave(row, rng) for row in rows]
         if augmented:
-            waves = [change_speed(wave, rng.choice(self.augment.speeds)) for wave in waves]
+            speed = rng.choice(self.augment.speeds)
+            waves = [change_speed(wave, speed) for wave in waves]
         samples = torch.tensor([len(wave) for wave in waves], device=self.device)
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+        chosen = [[self.examples[i] for i in row.parts] for row in rows]
         if augmented:
-            padded = self._distort(padded, samples, [example.speaker for example in chosen], rng)
+            padded = self._distort(padded, samples, [parts[0].speaker for parts in chosen], rng)
         lengths = torch.tensor([self._front_end.frames(len(wave)) for wave in waves])
         features = self._front_end.whole(padded)[:, : int(lengths.max())]
         if augmented:
             generator = torch.Generator().manual_seed(rng.getrandbits(63))
             features = spec_augment(features, lengths, self.augment, generator)
-        tokens, token_lengths = pad_targets([example.tokens for example in chosen])
-        phones, phone_lengths = pad_targets([example.phones for example in chosen])
+        tokens, token_lengths = pad_targets([sum((part.tokens for part in parts), ()) for parts in chosen])
+        phones, phone_lengths = pad_targets([sum((part.phones for part in parts), ()) for parts in chosen])
         seconds = sum(map(len, waves)) / SAMPLE_RATE_HZ
         return Batch(features, lengths, tokens, token_lengths, phones, phone_lengths, seconds)
+
+    def _row_wave(self, row: Row, rng: random.Random) -> torch.Tensor:
+        waves = [self._wave(self.examples[i]) for i in row.parts]
+        pauses = [int(pause_s * SAMPLE_RATE_HZ) for pause_s in row.pauses_s]
+        return with_pauses(waves, pauses, SAMPLE_RATE_HZ, self.augment.noise_slope, rng)
 
     def _wave(self, example: Example) -> torch.Tensor:
         """(N,) float32 in [-1, 1]; raises ValueError that names the file of a recording without samples."""

@@ -8,7 +8,6 @@ from typing import Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
-from training.dataset import BatchMaker
 from training.loss import Batch
 
 # A worker told to end goes on for so long: the loop, told the same, finishes its step and saves in the meantime.
@@ -39,17 +38,6 @@ class _Made(Dataset[tuple[Planned, Batch]]):
 
     def __getitem__(self, planned: Planned) -> tuple[Planned, Batch]:
         return planned, self._make(planned)
-
-
-class MakePlanned:
-    """The batch of a plan: augmented from the recipe's `start_step` on, by its place in the data alone."""
-
-    def __init__(self, maker: BatchMaker, seed: int) -> None:
-        self._maker, self._seed = maker, seed
-
-    def __call__(self, planned: Planned) -> Batch:
-        augmented = planned.step >= self._maker.augment.start_step
-        return self._maker(planned.indices, f"{self._seed}/{planned.epoch}/{planned.number}", augmented=augmented)
 
 
 def _start_worker(_: int) -> None:

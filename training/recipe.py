@@ -81,12 +81,30 @@ class OptimConfig:
     keep_best: int = 5
 
 
+# Settings of [augment] that are a range, and the least that it may begin with.
+RANGES = {
+    "pause_s": 0,
+    "pad_s": 0,
+    "noise_snr_db": float("-inf"),
+    "noise_slope": 0,
+    "babble_voices": 1,
+    "gain_db": float("-inf"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
     """What changes between epochs; nothing before `start_step`.
 
+    What changes lengths is drawn once a batch, so that its rows stay alike and little of it is padding; the rest is
+    drawn for each utterance.
+
     Attributes:
-        speeds: one is drawn an utterance (Ko et al. 2015).
+        speeds: one is drawn a batch (Ko et al. 2015).
+        join_probability, join_longest_s, pause_s: share of the batches whose rows are neighbouring utterances of one
+            speaker, as many as fit into a length drawn up to `join_longest_s`, with pauses drawn from a range.
+        pad_probability, pad_s: share of the batches with silence or room tone before and after each row, and its range.
+        room_probability, rooms: share of the utterances heard in a simulated room, and how many rooms there are.
         noise_probability, noise_snr_db: share of the utterances with additive noise, and its range of ratios.
         noise_slope: the noise's density falls by 1/f^slope, 0 white, 2 brown; drawn from this range.
         babble_share, babble_voices: share of the noise that is made of other speakers, and how many (from, to).
@@ -99,6 +117,13 @@ class AugmentConfig:
 
     start_step: int = 800
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    join_probability: float = 0.0
+    join_longest_s: float = 30.0
+    pause_s: tuple[float, float] = (0.2, 1.5)
+    pad_probability: float = 0.0
+    pad_s: tuple[float, float] = (0.1, 1.5)
+    room_probability: float = 0.0
+    rooms: int = 200
     noise_probability: float = 0.0
     noise_snr_db: tuple[float, float] = (3.0, 25.0)
     noise_slope: tuple[float, float] = (0.0, 2.0)
@@ -116,13 +141,24 @@ class AugmentConfig:
     chunks: tuple[int, ...] = (8, 16, 32)
     left: int = 128
 
+    def __post_init__(self) -> None:
+        """Raises ValueError that names a share outside 0 to 1, or a range that is none."""
+        for setting in dataclasses.fields(self):
+            name, value = setting.name, getattr(self, setting.name)
+            if name.endswith(("_probability", "_share", "_fraction")) and not 0.0 <= value <= 1.0:
+                raise ValueError(f"[augment] {name} is {value}, must be within 0 and 1")
+            if name in RANGES and not (len(value) == 2 and RANGES[name] <= value[0] <= value[1]):
+                raise ValueError(f"[augment] {name} is {value}, must be two numbers from {RANGES[name]} up, in order")
+        if not self.speeds or min(self.speeds) <= 0:
+            raise ValueError(f"[augment] speeds is {self.speeds}, must be one or more positive numbers")
+
 
 @dataclass(frozen=True, slots=True)
 class BundleConfig:
     """What a bundle gets beside the weights (`python -m training.results`).
 
     Attributes:
-        ngram_order: of the word n-gram estimated on the training transcripts; 0: none.
+        ngram_order: of the word n-gram estimated on the training transcripts, 2 to 6; 0: none.
         decoding: search settings, as in a bundle's config.json; tuned on `tuning_speakers`.
     """
 

@@ -48,7 +48,7 @@ def test_speed_divides_the_length_and_multiplies_the_pitch(speed: float) -> None
 @given(samples=st.integers(1, 10_000_000))
 def test_a_fast_length_is_the_least_even_one_of_small_factors(samples: int) -> None:
     length = fast_length(samples)
-    assert samples <= length <= 1.1 * samples + 2
+    assert samples <= length <= 1.1 * samples + 4
     assert length % 2 == 0
     for factor in (2, 3, 5):
         while length % factor == 0:
@@ -137,7 +137,7 @@ def distorter(**settings: object) -> WaveformAugmentation:
     def voices(rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:
         return [torch.randn(3_000, generator=seeded(rng.randrange(99))) for _ in range(count)]
 
-    return WaveformAugmentation(AugmentConfig(**settings), voices, RATE_HZ)  # type: ignore[arg-type]
+    return WaveformAugmentation(AugmentConfig(**settings), voices, None, RATE_HZ)  # type: ignore[arg-type]
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

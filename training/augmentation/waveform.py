@@ -1,6 +1,6 @@
 """The distortions of a batch of waveforms, in the order in which they happen to real speech.
 
-Noise in the room, then the microphone's level, then the line. Dimensions: B batch, N samples.
+The room and the noise in it, then the microphone's level, then the line. Dimensions: B batch, N samples.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.augmentation.noise import add_noise, babble, coloured_noise
+from training.augmentation.rooms import reverberate
 from training.augmentation.telephone import LAWS, telephone
 from training.recipe import AugmentConfig
 
@@ -22,8 +23,10 @@ Voices = Callable[[random.Random, str, int], Sequence[Tensor]]
 class WaveformAugmentation:
     """Draws what happens to each row on the host, and does it where the waveforms are."""
 
-    def __init__(self, config: AugmentConfig, voices: Voices, sample_rate_hz: int) -> None:
+    def __init__(self, config: AugmentConfig, voices: Voices, rooms: Tensor | None, sample_rate_hz: int) -> None:
+        """`rooms`: impulse responses (rooms, K) where the waveforms will be; needed for a `room_probability`."""
         self.config = config
+        self._rooms = rooms
         self._voices = voices
         self._rate_hz = sample_rate_hz
 
@@ -31,6 +34,11 @@ class WaveformAugmentation:
         """(B, N) zero-padded rows and their (B,) lengths → (B, N); rows keep their lengths and alignment."""
         config = self.config
         rows = range(len(waves))
+        reverberant = [row for row in rows if rng.random() < config.room_probability]
+        if reverberant and self._rooms is not None:
+            at = torch.tensor(reverberant, device=waves.device)
+            responses = self._rooms[[rng.randrange(len(self._rooms)) for _ in reverberant]]
+            waves = waves.index_copy(0, at, reverberate(waves[at], responses))
         noisy = [row for row in rows if rng.random() < config.noise_probability]
         if noisy:
             at = torch.tensor(noisy, device=waves.device)
