@@ -41,6 +41,7 @@ class PronunciationTree:
     def __init__(self, lexicon: Lexicon, lm_path: Path) -> None:
         """Raises BundleError when the language model cannot be read."""
         self.words = tuple(lexicon)
+        self.known = frozenset(self.words)
         self.language_model = WordLanguageModel(lm_path, self.words)
         # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its
         # first. In log10, as the library's own scores are.

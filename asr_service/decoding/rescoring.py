@@ -27,6 +27,7 @@ class RescoringWeights:
         attention: log-likelihood under the decoder, end token included.
         language_model: log-probability under the n-gram (natural, as all of them).
         word: added per word.
+        unknown: added for a word that the lexicon lacks, spelled by the word-piece CTC.
     """
 
     phones: float = 1.0
@@ -34,6 +35,7 @@ class RescoringWeights:
     attention: float = 0.5
     language_model: float = 1.5
     word: float = 0.0
+    unknown: float = -16.0
 
 
 def _padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

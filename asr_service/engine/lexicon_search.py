@@ -1,7 +1,8 @@
 """Phones through the pronunciation tree with the word n-gram; then the n-best list is ranked once more.
 
 While somebody speaks the lexicon beam goes along frame by frame. At the end of the utterance the word-piece CTC and the
-decoder say what they think of each hypothesis: they see the same audio in other units, and err elsewhere.
+decoder say what they think of each hypothesis: they see the same audio in other units, and err elsewhere. A word that
+the lexicon lacks can come from the word-piece CTC's spelling alone, at the end of the utterance.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.open_vocabulary import spelled_words, with_spelled_words
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import RescoringWeights, attention_log_likelihoods, ctc_log_likelihoods
 from asr_service.engine.runner import Encoded
@@ -55,28 +57,44 @@ class LexiconSearch(UtteranceSearch):
     def _shared(self) -> int:
         return self._beam.shared_words()
 
+    @torch.inference_mode()
     def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
         found = self._beam.finish(self._n_best)
-        scored = zip(found, self._scores(found), strict=True)
-        return [(hypothesis.words, score) for hypothesis, score in sorted(scored, key=lambda pair: -pair[1])]
-
-    @torch.inference_mode()
-    def _scores(self, found: Sequence[BeamHypothesis]) -> list[float]:
         if not found:
             return []
+        pronounced = ctc_log_likelihoods(self._phones(), [hypothesis.phone_ids for hypothesis in found])
+        phones = pronounced.clamp(min=NO_ALIGNMENT).tolist()
+        scores = self._scores([hypothesis.words for hypothesis in found], phones)
+        ranked: list[tuple[Sequence[TimedWord], float]] = [
+            (hypothesis.words, score) for hypothesis, score in zip(found, scores, strict=True)
+        ]
+        ranked += self._open(*max(zip(found, phones, scores, strict=True), key=lambda entry: entry[2])[:2])
+        return sorted(ranked, key=lambda entry: -entry[1])
+
+    def _open(self, best: BeamHypothesis, phones: float) -> list[tuple[Sequence[TimedWord], float]]:
+        """`best` with spelled words that the lexicon lacks, scored.
+
+        Nobody knows how they are pronounced: their phones are taken to fit as well as those of what they replace.
+        """
+        spelled = spelled_words(self._bundle.pieces, self._pieces().numpy())
+        opened = with_spelled_words(best.words, spelled, self._tree.known)
+        if not opened:
+            return []
+        scores = self._scores(opened, [phones] * len(opened))
+        return [(words, score + self._weights.unknown) for words, score in zip(opened, scores, strict=True)]
+
+    def _scores(self, found: Sequence[Sequence[TimedWord]], phones: Sequence[float]) -> list[float]:
+        """The log-linear sum for each word sequence; `phones` are the log-likelihoods of their phones."""
         weights = self._weights
-        tokens = [self._bundle.pieces.encode(" ".join(hypothesis.texts)) for hypothesis in found]
-        phone_ids = [hypothesis.phone_ids for hypothesis in found]
-        phones = ctc_log_likelihoods(self._phones(), phone_ids).clamp(min=NO_ALIGNMENT).tolist()
+        texts = [[word.text for word in words] for words in found]
+        tokens = [self._bundle.pieces.encode(" ".join(words)) for words in texts]
         pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
         attention = attention_log_likelihoods(self._bundle.model.decoder, self._hidden(), tokens).tolist()
         return [
             weights.phones * phone_score
-            + weights.language_model * self._tree.language_model.sentence(hypothesis.texts)
-            + weights.word * len(hypothesis.words)
+            + weights.language_model * self._tree.language_model.sentence(words)
+            + weights.word * len(words)
             + weights.pieces * piece_score
             + weights.attention * attention_score
-            for hypothesis, phone_score, piece_score, attention_score in zip(
-                found, phones, pieces, attention, strict=True
-            )
+            for words, phone_score, piece_score, attention_score in zip(texts, phones, pieces, attention, strict=True)
         ]
