@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,8 @@ from asr_service.types import Mode
 from training.atomic import atomic_text
 from training.data import Utterance
 from training.measure import recognise
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +84,16 @@ def evaluated(bundle: Bundle, utterances: Sequence[Utterance], cache: Path | Non
     print(f"{len(utterances)} utterances recognised, real-time factor {(time.monotonic() - begun) / seconds:.3f}")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_text(path) as file:
-            json.dump(dataclasses.asdict(found), file, indent=1)
+        with atomic_text(path) as output:
+            json.dump(dataclasses.asdict(found), output, indent=1)
     return found
 
 
-def evenly(count: int, wanted: int) -> list[int]:
-    """`wanted` indices spread over `count`, or all of them (0: all)."""
-    if not wanted or wanted >= count:
-        return list(range(count))
-    return [number * count // wanted for number in range(wanted)]
+def evenly(items: Sequence[T], wanted: int) -> list[T]:
+    """`wanted` of the items, spread over them, or all (0: all)."""
+    if not wanted or wanted >= len(items):
+        return list(items)
+    return [items[number * len(items) // wanted] for number in range(wanted)]
 
 
 @dataclass(frozen=True, slots=True)

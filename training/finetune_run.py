@@ -61,14 +61,14 @@ class FineTuning:
         self._check_base()
         self.target, self.old = self._utterances()
         self.searched = self._searched(lm, pronouncer or Pronouncer())
-        self.dev = dev_utterances(recipe.data)
-        self.old_dev = dev_utterances(
-            dataclasses.replace(
-                recipe.data,
-                dev_manifest=self.config.old_dev_manifest,
-                dev_corpora=self.config.old_dev_corpora,
-                dev_path_pattern="",
-            )
+        old_dev = dataclasses.replace(
+            recipe.data,
+            dev_manifest=self.config.old_dev_manifest,
+            dev_corpora=self.config.old_dev_corpora,
+            dev_path_pattern="",
+        )
+        self.dev, self.old_dev = (
+            evenly(dev_utterances(data), self.config.report_utterances) for data in (recipe.data, old_dev)
         )
         self.looks = Looks(folder / "looks.json", limit=self.config.forgetting_limit)
         self.trainer = self._trainer(workers)
@@ -202,7 +202,7 @@ class FineTuning:
         bundle = bundle_with(self.searched, weights)
         sets = []
         for utterances in (self.dev, self.old_dev):
-            chosen = evenly(len(utterances), self.config.look_utterances)
+            chosen = evenly(range(len(utterances)), self.config.look_utterances)
             if step == 0 and self.searched is self.base:
                 sets.append(self.before(utterances).every(chosen))  # the base itself has done these
             else:

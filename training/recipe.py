@@ -169,6 +169,14 @@ class BundleConfig:
         DecodingConfig.from_dict(self.decoding)
 
 
+_FINETUNE_RANGES = (
+    ("rank", 1, 1024),
+    ("look_every", 1, 10**9),
+    ("look_utterances", 0, 10**9),
+    ("report_utterances", 0, 10**9),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FinetuneConfig:
     """How a bundle is adapted (`python -m training.finetune`); its target is what `data` says.
@@ -183,6 +191,7 @@ class FinetuneConfig:
         old_share: of the seconds trained on, how many are old data.
         old_dev_manifest, old_dev_corpora: where forgetting is looked for.
         look_every, look_utterances: updates between looks at both dev sets, and how many utterances of each; 0: all.
+        report_utterances: of each dev set, for the comparison of base and result; 0: all.
         forgetting_limit: by how much the word error rate on old dev may rise, 0.02 is two points.
         on_forgetting: `stop` the run at the first look above that, or `warn` and go on.
         drop_unwritable: leave out utterances with characters the tokenizer cannot write instead of refusing to start.
@@ -201,6 +210,7 @@ class FinetuneConfig:
     old_dev_corpora: tuple[str, ...] = ()
     look_every: int = 100
     look_utterances: int = 100
+    report_utterances: int = 0
     forgetting_limit: float = 0.02
     on_forgetting: str = "warn"
     drop_unwritable: bool = False
@@ -209,7 +219,7 @@ class FinetuneConfig:
         for name, known in (("method", ("full", "lora")), ("on_forgetting", ("stop", "warn"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"finetune.{name} is {getattr(self, name)!r}, must be {' or '.join(known)}")
-        for name, low, high in (("rank", 1, 1024), ("look_every", 1, 10**9), ("look_utterances", 0, 10**9)):
+        for name, low, high in _FINETUNE_RANGES:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"finetune.{name} is {getattr(self, name)}, must be {low} to {high}")
         if not 0.0 <= self.old_share < 1.0:

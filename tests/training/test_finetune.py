@@ -256,8 +256,8 @@ def test_the_best_look_is_the_lowest_on_the_target_that_has_not_forgotten(tmp_pa
 
 
 def test_utterances_of_a_look_are_spread_over_the_set() -> None:
-    assert evenly(10, 5) == [0, 2, 4, 6, 8]
-    assert evenly(3, 5) == evenly(3, 0) == [0, 1, 2]
+    assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
+    assert evenly(range(3), 5) == evenly(range(3), 0) == [0, 1, 2]
 
 
 # Runs
