@@ -25,6 +25,9 @@ from tqdm import tqdm
 from asr_service.evaluation.normalizer import normalize_transcript
 
 SAMPLE_RATE_HZ = 16_000
+SKIPPED_FILE = "skipped.json"
+# Share of a batch that may be padding.
+MAX_PADDING = 0.2
 
 
 def speech_dir() -> Path:
@@ -63,19 +66,42 @@ def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Ut
     return utterances
 
 
-def _decode(path: Path) -> NDArray[np.int16]:
-    pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = pcm.mean(axis=1)
+def decode(path: Path) -> NDArray[np.int16]:
+    """(N,) samples at 16 kHz, channels averaged; raises ValueError for what nothing can be learned from."""
+    try:
+        pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(f"cannot be read ({error})") from error
+    if not len(pcm):
+        raise ValueError("no samples")
+    if not np.isfinite(pcm).all():
+        raise ValueError("samples that are not finite (NaN or infinite)")
+    mono: NDArray[np.float32] = pcm.mean(axis=1)
     if rate != SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
     return (np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16)
 
 
+def _decode_or_reason(path: Path) -> NDArray[np.int16] | str:
+    try:
+        return decode(path)
+    except ValueError as error:
+        return str(error)
+
+
 class PcmStore:
-    """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,)."""
+    """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,).
+
+    Attributes:
+        paths: of the recordings, in order.
+        skipped: why there are no samples of an utterance, by its number.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        skipped = folder / SKIPPED_FILE
+        reasons = json.loads(skipped.read_text()) if skipped.exists() else {}
+        self.skipped: dict[int, str] = {int(index): reason for index, reason in reasons.items()}
         self.paths = [Path(line) for line in (folder / "files.txt").read_text().split("\n")]
         self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy")
         # Copy on write: torch wants writable memory, and nothing here may change the file.
@@ -102,40 +128,58 @@ class PcmStore:
 
     @staticmethod
     def build(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2) -> PcmStore:
-        """Decode `utterances` in order into `folder`, or open what an earlier run left there for the same files."""
+        """Decode `utterances` in order into `folder`, or open what an earlier run left there for the same files.
+
+        Recordings that cannot be decoded have no samples in it; they are printed with the reason, each time.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         listing = "\n".join(str(utterance.path) for utterance in utterances)
         marker = folder / "files.txt"
         if not (marker.exists() and marker.read_text() == listing):
-            lengths = [0]
-            with (folder / "samples.i16").open("wb") as file, ProcessPoolExecutor(workers) as pool:
+            lengths, skipped = [0], {}
+            marker.unlink(missing_ok=True)
+            # Beside the old file, not into it: a run may have it mapped.
+            partial = folder / "samples.partial"
+            with partial.open("wb") as file, ProcessPoolExecutor(workers) as pool:
                 paths = [utterance.path for utterance in utterances]
-                for pcm in tqdm(pool.map(_decode, paths, chunksize=32), total=len(paths), desc="decoding"):
-                    file.write(pcm.tobytes())
-                    lengths.append(len(pcm))
+                decoded = tqdm(pool.map(_decode_or_reason, paths, chunksize=32), total=len(paths), desc="decoding")
+                for index, pcm in enumerate(decoded):
+                    if isinstance(pcm, str):
+                        skipped[index] = pcm
+                    else:
+                        file.write(pcm.tobytes())
+                    lengths.append(0 if isinstance(pcm, str) else len(pcm))
+            partial.replace(folder / "samples.i16")
             np.save(folder / "offsets.npy", np.cumsum(lengths, dtype=np.int64))
+            (folder / SKIPPED_FILE).write_text(json.dumps(skipped))
             marker.write_text(listing)  # last, so that an interrupted build is built again
-        return PcmStore(folder)
+        store = PcmStore(folder)
+        for index, reason in store.skipped.items():
+            print(f"{store.paths[index]}: {reason}; left out")
+        return store
 
 
 def batches_by_seconds(
     durations_s: Sequence[float], indices: Sequence[int], *, batch_s: float, rng: random.Random, shuffle: bool = True
 ) -> list[list[int]]:
-    """Group utterances of similar duration so that a padded batch holds at most `batch_s` seconds.
+    """Group utterances of similar duration: a padded batch holds at most `batch_s` seconds, or one utterance.
 
-    With `shuffle`, durations are jittered by 10 % before sorting, so that batches differ between epochs, and batches
-    come in random order; without it they come shortest first (a curriculum for the first epoch).
+    A batch ends sooner where more than `MAX_PADDING` of it would be padding. With `shuffle`, durations are jittered by
+    10 % before sorting, so that batches differ between epochs, and batches come in random order; without it they come
+    shortest first (a curriculum for the first epoch).
     """
     jitter = 0.1 if shuffle else 0.0
     order = sorted(indices, key=lambda i: durations_s[i] * (1.0 + jitter * (rng.random() - 0.5)))
     batches: list[list[int]] = []
     current: list[int] = []
-    longest = 0.0
+    longest = total = 0.0
     for index in order:
-        longest = max(longest, durations_s[index])
-        if current and longest * (len(current) + 1) > batch_s:
+        duration = durations_s[index]
+        padded = max(longest, duration) * (len(current) + 1)
+        if current and (padded > batch_s or total + duration < (1.0 - MAX_PADDING) * padded):
             batches.append(current)
-            current, longest = [], durations_s[index]
+            current, longest, total = [], 0.0, 0.0
+        longest, total = max(longest, duration), total + duration
         current.append(index)
     if current:
         batches.append(current)

@@ -29,7 +29,12 @@ __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_
 
 
 def make_examples(
-    utterances: Sequence[Utterance], pieces: WordPieces, lexicon: Lexicon | None, *, max_utterance_s: float
+    utterances: Sequence[Utterance],
+    pieces: WordPieces,
+    lexicon: Lexicon | None,
+    *,
+    max_utterance_s: float,
+    store: PcmStore | None = None,
 ) -> tuple[list[Example], dict[str, int]]:
     """Targets for every usable utterance, and how many were left out, by reason.
 
@@ -37,8 +42,17 @@ def make_examples(
     counted: the other losses still learn from them.
     """
     examples = []
-    counts = {"empty text": 0, "too long": 0, "no pronunciation": 0, "kept, but too fast for word-piece CTC": 0}
+    skipped = store.skipped if store is not None else {}
+    counts = {
+        "no audio": len(skipped),
+        "empty text": 0,
+        "too long": 0,
+        "no pronunciation": 0,
+        "kept, but too fast for word-piece CTC": 0,
+    }
     for index, utterance in enumerate(utterances):
+        if index in skipped:
+            continue
         tokens = tuple(pieces.encode(utterance.text))
         if not tokens:
             counts["empty text"] += 1

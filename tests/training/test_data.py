@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.conftest import Corpus
-from training.data import PcmStore, Utterance, batches_by_seconds, epoch_batches, read_manifest
+from training.data import MAX_PADDING, PcmStore, Utterance, batches_by_seconds, epoch_batches, read_manifest
 
 DURATIONS = st.lists(st.floats(0.1, 30.0), min_size=1, max_size=60)
 
@@ -95,3 +95,23 @@ def test_a_line_without_a_field_is_named(tmp_path: Path) -> None:
     path.write_text('{"audio_filepath": "a", "duration": 1, "text": "a"}\n{"audio_filepath": "b", "text": "b"}\n')
     with pytest.raises(ValueError, match=r"train\.jsonl:2: the field 'duration'"):
         read_manifest(path)
+
+
+@given(durations=DURATIONS, seed=st.integers(0, 99), shuffle=st.booleans())
+def test_padding_is_a_bounded_share_of_a_batch(durations: list[float], seed: int, shuffle: bool) -> None:
+    batches = batches_by_seconds(
+        durations, range(len(durations)), batch_s=40.0, rng=random.Random(seed), shuffle=shuffle
+    )
+    for batch in batches:
+        chosen = [durations[index] for index in batch]
+        assert sum(chosen) >= (1.0 - MAX_PADDING) * max(chosen) * len(chosen) - 1e-9
+
+
+def test_a_store_built_anew_leaves_the_samples_of_a_running_reader_alone(tmp_path: Path) -> None:
+    for name, level in (("a", 0.1), ("b", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(1_600, level), 16_000)
+    utterances = [Utterance(tmp_path / f"{name}.wav", 0.1, name, "", "") for name in "ab"]
+    reader = PcmStore.build(utterances[:1], tmp_path / "store", workers=1)
+    before = reader[0].copy()
+    PcmStore.build(utterances[1:], tmp_path / "store", workers=1)
+    np.testing.assert_array_equal(reader[0], before)

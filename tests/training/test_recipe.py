@@ -43,3 +43,14 @@ def test_an_unknown_setting_is_named(tmp_path: Path, text: str, named: str) -> N
     path.write_text(text)
     with pytest.raises((ValueError, ConfigError), match=named):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["noise_probability = 1.5", "babble_share = -0.1", "noise_snr_db = [20, 5]", "pause_s = [-1, 2]", "speeds = [0.0]"],
+)
+def test_an_augmentation_that_cannot_be_drawn_is_refused_by_name(tmp_path: Path, setting: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[augment]\n{setting}\n")
+    with pytest.raises(ValueError, match=rf"\[augment\] {setting.split()[0]} is"):
+        load_recipe(path)

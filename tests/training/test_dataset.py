@@ -1,0 +1,148 @@
+"""Batches: a function of examples and seed, of right lengths and targets, and never of a recording without samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.training.conftest import Corpus
+from training.dataset import BatchMaker, Example, make_batch, make_examples
+from training.loss import Batch
+from training.recipe import AugmentConfig
+
+CPU = torch.device("cpu")
+PLAIN = AugmentConfig(speeds=(1.0,), freq_masks=0, time_masks=0)
+
+
+def one_speaker(corpus: Corpus) -> list[Example]:
+    return [dataclasses.replace(example, speaker="s") for example in corpus.examples]
+
+
+def maker(corpus: Corpus, config: AugmentConfig, device: torch.device = CPU) -> BatchMaker:
+    return BatchMaker(one_speaker(corpus), corpus.store, corpus.front_end(), config, device)
+
+
+def test_augmentation_that_does_nothing_gives_the_features_of_the_recordings(corpus: Corpus) -> None:
+    augmented = maker(corpus, PLAIN)(range(4), "seed")
+    plain = make_batch(corpus.examples[:4], corpus.store, corpus.front_end())
+    for row, length in enumerate(plain.lengths):
+        alone = corpus.front_end().whole(torch.from_numpy(corpus.store[row] / np.float32(32768.0)))
+        torch.testing.assert_close(plain.features[row, :length], alone, atol=1e-4, rtol=1e-4)
+    for field in dataclasses.fields(Batch):
+        torch.testing.assert_close(getattr(augmented, field.name), getattr(plain, field.name))
+
+
+def test_one_speed_is_drawn_a_batch_and_lengths_follow_it(corpus: Corpus) -> None:
+    plain = make_batch(corpus.examples[:4], corpus.store, corpus.front_end())
+    ratios = set()
+    for seed in range(12):
+        batch = maker(corpus, dataclasses.replace(PLAIN, speeds=(0.9, 1.1)))(range(4), str(seed))
+        ratio = round(plain.seconds / batch.seconds, 3)
+        ratios.add(ratio)
+        torch.testing.assert_close(
+            batch.lengths * ratio, plain.lengths.double(), atol=3.0, rtol=0.02, check_dtype=False
+        )
+    assert ratios == {0.9, 1.1}
+
+
+def test_a_joined_row_has_the_targets_of_its_utterances_in_order(corpus: Corpus) -> None:
+    config = dataclasses.replace(PLAIN, join_probability=1.0, join_longest_s=8.0)
+    examples = one_speaker(corpus)
+    runs = [
+        sum((example.tokens for example in examples[first:last]), ())
+        for first in range(len(examples))
+        for last in range(first + 1, len(examples) + 1)
+    ]
+    joined = 0
+    for seed in range(5):
+        batch = maker(corpus, config)([2, 5, 7], str(seed))
+        rows = [tuple(row[:n].tolist()) for row, n in zip(batch.tokens, batch.token_lengths, strict=True)]
+        assert all(row in runs for row in rows)
+        joined += sum(len(row) > 8 for row in rows)
+    assert joined
+
+
+EVERYTHING = AugmentConfig(
+    join_probability=0.3,
+    pad_probability=0.5,
+    noise_probability=0.7,
+    babble_share=0.0,
+    gain_probability=0.5,
+    telephone_probability=0.3,
+)
+
+
+def test_everything_at_once_is_finite_and_a_function_of_the_seed(corpus: Corpus) -> None:
+    make = maker(corpus, EVERYTHING)
+    for seed in "abc":
+        first, again = make(range(5), seed), make(range(5), seed)
+        assert torch.isfinite(first.features).all()
+        assert torch.equal(first.features, again.features)
+        assert torch.equal(first.tokens, again.tokens)
+    assert not torch.equal(make(range(5), "a").features, make(range(5), "b").features)
+
+
+@pytest.mark.gpu
+def test_a_batch_made_on_the_gpu_is_the_one_made_on_the_cpu_up_to_its_noise(corpus: Corpus) -> None:
+    """Draws are the host's, so lengths, targets and masks agree; noise samples differ, their statistics do not."""
+    gpu = torch.device("cuda")
+    for config, tolerance in ((PLAIN, 1e-3), (dataclasses.replace(PLAIN, speeds=(0.9,)), 1e-3), (EVERYTHING, None)):
+        here, there = maker(corpus, config)(range(5), "a"), maker(corpus, config, gpu)(range(5), "a")
+        assert there.features.is_cuda
+        for name in ("lengths", "tokens", "token_lengths", "phones", "phone_lengths"):
+            assert torch.equal(getattr(here, name), getattr(there, name).cpu())
+        if tolerance is not None:
+            torch.testing.assert_close(here.features, there.features.cpu(), atol=tolerance, rtol=tolerance)
+        else:
+            assert here.features.shape == there.features.shape
+            assert float(here.features.mean()) == pytest.approx(float(there.features.mean()), abs=0.1)
+            assert float(here.features.std()) == pytest.approx(float(there.features.std()), rel=0.1)
+
+
+def bad_corpus(folder: Path) -> Corpus:
+    """The corpus, whose fourth recording has a NaN in it, whose fifth is text, and whose sixth is empty."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    good = rng.normal(0, 0.1, 16_000).astype(np.float32)
+    nan = good.copy()
+    nan[77] = np.nan
+
+    class Damaged(Corpus):
+        def __init__(self) -> None:
+            super().__init__(folder)
+            soundfile.write(folder / "3.wav", nan, 16_000, subtype="FLOAT")
+            (folder / "4.wav").write_text("no audio at all")
+            soundfile.write(folder / "5.wav", good[:0], 16_000)
+            self.store = type(self.store).build(self.utterances, folder / "damaged", workers=1)
+            self.examples, self.counts = make_examples(
+                self.utterances, self.pieces, None, max_utterance_s=30.0, store=self.store
+            )
+
+    return Damaged()
+
+
+def test_recordings_that_are_not_finite_unreadable_or_empty_are_left_out_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = bad_corpus(tmp_path / "c")
+    assert corpus.counts["no audio"] == 3
+    assert [example.index for example in corpus.examples] == [0, 1, 2, 6, 7, 8, 9, 10, 11]
+    printed = capsys.readouterr().out
+    for name, reason in (("3.wav", "not finite"), ("4.wav", "cannot be read"), ("5.wav", "no samples")):
+        assert any(name in line and reason in line for line in printed.splitlines())
+    again = type(corpus.store).build(corpus.utterances, tmp_path / "c" / "damaged", workers=1)
+    assert list(again.skipped) == [3, 4, 5]
+    assert len(again[6]) > 0
+    assert len(again[3]) == 0
+
+
+def test_training_on_a_recording_without_samples_is_refused_with_its_name(tmp_path: Path) -> None:
+    corpus = bad_corpus(tmp_path / "c")
+    example = dataclasses.replace(corpus.examples[0], index=4)
+    with pytest.raises(ValueError, match=r"4\.wav: no samples"):
+        make_batch([example], corpus.store, corpus.front_end())
