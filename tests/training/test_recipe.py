@@ -52,5 +52,5 @@ def test_an_unknown_setting_is_named(tmp_path: Path, text: str, named: str) -> N
 def test_an_augmentation_that_cannot_be_drawn_is_refused_by_name(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f"[augment]\n{setting}\n")
-    with pytest.raises(ValueError, match=rf"\[augment\] {setting.split()[0]} is"):
+    with pytest.raises(ValueError, match=rf"\[augment\] {setting.split(maxsplit=1)[0]} is"):
         load_recipe(path)
