@@ -1,0 +1,82 @@
+"""What each augmentation costs: milliseconds to make a batch, alone and all of the recipe's together.
+
+python -m training.augmentation_cost --config training/recipes/libri-mini.toml --store runs/pcm/train
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from asr_service.features import LogMel
+from training.augmentation.rooms import room_bank
+from training.data import SAMPLE_RATE_HZ, PcmStore, batches_by_seconds
+from training.dataset import BatchMaker, Example
+from training.recipe import AugmentConfig, load_recipe
+
+NOTHING = AugmentConfig(speeds=(1.0,), freq_masks=0, time_masks=0)
+
+
+def variants(recipe: AugmentConfig) -> dict[str, AugmentConfig]:
+    """Settings by name: none, each probability of the recipe that is not zero alone, and the recipe."""
+    probabilities = [
+        field.name
+        for field in dataclasses.fields(recipe)
+        if field.name.endswith("_probability") and field.name != "chunk_probability" and getattr(recipe, field.name)
+    ]
+    plain = dataclasses.replace(recipe, **dict.fromkeys(probabilities, 0.0))
+    nothing = dataclasses.replace(plain, speeds=NOTHING.speeds, freq_masks=0, time_masks=0)
+    alone = {name: dataclasses.replace(nothing, **{name: getattr(recipe, name)}) for name in probabilities}
+    return {"features alone": nothing, "speed and masks": plain, **alone, "all of the recipe": recipe}
+
+
+def measure(maker: BatchMaker, batches: list[list[int]]) -> tuple[list[float], float]:
+    """Seconds of each batch, and seconds of audio in all of them."""
+    times, audio_s = [], 0.0
+    for number, batch in enumerate(batches):
+        begun = time.perf_counter()
+        audio_s += maker(batch, str(number)).seconds
+        if maker.device.type == "cuda":
+            torch.cuda.synchronize(maker.device)
+        times.append(time.perf_counter() - begun)
+    return times, audio_s
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--store", type=Path, required=True, help="folder of decoded audio, as training leaves it")
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe, store = load_recipe(arguments.config), PcmStore(arguments.store)
+    durations = [(end - start) / SAMPLE_RATE_HZ for start, end in map(store.extent, range(len(store)))]
+    # The folder of a LibriSpeech or AN4 recording does not say its speaker, the beginning of its name does.
+    examples = [
+        Example(i, duration, (1,), (1,), path.stem.split("-")[0])
+        for i, (duration, path) in enumerate(zip(durations, store.paths, strict=True))
+    ]
+    usable = [i for i, duration in enumerate(durations) if 0 < duration <= recipe.data.max_utterance_s]
+    batches = batches_by_seconds(durations, usable, batch_s=recipe.data.batch_s, rng=random.Random(0))
+    if recipe.augment.room_probability:
+        room_bank(store.folder, recipe.augment.rooms, SAMPLE_RATE_HZ)
+    print(f"{arguments.batches} batches of {recipe.data.batch_s:.0f} s on {arguments.device}")
+    for name, config in variants(recipe.augment).items():
+        maker = BatchMaker(examples, store, LogMel(), config, torch.device(arguments.device))
+        measure(maker, batches[:2])
+        times, audio_s = measure(maker, batches[: arguments.batches])
+        print(
+            f"{name:24} {1e3 * statistics.median(times):7.1f} ms a batch (largest {1e3 * max(times):.1f}), "
+            f"{audio_s / sum(times):.0f} s of audio per second"
+        )
+
+
+if __name__ == "__main__":
+    main()
