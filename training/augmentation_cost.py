@@ -11,6 +11,7 @@ import random
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,8 @@ def variants(recipe: AugmentConfig) -> dict[str, AugmentConfig]:
         for field in dataclasses.fields(recipe)
         if field.name.endswith("_probability") and field.name != "chunk_probability" and getattr(recipe, field.name)
     ]
-    plain = dataclasses.replace(recipe, **dict.fromkeys(probabilities, 0.0))
+    zeros: dict[str, Any] = dict.fromkeys(probabilities, 0.0)
+    plain = dataclasses.replace(recipe, **zeros)
     nothing = dataclasses.replace(plain, speeds=NOTHING.speeds, freq_masks=0, time_masks=0)
     alone = {name: dataclasses.replace(nothing, **{name: getattr(recipe, name)}) for name in probabilities}
     return {"features alone": nothing, "speed and masks": plain, **alone, "all of the recipe": recipe}

@@ -27,7 +27,8 @@ class DataConfig:
         lexicon: pronunciations for the phone targets, made by `python -m training.lexicon`; empty: made from the
             training transcripts, and kept in the run's folder.
         short_first_epochs: this many epochs start with the shortest utterances (they leave CTC's plateau sooner).
-        prefetch: batches made ahead by a process of their own; 0: made by the loop when it needs them.
+        prefetch: on a CPU, batches made ahead by a process of their own; 0: made by the loop when it needs them. A GPU
+            holds the samples and makes the batches itself.
     """
 
     manifest: str = "train.jsonl"

@@ -147,8 +147,8 @@ class Trainer:
         Made when first needed, for it copies the front end with the statistics that `resume` may have read.
         """
         if self._maker is None:
-            recipe, device = self.recipe, torch.device("cpu") if self.recipe.data.prefetch else self.device
-            maker = BatchMaker(self.examples, self.store, self.front_end, recipe.augment, device)
+            recipe = self.recipe
+            maker = BatchMaker(self.examples, self.store, self.front_end, recipe.augment, self.device)
             self._maker = _Maker(maker, recipe.seed, recipe.augment.start_step)
         return self._maker
 
@@ -157,7 +157,9 @@ class Trainer:
         rank, world = self.processes.rank, self.processes.world
         batches = plan([example.duration_s for example in self.examples], self.recipe, self.position)
         own = (planned for planned in batches if planned.slot % world == rank)
-        yield from prefetched(own, self.maker, depth=self.recipe.data.prefetch)
+        # A GPU makes them itself, where the samples lie: no process could hand them over as fast.
+        depth = self.recipe.data.prefetch if self.device.type == "cpu" else 0
+        yield from prefetched(own, self.maker, depth=depth)
 
     def updates(self) -> Iterator[list[Loaded]]:
         """The same, in groups: this process's share of each update."""
