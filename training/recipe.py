@@ -110,7 +110,7 @@ class AugmentConfig:
         noise_slope: the noise's density falls by 1/f^slope, 0 white, 2 brown; drawn from this range.
         babble_share, babble_voices: share of the noise that is made of other speakers, and how many (from, to).
         gain_probability, gain_db: share of the utterances whose level is changed, and the range.
-        telephone_probability: share sent through a telephone line (8 kHz, mu-law or A-law).
+        telephone_probability: share sent through a telephone line (8 kHz; mu-law, A-law or linear).
         freq_masks, freq_width, time_masks, time_fraction: SpecAugment (Park et al. 2019).
         chunk_start_step, chunk_probability, chunks, left: from this step on, that share of the batches is encoded in
             chunks of one of these sizes (40 ms frames), so that one checkpoint serves files and streams.

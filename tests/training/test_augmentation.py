@@ -104,23 +104,39 @@ def test_babble_of_a_recording_without_samples_is_refused() -> None:
         babble([torch.zeros(0)], 100, random.Random(0))
 
 
-@pytest.mark.parametrize("law", ["mulaw", "alaw"])
-@pytest.mark.parametrize("narrow", [True, False])
-def test_a_telephone_line_leaves_nothing_above_4_khz_and_speech_below(law: str, narrow: bool) -> None:
+def line(waves: torch.Tensor, low_hz: float, high_hz: float, law: str | None) -> torch.Tensor:
+    rows = torch.ones(len(waves))
+    return telephone(waves, low_hz * rows, high_hz * rows, law)
+
+
+@pytest.mark.parametrize("law", ["mulaw", "alaw", None])
+@pytest.mark.parametrize(("low_hz", "high_hz"), [(0.0, 3_950.0), (300.0, 3_400.0)])
+def test_a_telephone_line_leaves_nothing_above_4_khz_and_speech_below(
+    law: str | None, low_hz: float, high_hz: float
+) -> None:
     wave = 0.1 * torch.randn(1, 15_001, generator=seeded())
-    out = telephone(wave, law, narrow=narrow)
+    out = line(wave, low_hz, high_hz, law)
     assert out.shape == wave.shape
     assert above_db(out[0], 4_050) < -50
+    if law is None:
+        assert above_db(out[0], high_hz + 50) < -40
     tone = 0.3 * torch.sin(2 * torch.pi * 1_000 * torch.arange(RATE_HZ) / RATE_HZ)
-    error = telephone(tone[None], law, narrow=narrow)[0] - tone
+    error = line(tone[None], low_hz, high_hz, law)[0] - tone
     assert power_db(tone[500:-500]) - power_db(error[500:-500]) > 30
 
 
-def test_a_narrow_line_loses_what_is_below_300_hz() -> None:
+def test_what_is_low_passes_a_line_unless_it_is_cut() -> None:
     hum = 0.3 * torch.sin(2 * torch.pi * 100 * torch.arange(RATE_HZ) / RATE_HZ)[None]
     inside = slice(2_000, -2_000)
-    assert power_db(telephone(hum, "mulaw", narrow=False)[:, inside]) == pytest.approx(power_db(hum), abs=0.5)
-    assert power_db(telephone(hum, "mulaw", narrow=True)[:, inside]) < power_db(hum) - 40
+    assert power_db(line(hum, 0.0, 3_950.0, "mulaw")[:, inside]) == pytest.approx(power_db(hum), abs=0.5)
+    assert power_db(line(hum, 300.0, 3_950.0, "mulaw")[:, inside]) < power_db(hum) - 40
+
+
+def test_rows_go_through_lines_of_their_own() -> None:
+    waves = 0.1 * torch.randn(2, 8_000, generator=seeded())
+    both = telephone(waves, torch.tensor([0.0, 300.0]), torch.tensor([3_950.0, 3_400.0]), "alaw")
+    torch.testing.assert_close(both[:1], line(waves[:1], 0.0, 3_950.0, "alaw"))
+    torch.testing.assert_close(both[1:], line(waves[1:], 300.0, 3_400.0, "alaw"))
 
 
 @pytest.mark.parametrize("law", ["mulaw", "alaw"])
@@ -157,6 +173,31 @@ def test_a_batch_is_distorted_alike_for_one_seed_and_differently_for_another() -
     assert torch.isfinite(first).all()
     assert first.abs().max() < 4.0
     assert not first[4:, 3_500:].any()
+
+
+def test_half_of_the_rows_or_so_are_distorted_when_half_are_to_be() -> None:
+    waves, lengths = batch()
+    distort = distorter(noise_probability=0.5)
+    changed = [
+        bool((distort(waves, lengths, "aabbccdd", random.Random(seed))[row] != waves[row]).any())
+        for seed in range(40)
+        for row in range(8)
+    ]
+    assert 0.4 < np.mean(changed) < 0.6
+
+
+def test_babble_is_made_of_other_speakers() -> None:
+    asked = []
+
+    def voices(rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:
+        asked.append((speaker, count))
+        return [torch.ones(count)]
+
+    waves, lengths = batch()
+    config = AugmentConfig(noise_probability=1.0, babble_share=1.0, babble_voices=(2, 4))
+    WaveformAugmentation(config, voices, None, RATE_HZ)(waves, lengths, "aabbccdd", random.Random(0))
+    assert [speaker for speaker, _ in asked] == list("aabbccdd")
+    assert {count for _, count in asked} <= {2, 3, 4}
 
 
 def test_nothing_asked_for_is_nothing_done() -> None:

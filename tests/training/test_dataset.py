@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,16 @@ def test_a_joined_row_has_the_targets_of_its_utterances_in_order(corpus: Corpus)
         assert all(row in runs for row in rows)
         joined += sum(len(row) > 8 for row in rows)
     assert joined
+
+
+def test_voices_are_never_the_speakers_own(corpus: Corpus) -> None:
+    examples = [dataclasses.replace(example, speaker=str(example.index % 2)) for example in corpus.examples]
+    own = {len(corpus.store[example.index]) for example in examples if example.speaker == "1"}
+    make = BatchMaker(examples, corpus.store, corpus.front_end(), PLAIN, CPU)
+    for seed in range(20):
+        voices = make._voices(random.Random(seed), "1", 3)
+        assert len(voices) <= 3
+        assert not own & {len(voice) for voice in voices}
 
 
 EVERYTHING = AugmentConfig(

@@ -7,8 +7,12 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +99,34 @@ def test_a_worker_outlives_the_signal_that_asks_the_run_to_stop_and_ends_with_it
     assert len(workers) == 1
     batches.close()  # type: ignore[attr-defined]
     assert not {child.pid for child in multiprocessing.active_children()} & workers
+
+
+LOOP = """
+from tests.training.test_prefetch import Plan, Probe
+from training.prefetch import prefetched
+plans = (Plan(n, 0, 0, ()) for n in range(1_000_000_000))
+for _, batch in prefetched(plans, Probe(), depth=2):
+    print(int(batch.tokens[0]), flush=True)
+"""
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_worker_ends_with_a_loop_that_is_killed() -> None:
+    loop = subprocess.Popen([sys.executable, "-c", LOOP], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    assert loop.stdout is not None
+    worker = int(loop.stdout.readline())
+    assert running(worker)
+    loop.kill()
+    loop.stdout.close()
+    loop.wait()
+    deadline = time.monotonic() + 30
+    while running(worker) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not running(worker)

@@ -1,4 +1,4 @@
-"""What a telephone line leaves of speech: 8 kHz, one byte a sample (ITU-T G.711), perhaps 300-3400 Hz only.
+"""What a telephone line leaves of speech: 8 kHz, perhaps 300-3400 Hz of it only, one byte a sample (ITU-T G.711).
 
 Dimensions: B batch, N samples at 16 kHz.
 """
@@ -16,9 +16,10 @@ from training.augmentation.fourier import fast_length
 
 LAWS = {"mulaw": MULAW, "alaw": ALAW}
 RATE_HZ = 16_000
-TOP_HZ = 3_950.0
-BAND_HZ = (300.0, 3_400.0)
-# Width of the raised-cosine edges of the band.
+# Where lines and the resamplers before them may cut: an old handset's band, or nearly all that 8 kHz can hold.
+LOW_HZ = (0.0, 300.0)
+HIGH_HZ = (3_400.0, 3_950.0)
+# Width of the band's raised-cosine edges, which lie inside it.
 EDGE_HZ = 100.0
 
 
@@ -35,21 +36,25 @@ def compand(waves: Tensor, law: str) -> Tensor:
     return levels[code]
 
 
-def _edge(frequency: Tensor, cut_hz: float) -> Tensor:
-    """From 0 below `cut_hz` to 1 at `EDGE_HZ` above it."""
-    return 0.5 - 0.5 * torch.cos(torch.pi * ((frequency - cut_hz) / EDGE_HZ).clamp(0.0, 1.0))
+def _edge(inside_hz: Tensor) -> Tensor:
+    """From 0 outside the band to 1 at `EDGE_HZ` inside it."""
+    return 0.5 - 0.5 * torch.cos(torch.pi * (inside_hz / EDGE_HZ).clamp(0.0, 1.0))
 
 
-def telephone(waves: Tensor, law: str, *, narrow: bool) -> Tensor:
-    """(B, N) speech as after a telephone line, at its rate of before; `narrow`: 300-3400 Hz, else up to 4 kHz."""
+def telephone(waves: Tensor, low_hz: Tensor, high_hz: Tensor, law: str | None) -> Tensor:
+    """(B, N) speech as after a telephone line, at its rate of before; the (B,) frequencies bound what passes.
+
+    `law`: `mulaw`, `alaw`, or None for linear samples. Nothing is cut below where `low_hz` is 0.
+    """
     samples = waves.shape[1]
     length = fast_length(-(-samples // 2)) * 2
     frequency = torch.linspace(0.0, RATE_HZ / 4, length // 4 + 1, device=waves.device)
-    band = 1.0 - _edge(frequency, (BAND_HZ[1] if narrow else TOP_HZ) - EDGE_HZ)
-    if narrow:
-        band = band * _edge(frequency, BAND_HZ[0])
-    spectrum = torch.fft.rfft(waves, n=length)[:, : len(band)] * band
-    line = compand(torch.fft.irfft(spectrum, n=length // 2) / 2, law)
+    low_hz, high_hz = low_hz.unsqueeze(1), high_hz.unsqueeze(1)
+    band = _edge(high_hz - frequency) * _edge(frequency - low_hz).masked_fill(low_hz == 0, 1.0)
+    spectrum = torch.fft.rfft(waves, n=length)[:, : len(frequency)] * band
+    line = torch.fft.irfft(spectrum, n=length // 2) / 2
+    if law is not None:
+        line = compand(line, law)
     # The codes' rounding errors lie below 4 kHz as well; nothing above it comes back.
     heard: Tensor = torch.fft.irfft(torch.fft.rfft(line) * 2, n=length)
     return heard[:, :samples]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.augmentation.rooms import reverberate
-from training.augmentation.telephone import LAWS, telephone
+from training.augmentation.telephone import HIGH_HZ, LAWS, LOW_HZ, telephone
 from training.recipe import AugmentConfig
 
 Voices = Callable[[random.Random, str, int], Sequence[Tensor]]
@@ -48,13 +48,16 @@ class WaveformAugmentation:
         gains_db = [rng.uniform(*config.gain_db) if rng.random() < config.gain_probability else 0.0 for _ in rows]
         if any(gains_db):
             waves = _amplify(waves, torch.tensor(gains_db, device=waves.device))
-        lines: dict[tuple[str, bool], list[int]] = {}
+        lines: dict[str | None, list[int]] = {}
         for row in rows:
             if rng.random() < config.telephone_probability:
-                lines.setdefault((rng.choice(sorted(LAWS)), rng.random() < 0.5), []).append(row)
-        for (law, narrow), chosen in lines.items():
+                lines.setdefault(rng.choice([*sorted(LAWS), None]), []).append(row)
+        for law, chosen in lines.items():
             at = torch.tensor(chosen, device=waves.device)
-            waves = waves.index_copy(0, at, telephone(waves[at], law, narrow=narrow))
+            # Half of the lines let through what is low: today's do.
+            low_hz = torch.tensor([rng.choice((0.0, rng.uniform(*LOW_HZ))) for _ in chosen], device=waves.device)
+            high_hz = torch.tensor([rng.uniform(*HIGH_HZ) for _ in chosen], device=waves.device)
+            waves = waves.index_copy(0, at, telephone(waves[at], low_hz, high_hz, law))
         return waves.masked_fill(torch.arange(waves.shape[1], device=waves.device) >= lengths.unsqueeze(1), 0.0)
 
     def _noise(self, speakers: Sequence[str], samples: int, device: torch.device, rng: random.Random) -> Tensor:
