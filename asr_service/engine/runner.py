@@ -18,6 +18,9 @@ from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
 
+# Energies are taken below this: telephone recordings have nothing above, and its absence must not pass for silence.
+TELEPHONE_BAND_HZ = 4000
+
 
 @dataclass(slots=True)
 class Encoded:
@@ -41,6 +44,10 @@ class ModelRunner:
         torch.set_num_threads(threads)
         self.bundle = bundle
         self.chunk_features = bundle.streaming.chunk_frames * bundle.model.config.subsampling
+        front_end = bundle.front_end
+        filters = front_end.spectrogram.mel_scale.fb  # (bins of the FFT, F)
+        above = TELEPHONE_BAND_HZ * front_end.config.n_fft // front_end.config.sample_rate_hz + 1
+        self._voice_bins = int((filters[above:].sum(dim=0) == 0).sum())
         self._cache = EncoderCache.empty(bundle.model.config, streams, bundle.streaming.left_frames)
 
     @torch.inference_mode()
@@ -53,7 +60,7 @@ class ModelRunner:
         """
         front_end = self.bundle.front_end
         features, rest = front_end.step(torch.from_numpy(pcm), torch.from_numpy(carry), last=last)
-        energies = (features * front_end.std + front_end.mean).mean(dim=-1)
+        energies = (features * front_end.std + front_end.mean)[:, : self._voice_bins].mean(dim=-1)
         return features.numpy(), energies.numpy(), rest.numpy()
 
     def reset(self, slot: int) -> None:

@@ -2,9 +2,9 @@
 
 Dimensions: T feature frames (10 ms).
 
-The energy of a frame is the mean of its log-mel bins (nepers of power). The floor falls with the quietest frames at
-once and rises slowly, as in minimum statistics (Martin 2001); speech is what stands out from it. A model would hear
-better, and would have to run before it is known whether there is anything to hear.
+The energy of a frame is the mean of its log-mel bins below 4 kHz (nepers of power). The floor falls with the quietest
+frames at once and rises slowly, as in minimum statistics (Martin 2001); speech is what stands out from it. A model
+would hear better, and would have to run before it is known whether there is anything to hear.
 """
 
 from __future__ import annotations
