@@ -1,7 +1,7 @@
 """Make a bundle from a run: `python -m training.export --run runs/NAME --out DIR`.
 
 The weights are the exponential moving average of the newest checkpoint; with `--average N`, the mean of the averages
-of the last N.
+at the N looks at dev that had the lowest loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,21 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import CONFIG_FILE, StreamingConfig, save_bundle
 from asr_service.model.config import TransformerConfig
 from asr_service.tokenizer import WordPieces
-from training.checkpoint import load_checkpoint
+from training.average import best_paths, mean_of_averages
+from training.checkpoint import latest_checkpoint
+
+
+def chosen_weights(run: Path, average: int | None) -> list[Path]:
+    """The newest checkpoint, or the `average` best by dev loss; raises ValueError when there are not so many."""
+    if average is None:
+        newest = latest_checkpoint(run)
+        if newest is None:
+            raise ValueError(f"{run}: no checkpoint there")
+        return [newest]
+    best = best_paths(run)
+    if not 0 < average <= len(best):
+        raise ValueError(f"--average {average}: {run} keeps the weights of {len(best)} looks at dev")
+    return best[:average]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,16 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", default="en-s")
     parser.add_argument("--lexicon", type=Path, default=Path("runs/lexicon/lexicon.txt.gz"))
-    parser.add_argument("--average", type=int, default=1, help="checkpoints whose weights are averaged")
+    parser.add_argument("--average", type=int, help="how many of the best by dev loss are averaged")
     arguments = parser.parse_args(argv)
-    paths = sorted(arguments.run.glob("step-*.pt"))[-arguments.average :]
-    if not paths:
-        raise SystemExit(f"{arguments.run}: no checkpoint there")
-    states = [load_checkpoint(path) for path in paths]
-    weights = {
-        name: sum(state["average"][name].float() for state in states) / len(states) for name in states[-1]["average"]
-    }
-    config = TransformerConfig.from_dict(states[-1]["model_config"])
+    paths = chosen_weights(arguments.run, arguments.average)
+    state, weights = mean_of_averages(paths)
+    config = TransformerConfig.from_dict(state["model_config"])
     # Search weights are tuned after training and belong to the bundle: exporting again keeps them.
     previous = arguments.out / CONFIG_FILE
     decoding = json.loads(previous.read_text())["decoding"] if previous.exists() else {}
@@ -42,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.out,
         name=arguments.name,
         weights=weights,
-        mean=states[-1]["cmvn"]["mean"],
-        std=states[-1]["cmvn"]["std"],
+        mean=state["cmvn"]["mean"],
+        std=state["cmvn"]["std"],
         model_config=config,
         feature_config=FeatureConfig(n_mels=config.n_mels),
         streaming=StreamingConfig(),

@@ -4,7 +4,8 @@ Dimensions: B batch, T feature frames, T4 and T8 encoder frames, U decoder steps
 
 Counted are the matrix products and the stem's convolutions, two operations a multiplication, forward once and backward
 twice (Kaplan et al. 2020, section 2.1), on padded shapes: what the chip does, not what is useful.
-`torch.utils.flop_counter` counts the same but for the first layer, which needs no gradient of its input (tested).
+`torch.utils.flop_counter` counts the same (tested) but for the first layer, which needs no gradient of its input, and
+for the backward of depthwise filters, which it takes for full convolutions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,62 @@
+"""The best by dev loss are kept, and their mean is what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_service.model.bundle import load_bundle
+from tests.training.conftest import Corpus
+from training.average import best_paths, keep_best, mean_of_averages
+from training.export import chosen_weights
+from training.export import main as export
+
+
+def state(step: int, loss: float, value: float = 0.0) -> dict[str, object]:
+    return {"step": step, "dev": {"total": loss}, "average": {"weight": torch.full((3,), value)}}
+
+
+def test_those_of_the_lowest_dev_loss_stay_lowest_first(tmp_path: Path) -> None:
+    for step, loss in ((100, 3.0), (200, 0.5), (300, 10.0), (400, 1.25)):
+        keep_best(tmp_path, state(step, loss), 2)
+    assert [path.name for path in best_paths(tmp_path)] == [
+        "step-0000200-dev-0.500000.pt",
+        "step-0000400-dev-1.250000.pt",
+    ]
+
+
+def test_a_look_that_a_resumed_run_takes_again_is_kept_once(tmp_path: Path) -> None:
+    for loss in (2.0, 1.0):
+        keep_best(tmp_path, state(100, loss), 5)
+    assert [path.name for path in best_paths(tmp_path)] == ["step-0000100-dev-1.000000.pt"]
+
+
+def test_weights_are_the_mean(tmp_path: Path) -> None:
+    for step, value in ((1, 1.0), (2, 4.0), (3, 7.0)):
+        keep_best(tmp_path, state(step, float(step), value), 5)
+    first, mean = mean_of_averages(best_paths(tmp_path)[:2])
+    assert first["step"] == 1
+    assert mean["weight"].tolist() == [2.5, 2.5, 2.5]
+
+
+def test_more_than_there_are_is_refused(tmp_path: Path) -> None:
+    keep_best(tmp_path, state(1, 1.0), 5)
+    with pytest.raises(ValueError, match=r"--average 2: .* keeps the weights of 1 looks at dev"):
+        chosen_weights(tmp_path, 2)
+    with pytest.raises(ValueError, match="no checkpoint there"):
+        chosen_weights(tmp_path, None)
+
+
+def test_a_bundle_of_the_best_two_has_their_mean(corpus: Corpus, tmp_path: Path) -> None:
+    trainer = corpus.trainer("averaged")
+    batch = next(trainer.batches())[1]
+    trainer.run(dev=[batch], evaluate_every=2, save_every_s=1e9)
+    run = corpus.folder / "averaged"
+    corpus.pieces.save(run / "tokenizer.json")
+    export(["--run", str(run), "--out", str(tmp_path / "bundle"), "--average", "2"])
+    weights = load_bundle(tmp_path / "bundle").model.state_dict()
+    states = [torch.load(path, weights_only=True)["average"] for path in best_paths(run)[:2]]
+    for name, value in weights.items():
+        torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2, rtol=1e-3, atol=1e-4)
