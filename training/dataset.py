@@ -75,13 +75,13 @@ def make_examples(
 def cmvn(store: PcmStore, front_end: LogMel, *, sample: int = 800, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each mel bin, (F,) each, over a sample of utterances.
 
-    A deviation is at least 1 neper: above the band of telephone recordings nothing varies, and what another decoder
-    leaves there must not become a feature of 70 standard deviations.
+    A deviation is at least 2 nepers (speech has more): above the band of telephone recordings nothing varies, and what
+    another decoder leaves there must not become a feature of 70 standard deviations.
     """
     rng = random.Random(seed)
     chosen = rng.sample(range(len(store)), min(sample, len(store)))
     frames = torch.cat([front_end.whole(torch.from_numpy(store[i].astype(np.float32) / 32768.0)) for i in chosen])
-    return frames.mean(dim=0), frames.std(dim=0).clamp(min=1.0)
+    return frames.mean(dim=0), frames.std(dim=0).clamp(min=2.0)
 
 
 def pad_targets(rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
