@@ -106,6 +106,8 @@ def extended_lexicon(
     if missing:
         pronounced = build(missing, pronouncer)
         added |= {word: pronounced[word] for word in pronounced}
+    if not added:
+        return lexicon, []
     return Lexicon(entries | added), sorted(added.keys() - entries.keys())
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+import asr_service
 from asr_service.evaluation.wer import WordErrors, confidence_interval, word_errors
 from asr_service.model.bundle import Bundle
 from asr_service.types import Mode
@@ -62,13 +63,14 @@ class Recognised:
 def evaluated(bundle: Bundle, utterances: Sequence[Utterance], cache: Path | None = None) -> Recognised:
     """Recognise utterances in `accurate` mode.
 
-    With a `cache` folder, what an earlier call found for the same files of the bundle and the same utterances is read
-    again: a run that is resumed, or two from one base, need its word error rate once.
+    With a `cache` folder, what an earlier call found for the same files of the bundle, the same utterances and the same
+    recogniser's source is read again: a run that is resumed, or two from one base, need its word error rate once.
     """
     path = None
     if cache is not None:
         digest = hashlib.sha256()
-        for file in sorted(bundle.directory.iterdir()):
+        source = Path(asr_service.__file__).parent.rglob("*.py")
+        for file in sorted([*bundle.directory.iterdir(), *source]):
             digest.update(file.name.encode() + file.read_bytes())
         digest.update("\n".join(f"{utterance.path} {utterance.text}" for utterance in utterances).encode())
         path = cache / f"{digest.hexdigest()[:24]}.json"

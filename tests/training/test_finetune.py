@@ -260,6 +260,26 @@ def test_utterances_of_a_look_are_spread_over_the_set() -> None:
     assert evenly(range(3), 5) == evenly(range(3), 0) == [0, 1, 2]
 
 
+def test_a_bundle_is_recognised_again_only_when_it_or_the_utterances_change(
+    base_dir: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(bundle: Bundle, utterances: list[Utterance], mode: Mode) -> list[str]:
+        calls.append(bundle.name)
+        return [f"heard {len(calls)}"] * len(utterances)
+
+    monkeypatch.setattr("training.finetune_looks.recognise", counted)
+    folder = shutil.copytree(base_dir, tmp_path / "bundle")
+    utterances = read_manifest(speech / "dev.jsonl")
+    first = evaluated(load_bundle(folder), utterances, tmp_path / "cache")
+    assert evaluated(load_bundle(folder), utterances, tmp_path / "cache") == first
+    assert len(calls) == 1
+    assert evaluated(load_bundle(folder), utterances[:2], tmp_path / "cache") != first
+    shutil.copyfile(speech / "dev.jsonl", folder / "README.md")
+    assert evaluated(load_bundle(folder), utterances, tmp_path / "cache") != first
+
+
 # Runs
 
 
