@@ -1,4 +1,4 @@
-"""Text files that are whole or not there."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from typing import TextIO
 
 
 @contextmanager
-def atomic_text(path: Path) -> Iterator[TextIO]:
-    """Open `path` for writing UTF-8; what is written replaces it at the end of the block, and not where that raises."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it replaces `path` at the end of the block, and is gone where that raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_text(path: Path) -> Iterator[TextIO]:
+    """Open `path` for UTF-8 text in this way."""
+    with atomic_path(path) as draft, draft.open("w", encoding="utf-8") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

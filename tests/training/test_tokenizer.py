@@ -1,0 +1,89 @@
+"""The tokenizer's command: what it learns from, and the rules it records."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service.evaluation.normalizer import NORMALIZER_VERSION
+from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
+from training import tokenizer
+
+TEXT = ["The sea, the SEA!", "Café “Noir”", "don't"] * 4
+
+
+def test_texts_are_normalised_by_the_rules_that_the_file_names():
+    pieces = tokenizer.train(TEXT, 64)
+    assert pieces.normalization == Normalization("transcript", NORMALIZER_VERSION)
+    assert set("".join(pieces.pieces[3:])) == {*LETTERS, WORD_START}
+    cased = tokenizer.train(TEXT, 400, normalizer="nfc", byte_fallback=True)
+    assert cased.normalization == Normalization("nfc", "1")
+    assert "é" in cased.pieces
+    assert cased.decode(cased.encode("Café “Noir”")) == "Café “Noir”"
+    assert tokenizer.normalizer_of(cased).apply("e\u0301  x\n") == "é x"
+
+
+def test_rules_of_another_version_are_refused_and_unrecorded_ones_are_the_transcripts():
+    plain = WordPieces.train(["sea"], 40)
+    assert tokenizer.normalizer_of(plain) is tokenizer.NORMALIZERS["transcript"]
+    other = WordPieces.train(["sea"], 40, normalization=Normalization("transcript", "0"))
+    with pytest.raises(ValueError, match=f"version 0; here is version {NORMALIZER_VERSION}"):
+        tokenizer.normalizer_of(other)
+    foreign = WordPieces.train(["sea"], 40, normalization=Normalization("german", "1"))
+    with pytest.raises(ValueError, match="here is none of that name"):
+        tokenizer.normalizer_of(foreign)
+
+
+@given(text=st.text(max_size=60))
+def test_nfc_gives_single_spaces_and_can_be_encoded(text):
+    normal = tokenizer.normalize_nfc(text)
+    assert normal == tokenizer.normalize_nfc(normal)
+    assert normal == " ".join(normal.split())
+    assert WORD_START not in normal
+
+
+def test_the_frequent_characters_cover_the_text():
+    assert tokenizer.covering(["ab" * 50 + "éü"], 0.98) == LETTERS
+    assert tokenizer.covering(["é" * 50 + "ü"], 0.9) == LETTERS + "é"
+    assert tokenizer.covering(["é" * 50 + "ü"], 1.0) == LETTERS + "éü"
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        (["--"], {}, "no text"),
+        (["a"], {"character_coverage": 0.5}, "needs byte fall-back"),
+        (["a"], {"byte_fallback": True}, "too small"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(texts, options, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.train(texts, 64, **options)
+
+
+def test_the_command_reads_manifests_and_texts_and_says_what_is_spelled_in_bytes(tmp_path, monkeypatch, capsys):
+    rows = [{"text": "The sea", "corpus": "a"}, {"text": "ZZZ", "corpus": "b"}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress(("the sea shells " * 500 + "ü").encode()))
+    out = tmp_path / "tokenizer.json"
+    arguments = ["--manifest", tmp_path / "m.jsonl", "--text", tmp_path / "t.txt.gz", "--exclude-corpus", "b"]
+    arguments += ["--vocab-size", 300, "--normalizer", "nfc", "--byte-fallback", "--out", out]
+    monkeypatch.setattr(sys, "argv", ["tokenizer", *map(str, arguments)])
+    tokenizer.main()
+    pieces = WordPieces.load(out)
+    assert pieces.normalization == Normalization("nfc", "1")
+    assert not any("Z" in piece for piece in pieces.pieces)
+    printed = capsys.readouterr().out
+    assert f"{pieces.vocab_size} tokens" in printed
+    assert "bytes: " in printed
+    assert "ü" in printed.splitlines()[-1]
+    monkeypatch.setattr(
+        sys, "argv", ["tokenizer", "--vocab-size", "9", "--text", str(tmp_path / "t.txt.gz"), "--out", "x"]
+    )
+    with pytest.raises(SystemExit, match="too small"):
+        tokenizer.main()

@@ -1,0 +1,169 @@
+"""Train a tokenizer: byte-pair encoding of manifests and text files, normalised by rules that its file names.
+
+    python -m training.tokenizer --manifest train.jsonl --vocab-size 256 --out tokenizer.json
+    python -m training.tokenizer --text novels.txt.gz --normalizer nfc --byte-fallback --vocab-size 1024 --out t.json
+
+`transcript` are the rules of scoring (a to z, apostrophe, space); `nfc` keeps case and every character. With
+`--byte-fallback` the characters that make up `--character-coverage` of the text get pieces, the others are spelled in
+bytes; without it, every character of the text gets a piece, and encoding another one is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
+from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
+from training.atomic import atomic_path
+
+_SPACES_AND_CONTROLS = re.compile(f"[\\s\\x00-\\x1f\\x7f-\\x9f{WORD_START}]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Normalizer:
+    """Rules that make a text what the model learns, and the version of them."""
+
+    version: str
+    apply: Callable[[str], str]
+
+
+def normalize_nfc(text: str) -> str:
+    """Return `text` in Unicode's form NFC with single spaces; control characters and "▁" count as spaces."""
+    return _SPACES_AND_CONTROLS.sub(" ", unicodedata.normalize("NFC", text)).strip()
+
+
+NORMALIZERS: Mapping[str, Normalizer] = {
+    "transcript": Normalizer(NORMALIZER_VERSION, normalize_transcript),
+    "nfc": Normalizer("1", normalize_nfc),
+}
+# What a file without the key was trained with: all that were made before the key was.
+UNRECORDED = "transcript"
+
+
+def normalizer_of(pieces: WordPieces) -> Normalizer:
+    """The rules a vocabulary was trained with. Raises ValueError where this code has others of that name, or none."""
+    recorded = pieces.normalization
+    if recorded is None:
+        return NORMALIZERS[UNRECORDED]
+    known = NORMALIZERS.get(recorded.name)
+    if known is None or known.version != recorded.version:
+        has = "none of that name" if known is None else f"version {known.version}"
+        raise ValueError(
+            f"the tokenizer's texts were normalised by {recorded.name!r}, version {recorded.version}; here is {has}"
+        )
+    return known
+
+
+def train(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    normalizer: str = "transcript",
+    byte_fallback: bool = False,
+    character_coverage: float = 1.0,
+) -> WordPieces:
+    """Learn a vocabulary from texts as they are written; they are normalised here, and the file will say how.
+
+    `character_coverage` is the share of the characters of the text that get pieces, the most frequent first; below 1
+    it needs `byte_fallback`. Raises ValueError where it has not got that, for an empty text and for a vocabulary that
+    cannot hold the single characters.
+    """
+    if character_coverage < 1.0 and not byte_fallback:
+        raise ValueError(f"a character coverage of {character_coverage} needs byte fall-back for the rest")
+    rules = NORMALIZERS[normalizer]
+    lines = [line for line in map(rules.apply, texts) if line]
+    if not lines:
+        raise ValueError("no text to learn from")
+    return WordPieces.train(
+        lines,
+        vocab_size,
+        byte_fallback=byte_fallback,
+        alphabet=covering(lines, character_coverage) if byte_fallback else None,
+        normalization=Normalization(normalizer, rules.version),
+    )
+
+
+def covering(lines: Iterable[str], coverage: float) -> str:
+    """The most frequent characters that together make up the share `coverage` of the text, and a to z with them."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line)
+    del counts[" "]
+    wanted = coverage * counts.total()
+    covered = 0
+    chosen = []
+    for char, count in counts.most_common():
+        if covered >= wanted:
+            break
+        chosen.append(char)
+        covered += count
+    return "".join(dict.fromkeys((*LETTERS, *chosen)))
+
+
+def raw_texts(manifests: Iterable[Path], files: Iterable[Path], exclude: Collection[str] = ()) -> Iterator[str]:
+    """Texts of manifests and the lines of text files (gzipped where the name ends with .gz), as they are written."""
+    for manifest in manifests:
+        with manifest.open(encoding="utf-8") as lines:
+            for utterance in map(json.loads, filter(str.strip, lines)):
+                if utterance.get("corpus", "") not in exclude:
+                    yield utterance["text"]
+    for path in files:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            yield from lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, action="append", default=[], help="JSONL manifest; repeatable")
+    parser.add_argument("--text", type=Path, action="append", default=[], help="text file, .gz or plain; repeatable")
+    parser.add_argument("--exclude-corpus", action="append", default=[], help="of the manifests; repeatable")
+    parser.add_argument("--vocab-size", type=int, required=True, help="of all tokens")
+    parser.add_argument("--normalizer", choices=NORMALIZERS, default="transcript")
+    parser.add_argument("--byte-fallback", action="store_true", help="add 256 byte tokens for all other characters")
+    parser.add_argument("--character-coverage", type=float, default=0.9995, help="with --byte-fallback")
+    parser.add_argument("--out", type=Path, required=True, help="tokenizer.json")
+    arguments = parser.parse_args()
+    if not (arguments.manifest or arguments.text):
+        parser.error("name a --manifest or a --text")
+    texts = list(raw_texts(arguments.manifest, arguments.text, arguments.exclude_corpus))
+    try:
+        pieces = train(
+            texts,
+            arguments.vocab_size,
+            normalizer=arguments.normalizer,
+            byte_fallback=arguments.byte_fallback,
+            character_coverage=arguments.character_coverage if arguments.byte_fallback else 1.0,
+        )
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    with atomic_path(arguments.out) as draft:
+        pieces.save(draft)
+    _describe(pieces, texts)
+
+
+def _describe(pieces: WordPieces, texts: Iterable[str]) -> None:
+    """Print how long the texts are in tokens, and what is spelled in bytes."""
+    words = tokens = 0
+    spelled: Counter[str] = Counter()
+    for text in map(normalizer_of(pieces).apply, texts):
+        words += len(text.split())
+        tokens += len(pieces.encode(text))
+        spelled.update(pieces.unknown_characters(text))
+    print(
+        f"{pieces.vocab_size} tokens, normalised by {pieces.normalization}; {tokens / max(1, words):.2f} tokens a word"
+    )
+    if spelled:
+        shown = " ".join(char for char, _ in spelled.most_common(20))
+        print(f"{spelled.total()} characters of {len(spelled)} kinds are spelled in bytes: {shown}")
+
+
+if __name__ == "__main__":
+    main()
