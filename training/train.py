@@ -59,6 +59,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe with what the command line changes, and the run's folder."""
     recipe = load_recipe(arguments.config)
+    if recipe.finetune is not None:
+        raise SystemExit(f"{arguments.config} adapts a bundle, it does not train one: python -m training.finetune")
     changed = {"max_steps": arguments.max_steps, "accumulate": arguments.accumulate}
     optim = dataclasses.replace(recipe.optim, **{name: value for name, value in changed.items() if value is not None})
     recipe = dataclasses.replace(recipe, optim=optim)

@@ -19,7 +19,7 @@ from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.tokenizer import WordPieces
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS, make_tiny_bundle
-from training import finetune
+from training import finetune, train
 from training.data import Utterance, read_manifest
 from training.finetune_data import check_texts, check_tokenizer, extended_lexicon, mix, unwritable
 from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
@@ -423,3 +423,10 @@ def test_the_command_says_what_is_wrong_in_one_line(
 def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"gone\.kenlm: no such file"):
         FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", lm=tmp_path / "gone.kenlm", device=CPU, workers=1)
+
+
+def test_such_a_recipe_does_not_train_a_model_from_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(TOML)
+    with pytest.raises(SystemExit, match=r"training\.finetune"):
+        train.main(["--config", str(config), "--runs", str(tmp_path), "--device", "cpu"])
