@@ -152,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="1", help="comma-separated; each is a run")
     parser.add_argument("--bundle", type=Path, help="measure this bundle instead of training")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus of dev; may be given again")
+    parser.add_argument(
+        "--every", type=int, default=1, help="only every Nth utterance of each corpus, for a quick look"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the records")
     parser.add_argument("--table", type=Path, default=TABLE)
@@ -175,7 +178,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(config)
     training = training_utterances(recipe.data)
     corpora = {
-        corpus: utterances
+        corpus: utterances[:: arguments.every]
         for corpus, utterances in sorted(by_corpus(dev_utterances(recipe.data)).items())
         if not arguments.corpus or corpus in arguments.corpus
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import soundfile
 from scipy import stats
 
+from training.data import Utterance
 from training.measure import Measurement, bootstrap_interval, confusions
-from training.results import add, by_corpus, main
+from training.results import RECIPES, add, by_corpus, main
 from training.results_table import half_interval, table, wilson_interval
+from training.train import main as train
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (7, 10), (298, 300), (300, 300)])
@@ -154,10 +157,26 @@ def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: 
 
 
 def test_utterances_are_grouped_by_corpus() -> None:
-    from training.data import Utterance
-
     made = [Utterance(Path(name), 1.0, "go", "s", corpus) for name, corpus in (("a", "x"), ("b", "y"), ("c", "x"))]
     assert {corpus: [u.path.name for u in group] for corpus, group in by_corpus(made).items()} == {
         "x": ["a", "c"],
         "y": ["b"],
     }
+
+
+@pytest.mark.slow
+def test_the_recipe_for_eight_gpus_takes_a_step_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    _tones(speech)
+    for name in ("train-960.jsonl", "dev.jsonl"):
+        (speech / name).write_text((speech / "train.jsonl").read_text())
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
+    text = (RECIPES / "libri-960.toml").read_text()
+    for full, tiny in (("compile = true", "compile = false"), ("vocab_size = 1024", "vocab_size = 34")):
+        assert full in text
+        text = text.replace(full, tiny)
+    (tmp_path / "libri-960.toml").write_text(re.sub(r"batch_s = \S+", "batch_s = 4.0", text))
+    command = ["--config", str(tmp_path / "libri-960.toml"), "--runs", str(tmp_path / "runs"), "--max-steps", "1"]
+    train(command)
+    assert (tmp_path / "runs" / "libri-960" / "step-0000001.pt").exists()

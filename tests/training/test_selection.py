@@ -1,0 +1,75 @@
+"""Which utterances a recipe trains on, and which measure it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from training.recipe import DataConfig, load_recipe
+from training.selection import dev_store, dev_utterances, training_store, training_utterances
+
+
+@pytest.fixture
+def speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two speakers' recordings 0 to 11 of a digit, and an utterance of another corpus."""
+    rows = [(f"{who}_{take}.opus", who, "digits") for who in ("ann", "bob") for take in range(12)]
+    rows.append(("book.opus", "cid", "books"))
+    manifest = tmp_path / "train.jsonl"
+    with manifest.open("w") as file:
+        for path, speaker, corpus in rows:
+            row = {"audio_filepath": path, "duration": 1.0, "text": "one", "speaker": speaker, "corpus": corpus}
+            file.write(json.dumps(row) + "\n")
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("speech")
+def test_a_pattern_splits_one_manifest_into_training_and_dev() -> None:
+    data = DataConfig(
+        corpora=("digits",),
+        path_pattern=r"_1\d\.opus$",
+        dev_manifest="train.jsonl",
+        dev_corpora=("digits",),
+        dev_path_pattern=r"_[5-9]\.opus$",
+    )
+    training = {utterance.path.stem for utterance in training_utterances(data)}
+    dev = {utterance.path.stem for utterance in dev_utterances(data)}
+    assert training == {"ann_10", "ann_11", "bob_10", "bob_11"}
+    assert dev == {f"{who}_{take}" for who in ("ann", "bob") for take in range(5, 10)}
+
+
+@pytest.mark.usefixtures("speech")
+def test_without_a_choice_all_corpora_train_but_those_excluded() -> None:
+    assert len(training_utterances(DataConfig())) == 25
+    assert [u.corpus for u in training_utterances(DataConfig(exclude_corpora=("digits",)))] == ["books"]
+
+
+@pytest.mark.usefixtures("speech")
+def test_a_choice_that_leaves_nothing_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match="no utterance of letters"):
+        training_utterances(DataConfig(corpora=("letters",)))
+
+
+def test_two_selections_never_share_decoded_audio() -> None:
+    runs = Path("runs")
+    choices = [
+        DataConfig(),
+        DataConfig(corpora=("an4",)),
+        DataConfig(corpora=("an4",), path_pattern="a"),
+        DataConfig(corpora=("an4",), path_pattern="b"),
+    ]
+    assert len({training_store(runs, data) for data in choices}) == len(choices)
+    # The shipped recipe's audio stays where it is.
+    assert training_store(runs, DataConfig(exclude_corpora=("fsdd_8k",))) == runs / "pcm" / "train"
+    assert dev_store(runs, DataConfig()) == runs / "pcm" / "dev"
+
+
+def test_the_digits_recipe_keeps_recordings_5_to_9_for_dev() -> None:
+    data = load_recipe(Path(__file__).parents[2] / "training" / "recipes" / "digits.toml").data
+    for take in range(50):
+        path = f"fsdd_8k/theo-7_theo_{take}.opus"
+        assert bool(re.search(data.path_pattern, path)) == (take >= 10)
+        assert bool(re.search(data.dev_path_pattern, path)) == (5 <= take <= 9)
