@@ -13,7 +13,7 @@ import torch
 from asr_service.features import LogMel
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.tokenizer import WordPieces
-from training.augmentation.pauses import with_pauses
+from training.augmentation.pauses import background, with_pauses
 from training.augmentation.rooms import room_bank
 from training.augmentation.rows import Row, draw_rows, plain_rows
 from training.augmentation.spec_augment import spec_augment
@@ -122,20 +122,24 @@ class BatchMaker:
         """The batch of some of the `examples`; `seed` makes the draws, when it is to be `augmented`."""
         rng = random.Random(seed)
         rows = draw_rows(indices, self.examples, self.augment, rng) if augmented else plain_rows(indices)
+        silent = [augmented and rng.random() < self.augment.silence_probability for _ in rows]
         waves = [self._row_wave(row, rng) for row in rows]
+        waves = [self._background(wave, rng) if empty else wave for wave, empty in zip(waves, silent, strict=True)]
         if augmented:
             speed = rng.choice(self.augment.speeds)
             waves = [change_speed(wave, speed) for wave in waves]
         samples = torch.tensor([len(wave) for wave in waves], device=self.device)
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
-        chosen = [[self.examples[i] for i in row.parts] for row in rows]
         if augmented:
-            padded = self._distort(padded, samples, [parts[0].speaker for parts in chosen], rng)
+            padded = self._distort(padded, samples, [self.examples[row.parts[0]].speaker for row in rows], rng)
         lengths = torch.tensor([self._front_end.frames(len(wave)) for wave in waves])
         features = self._front_end.whole(padded)[:, : int(lengths.max())]
         if augmented:
             generator = torch.Generator().manual_seed(rng.getrandbits(63))
             features = spec_augment(features, lengths, self.augment, generator)
+        chosen = [
+            [] if empty else [self.examples[i] for i in row.parts] for row, empty in zip(rows, silent, strict=True)
+        ]
         tokens, token_lengths = pad_targets([sum((part.tokens for part in parts), ()) for parts in chosen])
         phones, phone_lengths = pad_targets([sum((part.phones for part in parts), ()) for parts in chosen])
         seconds = sum(map(len, waves)) / SAMPLE_RATE_HZ
@@ -145,6 +149,10 @@ class BatchMaker:
         waves = [self._wave(self.examples[i]) for i in row.parts]
         pauses = [int(pause_s * SAMPLE_RATE_HZ) for pause_s in row.pauses_s]
         return with_pauses(waves, pauses, SAMPLE_RATE_HZ, self.augment.noise_slope, rng)
+
+    def _background(self, wave: torch.Tensor, rng: random.Random) -> torch.Tensor:
+        """Noise in place of a recording, as long as it."""
+        return background(len(wave), SAMPLE_RATE_HZ, self.augment.noise_slope, rng, self.device)
 
     def _wave(self, example: Example) -> torch.Tensor:
         """(N,) float32 in [-1, 1]; raises ValueError that names the file of a recording without samples."""

@@ -105,6 +105,7 @@ class AugmentConfig:
         join_probability, join_longest_s, pause_s: share of the batches whose rows are neighbouring utterances of one
             speaker, as many as fit into a length drawn up to `join_longest_s`, with pauses drawn from a range.
         pad_probability, pad_s: share of the batches with silence or room tone before and after each row, and its range.
+        silence_probability: share of the utterances replaced by background noise that has no words.
         room_probability, rooms: share of the utterances heard in a simulated room, and how many rooms there are.
         noise_probability, noise_snr_db: share of the utterances with additive noise, and its range of ratios.
         noise_slope: the noise's density falls by 1/f^slope, 0 white, 2 brown; drawn from this range.
@@ -123,6 +124,7 @@ class AugmentConfig:
     pause_s: tuple[float, float] = (0.2, 1.5)
     pad_probability: float = 0.0
     pad_s: tuple[float, float] = (0.1, 1.5)
+    silence_probability: float = 0.0
     room_probability: float = 0.0
     rooms: int = 200
     noise_probability: float = 0.0

@@ -11,10 +11,11 @@ import pytest
 import soundfile
 import torch
 
-from tests.training.conftest import Corpus
+from asr_service.model.transformer import Transformer
+from tests.training.conftest import MODEL, Corpus
 from training.dataset import BatchMaker, Example, make_batch, make_examples
-from training.loss import Batch
-from training.recipe import AugmentConfig
+from training.loss import Batch, losses
+from training.recipe import AugmentConfig, LossConfig
 
 CPU = torch.device("cpu")
 PLAIN = AugmentConfig(speeds=(1.0,), freq_masks=0, time_masks=0)
@@ -68,6 +69,27 @@ def test_a_joined_row_has_the_targets_of_its_utterances_in_order(corpus: Corpus)
     assert joined
 
 
+def test_a_background_in_place_of_an_utterance_has_no_targets_and_the_same_length(corpus: Corpus) -> None:
+    config = dataclasses.replace(PLAIN, silence_probability=0.5)
+    plain = make_batch(corpus.examples[:8], corpus.store, corpus.front_end())
+    batch = maker(corpus, config)(range(8), "a")
+    silent = batch.token_lengths == 0
+    assert 0 < int(silent.sum()) < 8
+    assert torch.equal(batch.token_lengths[~silent], plain.token_lengths[~silent])
+    assert torch.equal(batch.lengths, plain.lengths)
+    torch.testing.assert_close(batch.features[~silent], plain.features[~silent])
+    parts = losses(Transformer(MODEL).eval(), batch, LossConfig(), None)
+    assert all(torch.isfinite(part) for part in parts.values())
+
+
+def test_a_batch_of_backgrounds_alone_has_a_loss(corpus: Corpus) -> None:
+    batch = maker(corpus, dataclasses.replace(PLAIN, silence_probability=1.0))(range(3), "a")
+    parts = losses(Transformer(MODEL), batch, LossConfig(), None)
+    parts["total"].backward()
+    assert torch.isfinite(parts["total"])
+    assert batch.token_lengths.sum() == 0
+
+
 def test_voices_are_never_the_speakers_own(corpus: Corpus) -> None:
     examples = [dataclasses.replace(example, speaker=str(example.index % 2)) for example in corpus.examples]
     own = {len(corpus.store[example.index]) for example in examples if example.speaker == "1"}
@@ -81,6 +103,7 @@ def test_voices_are_never_the_speakers_own(corpus: Corpus) -> None:
 EVERYTHING = AugmentConfig(
     join_probability=0.3,
     pad_probability=0.5,
+    silence_probability=0.2,
     noise_probability=0.7,
     babble_share=0.0,
     gain_probability=0.5,

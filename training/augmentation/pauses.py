@@ -11,8 +11,21 @@ from torch import Tensor
 from training.augmentation.noise import coloured_noise
 
 FRAME_S = 0.025
+# Level of a background alone, relative to full scale: from barely there to as loud as speech.
+BACKGROUND_DB = (-70.0, -15.0)
 # Share of the rows with pauses in which they are digital silence, as after a muted microphone or an edit.
 DIGITAL_SHARE = 0.3
+
+
+def background(
+    samples: int, sample_rate_hz: int, slopes: tuple[float, float], rng: random.Random, device: torch.device
+) -> Tensor:
+    """(N,) coloured noise alone, of a random level: what a recogniser must learn to write nothing for."""
+    generator = torch.Generator(device).manual_seed(rng.getrandbits(63))
+    noise = coloured_noise([rng.uniform(*slopes)], samples, sample_rate_hz, generator, device)[0]
+    level = 10.0 ** (rng.uniform(*BACKGROUND_DB) / 20.0)
+    noise *= level / noise.square().mean().sqrt().clamp(min=1e-12)
+    return noise
 
 
 def room_tone_level(wave: Tensor, sample_rate_hz: int) -> Tensor:
