@@ -1,0 +1,215 @@
+"""Corpora as they are published become records; what is not as its format says is refused by file and line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from training.importers.common_voice import read_common_voice
+from training.importers.kaldi import read_kaldi
+from training.importers.lhotse import read_lhotse
+from training.importers.librispeech import read_librispeech
+from training.importers.native import read_native
+from training.importers.record import CorpusError, Record
+
+
+def files(folder: Path, contents: dict[str, str]) -> Path:
+    for name, text in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+class TestLibriSpeech:
+    def test_each_line_is_an_utterance_with_the_speaker_and_subset_of_its_folders(self, tmp_path):
+        chapter = "LibriSpeech/dev-clean/19/198/19-198"
+        files(tmp_path, {f"{chapter}.trans.txt": "19-198-0000 HELLO THERE\n19-198-0001 YES\n"})
+        files(tmp_path, {f"{chapter}-0000.flac": "", f"{chapter}-0001.opus": ""})
+        folder = tmp_path / "LibriSpeech/dev-clean/19/198"
+        assert list(read_librispeech(tmp_path)) == [
+            Record("19-198-0000", folder / "19-198-0000.flac", "HELLO THERE", "19", "dev-clean"),
+            Record("19-198-0001", folder / "19-198-0001.opus", "YES", "19", "dev-clean"),
+        ]
+        assert {record.corpus for record in read_librispeech(tmp_path, corpus="mini")} == {"mini"}
+
+    def test_recordings_without_a_transcript_and_transcripts_without_a_recording_are_not_left_out(self, tmp_path):
+        files(tmp_path, {"s/1/2/1-2.trans.txt": "1-2-0 GONE\n", "s/1/2/1-2-1.flac": "", "s/1/3/1-3-0.flac": ""})
+        found = {record.utterance_id: (record.text, record.audio.name) for record in read_librispeech(tmp_path)}
+        assert found == {"1-2-0": ("GONE", "1-2-0.flac"), "1-2-1": ("", "1-2-1.flac"), "1-3-0": ("", "1-3-0.flac")}
+
+    def test_a_folder_without_transcripts_is_refused(self, tmp_path):
+        with pytest.raises(CorpusError, match="no LibriSpeech tree"):
+            list(read_librispeech(files(tmp_path, {"a/b.flac": ""})))
+
+
+WHOLE = {"wav.scp": "u1 a.wav\nu2 /data/b.flac\n", "text": "u1 one two\nu2 three\n", "utt2spk": "u1 anna\nu2 bert\n"}
+SEGMENTED = {
+    "wav.scp": "rec long.wav\n",
+    "segments": "u1 rec 0.5 2.25\nu2 rec 3 -1\n",
+    "text": "u1 one two\n",
+    "utt2spk": "u1 anna\nu2 anna\n",
+}
+
+
+class TestKaldi:
+    def test_whole_recordings(self, tmp_path):
+        folder = files(tmp_path / "train", WHOLE)
+        assert list(read_kaldi(folder, audio_root=Path("/root"))) == [
+            Record("u1", Path("/root/a.wav"), "one two", "anna", "train"),
+            Record("u2", Path("/data/b.flac"), "three", "bert", "train"),
+        ]
+
+    def test_segments_have_offsets_and_one_without_text_is_empty(self, tmp_path):
+        folder = files(tmp_path, SEGMENTED)
+        assert list(read_kaldi(folder, corpus="c")) == [
+            Record("u1", Path("long.wav"), "one two", "anna", "c", offset_s=0.5, duration_s=1.75, segment=True),
+            Record("u2", Path("long.wav"), "", "anna", "c", offset_s=3.0, duration_s=None, segment=True),
+        ]
+
+    @pytest.mark.parametrize("command", ["touch {} |", "| touch {}"])
+    def test_pipes_are_refused_and_not_run(self, tmp_path, command):
+        marker = tmp_path / "ran"
+        folder = files(tmp_path, WHOLE | {"wav.scp": f"u1 {command.format(marker)}\nu2 b.wav\n"})
+        with pytest.raises(CorpusError, match="u1 is the output of a command"):
+            list(read_kaldi(folder))
+        assert not marker.exists()
+
+    @pytest.mark.parametrize(
+        ("contents", "message"),
+        [
+            (WHOLE | {"wav.scp": "u1 raw.ark:35\nu2 b.wav\n"}, "not an audio file"),
+            (WHOLE | {"wav.scp": "u1 a.wav\nu1 b.wav\n"}, r"wav\.scp:2: u1 stands there twice"),
+            (WHOLE | {"text": "u1 a\nu9 b\n"}, "u9 and 0 more are not in wav.scp"),
+            (WHOLE | {"utt2spk": "u1 anna\n"}, "u2 has no speaker"),
+            (SEGMENTED | {"segments": "u1 other 0 1\n"}, "the recording other is not in wav.scp"),
+            (SEGMENTED | {"segments": "u1 rec 0\n"}, "expected a recording, its begin and end"),
+            (SEGMENTED | {"segments": "u1 rec 2 1\n"}, "empty or runs backwards"),
+            (SEGMENTED | {"segments": "u1 rec nan 1\n"}, "empty or runs backwards"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_refused(self, tmp_path, contents, message):
+        with pytest.raises(CorpusError, match=message):
+            list(read_kaldi(files(tmp_path, contents)))
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(CorpusError, match=r"utt2spk: No such file"):
+            list(read_kaldi(files(tmp_path, {"wav.scp": "u a.wav\n", "text": "u a\n"})))
+
+
+class TestCommonVoice:
+    def test_rows_become_utterances_with_their_quotes(self, tmp_path):
+        table = 'client_id\tpath\tsentence\tup_votes\nab\tclip_1.mp3\t"Yes," he said.\t2\ncd\tclip_2\tNo.\t2\n'
+        files(tmp_path, {"train.tsv": table})
+        assert list(read_common_voice(tmp_path / "train.tsv")) == [
+            Record("clip_1", tmp_path / "clips/clip_1.mp3", '"Yes," he said.', "ab", "common_voice"),
+            Record("clip_2", tmp_path / "clips/clip_2.mp3", "No.", "cd", "common_voice"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            ("client_id\tsentence\n", r"train\.tsv:1: the columns path are missing"),
+            ("", "client_id, path, sentence are missing"),
+            ("client_id\tpath\tsentence\na\tb.mp3\n", r"train\.tsv:2: no path or no sentence"),
+        ],
+    )
+    def test_tables_without_the_columns_are_refused(self, tmp_path, table, message):
+        with pytest.raises(CorpusError, match=message):
+            list(read_common_voice(files(tmp_path, {"train.tsv": table}) / "train.tsv"))
+
+    def test_a_missing_table_is_named(self, tmp_path):
+        with pytest.raises(CorpusError, match="No such file"):
+            list(read_common_voice(tmp_path / "dev.tsv"))
+
+
+class TestNative:
+    def test_lines_become_records_and_further_fields_stay(self, tmp_path):
+        rows = [
+            {"audio_filepath": "a/b.wav", "duration": 1.5, "text": "Yes", "speaker": "s", "corpus": "c", "lang": "en"},
+            {"audio_filepath": "long.wav", "duration": 2, "text": "no", "offset": 3.25},
+            {"audio_filepath": "c.wav"},
+        ]
+        files(tmp_path, {"m.jsonl": "\n\n".join(map(json.dumps, rows))})
+        first, second, third = read_native(tmp_path / "m.jsonl", corpus="other")
+        assert first == Record("a/b.wav", tmp_path / "a/b.wav", "Yes", "s", "c", duration_s=1.5, extra={"lang": "en"})
+        assert (second.corpus, second.offset_s, second.duration_s, second.segment) == ("other", 3.25, 2.0, True)
+        assert (third.text, third.duration_s, third.segment) == ("", None, False)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "{",
+            "[]",
+            "{}",
+            '{"audio_filepath": 1}',
+            '{"audio_filepath": "a", "duration": "long"}',
+            '{"audio_filepath": "a", "offset": -1}',
+            '{"audio_filepath": "a", "duration": NaN}',
+            '{"audio_filepath": "a", "text": 5}',
+        ],
+    )
+    def test_a_line_that_is_none_is_named(self, tmp_path, line):
+        files(tmp_path, {"m.jsonl": '{"audio_filepath": "a"}\n' + line})
+        with pytest.raises(CorpusError, match=r"m\.jsonl:2"):
+            list(read_native(tmp_path / "m.jsonl"))
+
+
+class TestLhotse:
+    @pytest.fixture
+    def lhotse(self):
+        return pytest.importorskip("lhotse")
+
+    @pytest.fixture
+    def recording(self, lhotse, tmp_path):
+        path = tmp_path / "audio" / "rec.wav"
+        path.parent.mkdir()
+        soundfile.write(path, np.zeros(48_000, np.float32), 16_000)
+        return lhotse.Recording.from_file(path)
+
+    def save(self, lhotse, cuts, folder: Path) -> Path:
+        path = folder / "cuts.jsonl.gz"
+        lhotse.CutSet.from_cuts(cuts).to_file(path)
+        return path
+
+    def supervision(self, lhotse, name: str, start: float, duration: float) -> object:
+        return lhotse.SupervisionSegment(name, "rec", start, duration, text=name.upper(), speaker="anna")
+
+    def test_a_whole_cut_a_part_and_several_supervisions(self, lhotse, recording, tmp_path):
+        whole = lhotse.MonoCut("whole", 0, 3.0, 0, [self.supervision(lhotse, "all", 0, 3.0)], recording=recording)
+        bare = lhotse.MonoCut("bare", 1.0, 0.5, 0, recording=recording)
+        spoken = [self.supervision(lhotse, "x", 0.25, 0.5), self.supervision(lhotse, "y", 1.0, 0.75)]
+        double = lhotse.MonoCut("double", 0.5, 2.0, 0, spoken, recording=recording)
+        audio = Path(recording.sources[0].source)
+        assert list(read_lhotse(self.save(lhotse, [whole, bare, double], tmp_path))) == [
+            Record("all", audio, "ALL", "anna", "cuts", duration_s=3.0),
+            Record("bare", audio, "", "", "cuts", offset_s=1.0, duration_s=0.5, segment=True),
+            Record("x", audio, "X", "anna", "cuts", offset_s=0.75, duration_s=0.5, segment=True),
+            Record("y", audio, "Y", "anna", "cuts", offset_s=1.5, duration_s=0.75, segment=True),
+        ]
+
+    def test_cuts_that_are_no_plain_stretch_of_a_file_are_refused(self, lhotse, recording, tmp_path):
+        plain = lhotse.MonoCut("plain", 0, 3.0, 0, recording=recording)
+        for cut, message in [
+            (plain.pad(duration=5.0), "MixedCut"),
+            (plain.perturb_speed(1.1), "has transforms"),
+            (lhotse.MonoCut("none", 0, 3.0, 0), "has no recording"),
+        ]:
+            with pytest.raises(CorpusError, match=message):
+                list(read_lhotse(self.save(lhotse, [cut], tmp_path)))
+
+    def test_a_file_that_is_no_cutset_is_refused(self, lhotse, tmp_path):
+        path = tmp_path / "cuts.jsonl"
+        path.write_text('{"a": 1}\n')
+        with pytest.raises(CorpusError, match="not a CutSet"):
+            list(read_lhotse(path))
+
+    def test_without_the_package_the_remedy_is_named(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "lhotse", None)
+        with pytest.raises(CorpusError, match="pip install"):
+            list(read_lhotse(tmp_path / "cuts.jsonl"))
