@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import torch
 
 from asr_service.model.config import PRESETS
 from asr_service.model.transformer import Transformer
+from training.muon import Muon, orthogonalised
 from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import OptimConfig
 
@@ -42,3 +46,28 @@ def test_muon_has_the_matrices_inside_and_vectors_do_not_decay() -> None:
     assert not {name for name in inside if "embedding" in name or "head" in name or "stem" in name}
     for group in adamw.param_groups:
         assert (group["weight_decay"] == 0) == all(p.dim() < 2 for p in group["params"])
+
+
+def test_muon_of_matrices_together_is_that_of_torch_one_by_one_and_reads_its_state() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 16), (32, 16), (16, 48), (16, 16), (32, 16)]
+    ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.1)) for shape in shapes] for _ in range(2))
+    settings = {"lr": 0.01, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    muon, reference = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for step in range(4):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        muon.step()
+        reference.step()
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
+        if step == 1:
+            muon.load_state_dict(copy.deepcopy(reference.state_dict()))
+
+
+def test_muon_makes_every_direction_of_an_update_nearly_as_large_as_the_others() -> None:
+    matrices = torch.randn(3, 24, 64, generator=torch.Generator().manual_seed(0))
+    for matrix in orthogonalised(matrices, 5).float():
+        values = torch.linalg.svdvals(matrix)
+        assert 0.5 < float(values.min()) <= float(values.max()) < 1.4

@@ -1,0 +1,149 @@
+"""Speed of training: our step against the loop one would write first, on the same batches, in turns.
+
+    python -m benchmarks.training_speed --threads 2 --out training_speed.json
+
+Both train the same model (the shipped preset, same losses) on the same batches of 160 padded seconds.
+- ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
+  dropout masks shared over time, Muon and AdamW, gradient clipping, moving average of the weights.
+- plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), AdamW and gradient
+  clipping; no average of the weights. All else (stem, depthwise convolutions as 2-D, CTC, layout) is shared with ours.
+
+Steps run in blocks, ours, plain, ours, plain, …, so that a change of the machine's pace meets both; the ratio is that
+of the medians. Nothing else may run beside it. Inputs are noise of speech's lengths, for no value changes the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_service.features import LogMel
+from asr_service.model import attention
+from asr_service.model.config import preset
+from asr_service.model.layers import ChannelDropout
+from asr_service.model.transformer import Transformer
+from training.data import PcmStore, Utterance
+from training.loss import Batch, losses
+from training.recipe import LossConfig, OptimConfig, Recipe
+from training.sampler import PlannedBatch
+from training.trainer import Loaded, Trainer
+
+BATCH_S, TOKENS_PER_S, PHONES_PER_S = 160.0, 4.0, 9.0
+
+
+def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
+    """Utterances of 85 to 100 % of `longest_s`, as many as `BATCH_S` padded seconds hold."""
+    rows = int(BATCH_S / longest_s)
+    seconds = longest_s * (0.85 + 0.15 * torch.rand(rows, generator=generator))
+    seconds[0] = longest_s
+    config = preset("streaming-s")
+    tokens, phones = (seconds * TOKENS_PER_S).long(), (seconds * PHONES_PER_S).long()
+    return Batch(
+        features=torch.randn(rows, int(longest_s * 100), config.n_mels, generator=generator),
+        lengths=(seconds * 100).long(),
+        tokens=torch.randint(3, config.vocab_size, (rows, int(tokens.max())), generator=generator),
+        token_lengths=tokens,
+        phones=torch.randint(1, config.phone_vocab_size, (rows, int(phones.max())), generator=generator),
+        phone_lengths=phones,
+        seconds=float(seconds.sum()),
+    )
+
+
+def our_trainer(folder: Path) -> Trainer:
+    """The trainer of the shipped preset; its corpus is one second of silence, for the batches come from here."""
+    soundfile.write(folder / "silence.wav", np.zeros(16_000, np.float32), 16_000)
+    store = PcmStore.build([Utterance(folder / "silence.wav", 1.0, "a", "", "")], folder / "store", workers=1)
+    recipe = Recipe("speed", model=preset("streaming-s"), optim=OptimConfig(warmup_steps=100, lr=1e-4))
+    trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=torch.device("cpu"))
+    trainer.model.train()
+    return trainer
+
+
+class PlainLoop:
+    """The step one would write first."""
+
+    def __init__(self) -> None:
+        self.model = Transformer(preset("streaming-s")).train()
+        for module in self.model.modules():
+            for name, child in module.named_children():
+                if isinstance(child, ChannelDropout):
+                    setattr(module, name, nn.Dropout(child.p))
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    @staticmethod
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    def step(self, batch: Batch) -> None:
+        with mock.patch.object(attention, "attend", self.attend):
+            total = losses(self.model, batch, LossConfig(), None)["total"]
+        torch.autograd.backward(total)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="blocks of each")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps a block")
+    parser.add_argument("--out", type=Path, help="JSON, every step's speed in it too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    generator = torch.manual_seed(0)
+    batches = [make_batch(longest, generator) for longest in (4.0, 8.0, 12.0, 13.5, 14.5, 15.5, 16.0, 16.5)]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, plain = our_trainer(Path(folder)), PlainLoop()
+        planned = PlannedBatch(0, 0, 0, 0, (), after=(0, 0))
+        updates: list[list[Loaded]] = [[(planned, batch)] for batch in batches]
+        steps: dict[str, Callable[[int], object]]
+        steps = {"ours": lambda i: trainer.step(updates[i]), "plain": lambda i: plain.step(batches[i])}
+        speeds: dict[str, list[float]] = {name: [] for name in steps}
+        for number in range(2 * arguments.rounds):
+            name = list(steps)[number % 2]
+            steps[name](0)  # warm
+            for index in (index % len(batches) for index in range(arguments.steps)):
+                begun = time.perf_counter()
+                steps[name](index)
+                speeds[name].append(batches[index].seconds / (time.perf_counter() - begun))
+            print(f"{name}: {statistics.median(speeds[name][-arguments.steps :]):.1f} s of audio a second", flush=True)
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    result = {
+        "machine": machine(),
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "parameters": sum(parameter.numel() for parameter in plain.model.parameters()),
+        "audio_s_per_s": {name: round(value, 1) for name, value in medians.items()},
+        "ratio": round(medians["ours"] / medians["plain"], 2),
+    }
+    print(json.dumps(result, indent=2))
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(result | {"every_step": speeds}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Muon (Jordan 2024), with matrices of one shape orthogonalised together.
+
+`torch.optim.Muon` takes them one by one. Batched, the same products are somewhat faster on a CPU, and on a GPU a
+thousand small launches become fifty. Dimensions: N matrices of a shape, R rows, C columns.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Quintic Newton–Schulz of Jordan 2024: after five iterations singular values lie near 1 (0.7 to 1.2).
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
+    """(N, R, C) → bf16 (N, R, C), each near the nearest orthogonal matrix of its kind."""
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16()
+    if tall := x.shape[1] > x.shape[2]:
+        x = x.mT.contiguous()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`: the same state and, on a CPU, the same bits."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of the parameters that have a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = self._updates(parameters, group)
+                torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
+                # An orthogonal update's entries get the size that AdamW's have (Liu et al. 2025, equation 4).
+                size = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.add_(update, alpha=-size)
+
+    def _updates(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        buffers = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers.append(state["momentum_buffer"])
+        torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
+        nesterov = torch.lerp(torch.stack(gradients), torch.stack(buffers), group["momentum"])
+        return list(orthogonalised(nesterov, group["ns_steps"]).unbind())
