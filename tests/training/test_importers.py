@@ -48,7 +48,7 @@ class TestLibriSpeech:
             list(read_librispeech(files(tmp_path, {"a/b.flac": ""})))
 
 
-WHOLE = {"wav.scp": "u1 a.wav\nu2 /data/b.flac\n", "text": "u1 one two\nu2 three\n", "utt2spk": "u1 anna\nu2 bert\n"}
+WHOLE = {"wav.scp": "u1 a.wav\nu2\t/data/b.flac\n", "text": "u1 one two\nu2\tthree\n", "utt2spk": "u1 anna\nu2 bert\n"}
 SEGMENTED = {
     "wav.scp": "rec long.wav\n",
     "segments": "u1 rec 0.5 2.25\nu2 rec 3 -1\n",

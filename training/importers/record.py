@@ -51,5 +51,5 @@ def table_lines(path: Path) -> Iterator[tuple[int, str, str]]:
         raise CorpusError(f"{path}: no UTF-8 at byte {error.start}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
-            key, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-            yield number, key, value.strip()
+            key, *rest = line.split(maxsplit=1)
+            yield number, key, " ".join(rest).strip()
