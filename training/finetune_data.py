@@ -16,6 +16,7 @@ from asr_service.lexicon import Lexicon
 from asr_service.tokenizer import WORD_START, WordPieces
 from training.data import Utterance
 from training.lexicon import Pronouncer, build
+from training.tokenizer import normalizer_of
 
 # Punctuation that is read aloud: normalisation would drop the word with it.
 _SPOKEN_PUNCTUATION = frozenset("%&@#*/\\")
@@ -32,6 +33,8 @@ def check_tokenizer(ours: WordPieces, theirs: WordPieces, source: Path) -> None:
     for index, (own, other) in enumerate(zip(ours.pieces, theirs.pieces, strict=True)):
         if own != other:
             raise ValueError(f"{source}: piece {index} of the tokenizer is {other!r}, the bundle's is {own!r}")
+    if normalizer_of(theirs) is not normalizer_of(ours):
+        raise ValueError(f"{source}: for texts by {theirs.normalization}, the bundle's is by {ours.normalization}")
     for piece in ours.pieces[ours.eos_id + 1 :]:
         word = piece.removeprefix(WORD_START)
         if word and ours.encode(word) != theirs.encode(word):
@@ -44,13 +47,12 @@ def unwritable(text: str, pieces: WordPieces) -> list[str]:
     That is every letter, number or sign that normalisation drops ("7", "ß", "%"), and every letter that the tokenizer
     lacks. Marks that are not spoken (commas, quotation marks) are no loss.
     """
-    alphabet = set("".join(pieces.pieces[pieces.eos_id + 1 :]))
-    return [char for char in text if not _is_written(char, alphabet)]
+    return [char for char in text if not _is_written(char, pieces)]
 
 
-def _is_written(char: str, alphabet: set[str]) -> bool:
+def _is_written(char: str, pieces: WordPieces) -> bool:
     if written := normalize_transcript(f"a{char}a")[1:-1].strip():  # between letters, where an apostrophe stays
-        return alphabet.issuperset(written)
+        return pieces.has_bytes or not pieces.unknown_characters(written)
     if char in _SPOKEN_PUNCTUATION:
         return False
     category = unicodedata.category(char)

@@ -28,6 +28,7 @@ from training.lexicon import Pronouncer
 from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, write_bundle
 from training.recipe import FinetuneConfig, Recipe
 from training.selection import dev_utterances, training_utterances
+from training.tokenizer import NORMALIZERS, normalizer_of
 from training.trainer import Trainer
 
 BEST_FILE = "best.safetensors"
@@ -78,6 +79,10 @@ class FineTuning:
         base, config = self.base, self.config
         if config.tokenizer:
             check_tokenizer(base.pieces, WordPieces.load(Path(config.tokenizer)), Path(config.tokenizer))
+        if normalizer_of(base.pieces) is not NORMALIZERS["transcript"]:
+            raise ValueError(
+                f"{base.directory}: a tokenizer of texts by {base.pieces.normalization}, not of transcripts"
+            )
         phones = base.model.config.phone_vocab_size
         if phones not in (0, PHONE_VOCABULARY_SIZE):
             raise ValueError(

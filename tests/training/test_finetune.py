@@ -16,7 +16,7 @@ import torch
 from asr_service.errors import BundleError
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
-from asr_service.tokenizer import WordPieces
+from asr_service.tokenizer import Normalization, WordPieces
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS, make_tiny_bundle
 from training import finetune, train
@@ -125,6 +125,14 @@ def test_a_tokenizer_of_another_size_is_refused_and_the_own_one_is_not(base_dir:
         check_tokenizer(own, WordPieces.train(sorted(WORDS) * 3, 36), Path("tokenizer.json"))
 
 
+def test_a_tokenizer_of_texts_by_other_rules_is_refused(base_dir: Path) -> None:
+    own = load_bundle(base_dir).pieces
+    other = load_bundle(base_dir).pieces
+    other.normalization = Normalization("nfc", "1")
+    with pytest.raises(ValueError, match=r"for texts by .*nfc"):
+        check_tokenizer(own, other, Path("tokenizer.json"))
+
+
 @pytest.mark.parametrize(
     ("text", "lost"),
     [
@@ -163,6 +171,13 @@ def test_texts_that_cannot_be_written_are_refused_by_name_or_left_out(
         check_texts(manifest, utterances, pieces, drop=False)
     assert check_texts(manifest, utterances, pieces, drop=True) == [utterances[1]]
     assert "2 of 3" in capsys.readouterr().out
+
+
+def test_a_bundle_whose_tokenizer_is_not_for_transcripts_is_refused(base_dir: Path, tmp_path: Path) -> None:
+    base = load_bundle(base_dir)
+    base.pieces.normalization = Normalization("nfc", "1")
+    with pytest.raises(ValueError, match=r"texts by .*nfc.*, not of transcripts"):
+        FineTuning(recipe(), base, tmp_path / "run", device=CPU, workers=1)
 
 
 def test_a_bundle_of_other_phones_is_refused(base_dir: Path, tmp_path: Path) -> None:
