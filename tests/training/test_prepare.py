@@ -293,3 +293,60 @@ class TestDuplicates:
     def test_silence_is_no_duplicate_of_silence(self, corpus):
         manifest = corpus(("a.wav", np.zeros(RATE), "one"), ("b.wav", np.zeros(RATE), "two"))
         assert self.judged(manifest, drop=()) == [("a.wav", ["all_zero"]), ("b.wav", ["all_zero"])]
+
+
+TEXTS = {"7-1-0": "HELLO THERE", "7-1-1": "GENERAL"}
+
+
+class TestSources:
+    """One corpus of two utterances, in each format."""
+
+    def audio(self, folder: Path, suffix: str) -> dict[str, Path]:
+        folder.mkdir(parents=True)
+        paths = {name: folder / f"{name}.{suffix}" for name in TEXTS}
+        for seed, path in enumerate(paths.values()):
+            soundfile.write(path, noise(1.0 + seed, seed), RATE)
+        return paths
+
+    def librispeech(self, root: Path) -> Path:
+        self.audio(root / "clean" / "7" / "1", "flac")
+        lines = [f"{name} {text}\n" for name, text in TEXTS.items()]
+        (root / "clean" / "7" / "1" / "7-1.trans.txt").write_text("".join(lines))
+        return root
+
+    def kaldi(self, root: Path) -> Path:
+        paths = self.audio(root / "audio", "wav")
+        (root / "wav.scp").write_text("".join(f"{name} {path}\n" for name, path in paths.items()))
+        (root / "text").write_text("".join(f"{name} {text}\n" for name, text in TEXTS.items()))
+        (root / "utt2spk").write_text("".join(f"{name} 7\n" for name in TEXTS))
+        return root
+
+    def common_voice(self, root: Path) -> Path:
+        self.audio(root / "clips", "mp3")
+        rows = [f"7\t{name}.mp3\t{text}\n" for name, text in TEXTS.items()]
+        (root / "train.tsv").write_text("client_id\tpath\tsentence\n" + "".join(rows))
+        return root / "train.tsv"
+
+    def lhotse(self, root: Path) -> Path:
+        lhotse = pytest.importorskip("lhotse")
+        cuts = []
+        for name, path in self.audio(root, "flac").items():
+            cut = lhotse.Recording.from_file(path).to_cut()
+            spoken = lhotse.SupervisionSegment(name, name, 0, cut.duration, text=TEXTS[name], speaker="7")
+            cut.supervisions.append(spoken)
+            cuts.append(cut)
+        lhotse.CutSet.from_cuts(cuts).to_file(root / "cuts.jsonl.gz")
+        return root / "cuts.jsonl.gz"
+
+    @pytest.mark.parametrize("source", ["librispeech", "kaldi", "common_voice", "lhotse"])
+    def test_training_reads_the_same_utterances(self, tmp_path, monkeypatch, source):
+        path = getattr(self, source)(tmp_path / source)
+        out = tmp_path / "manifests" / "train.jsonl"
+        assert run(monkeypatch, "--from", source, path, "--out", out, "--corpus", "mine") == 0
+        utterances = read_manifest(out)
+        assert [(u.text, u.speaker, u.corpus) for u in utterances] == [
+            ("hello there", "7", "mine"),
+            ("general", "7", "mine"),
+        ]
+        assert [u.duration_s for u in utterances] == pytest.approx([1.0, 2.0], abs=0.1)
+        assert [soundfile.info(u.path).samplerate for u in utterances] == [RATE, RATE]
