@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = chosen_weights(arguments.run, arguments.average)
     state, weights = mean_of_averages(paths)
     config = TransformerConfig.from_dict(state["model_config"])
-    # Search weights are tuned after training and belong to the bundle: exporting again keeps them.
+    # Search weights and chunks are chosen after training and belong to the bundle: exporting again keeps them.
     previous = arguments.out / CONFIG_FILE
-    decoding = json.loads(previous.read_text())["decoding"] if previous.exists() else {}
+    kept = json.loads(previous.read_text()) if previous.exists() else {"streaming": {}, "decoding": {}}
     save_bundle(
         arguments.out,
         name=arguments.name,
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         std=state["cmvn"]["std"],
         model_config=config,
         feature_config=FeatureConfig(n_mels=config.n_mels),
-        streaming=StreamingConfig(),
-        decoding=decoding,
+        streaming=StreamingConfig(**kept["streaming"]),
+        decoding=kept["decoding"],
         pieces=WordPieces.load(arguments.run / "tokenizer.json"),
         lexicon=Lexicon.load(arguments.lexicon) if config.phone_vocab_size else None,
     )

@@ -5,6 +5,7 @@ Dimensions: T4 and T8 encoder frames (40 and 80 ms), N phones, V word pieces, D 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ def posteriors(
 ) -> list[DevUtterance]:
     """Encode utterances `rows` whole or in chunks, or read what an earlier call with the same weights left."""
     weights = hashlib.sha256((bundle.directory / WEIGHTS_FILE).read_bytes()).hexdigest()
-    key = hashlib.sha256(json.dumps([weights, rows, mode.value]).encode()).hexdigest()[:16]
+    geometry = dataclasses.astuple(bundle.streaming) if mode is Mode.STREAMING else ()
+    key = hashlib.sha256(json.dumps([weights, rows, mode.value, geometry]).encode()).hexdigest()[:16]
     path = folder / f"posteriors-{mode.value}-{key}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +69,13 @@ def encode(runner: ModelRunner, pcm: np.ndarray, mode: Mode) -> Encoded:
     if mode is Mode.ACCURATE:
         return runner.encode_whole(features)
     runner.reset(0)
-    width = runner.chunk_features
-    parts = [runner.encode_chunks([0], [features[i : i + width]])[0] for i in range(0, len(features), width)]
+    parts, begin = [], 0
+    while begin < len(features):
+        window = features[begin : begin + runner.chunk_features + runner.lookahead_features]
+        last = begin + len(window) == len(features)
+        kept = len(window) if last else runner.chunk_features
+        parts += runner.encode_chunks([0], [window], [kept])
+        begin += kept
     return Encoded(
         np.concatenate([part.phones for part in parts]),
         np.concatenate([part.pieces for part in parts]),

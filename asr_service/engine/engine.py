@@ -174,6 +174,7 @@ class BatchingEngine:
                 sink,
                 n_mels=self._bundle.model.config.n_mels,
                 chunk_features=self._runner.chunk_features,
+                lookahead_features=self._runner.lookahead_features,
             )
             self._searches[handle] = self._space.new_search(options)
             self._runner.reset(handle.slot)
@@ -205,7 +206,9 @@ class BatchingEngine:
         encoded: dict[int, Encoded] = {}
         try:
             if filled:
-                outputs = self._runner.encode_chunks([slots[r] for r in filled], [chunks[r] for r in filled])
+                outputs = self._runner.encode_chunks(
+                    [slots[r] for r in filled], [chunks[r] for r in filled], [works[r].frames for r in filled]
+                )
                 encoded = dict(zip(filled, outputs, strict=True))
             self._failures = 0
         except Exception:

@@ -43,7 +43,9 @@ class ModelRunner:
     def __init__(self, bundle: Bundle, *, streams: int, threads: int) -> None:
         torch.set_num_threads(threads)
         self.bundle = bundle
-        self.chunk_features = bundle.streaming.chunk_frames * bundle.model.config.subsampling
+        subsampling = bundle.model.config.subsampling
+        self.chunk_features = bundle.streaming.chunk_frames * subsampling
+        self.lookahead_features = bundle.streaming.lookahead_frames * subsampling
         front_end = bundle.front_end
         filters = front_end.spectrogram.mel_scale.fb  # (bins of the FFT, F)
         above = TELEPHONE_BAND_HZ * front_end.config.n_fft // front_end.config.sample_rate_hz + 1
@@ -68,16 +70,22 @@ class ModelRunner:
         self._cache.reset(slot)
 
     @torch.inference_mode()
-    def encode_chunks(self, slots: Sequence[int], chunks: Sequence[NDArray[np.float32]]) -> list[Encoded]:
-        """The next chunk, (T, F) with T at most `chunk_features`, of each of these streams, in one batch."""
+    def encode_chunks(
+        self, slots: Sequence[int], chunks: Sequence[NDArray[np.float32]], kept: Sequence[int]
+    ) -> list[Encoded]:
+        """The next chunk with its look-ahead, (T, F), of each of these streams, in one batch.
+
+        The first `kept` frames of each are encoded for good, the others come again with the next chunk.
+        """
         width = self.bundle.model.config.n_mels
-        features = np.zeros((len(slots), self.chunk_features, width), dtype=np.float32)
+        span = self.chunk_features + self.lookahead_features
+        features = np.zeros((len(slots), span, width), dtype=np.float32)
         for row, chunk in zip(features, chunks, strict=True):
             row[: len(chunk)] = chunk
         lengths = torch.tensor([len(chunk) for chunk in chunks])
         index = torch.tensor(slots)
         output, cache = self.bundle.model.encoder.forward_chunk(
-            torch.from_numpy(features), lengths, self._cache.rows(index)
+            torch.from_numpy(features), lengths, self._cache.rows(index), torch.tensor(kept)
         )
         self._cache.store(index, cache)
         return self._encoded(output)

@@ -39,12 +39,14 @@ class Work:
 
     Attributes:
         frames: features to encode now; with `whole`, those of the utterance.
+        lookahead: features after them to look at.
         whole: encode them as one utterance with full context, instead of as a chunk.
         ends_utterance: a final is due after them.
         ready_since: turn in which the work became ready.
     """
 
     frames: int
+    lookahead: int
     whole: bool
     ends_utterance: bool
     ready_since: int
@@ -62,10 +64,11 @@ class Stream:
         *,
         n_mels: int,
         chunk_features: int,
+        lookahead_features: int,
     ) -> None:
         self.handle, self.options, self.sink = handle, options, sink
         self._policy = policy
-        self._chunk = chunk_features
+        self._chunk, self._lookahead = chunk_features, lookahead_features
         self.carry = np.zeros(0, dtype=np.float32)
         self._features = np.zeros((0, n_mels), dtype=np.float32)  # from frame `encoded` on
         self._energies = np.zeros(0, dtype=np.float32)  # from frame `observed` on
@@ -113,10 +116,10 @@ class Stream:
         return self._work
 
     def take(self) -> NDArray[np.float32]:
-        """Do the work that `work` told: returns its features (T, F), which leave the stream."""
+        """Do the work that `work` told: returns its features (T, F) and those looked ahead at; the first leave."""
         assert self._work is not None
         frames = self._work.frames
-        taken = self._features[:frames]
+        taken = self._features[: frames + self._work.lookahead]
         self._features = self._features[frames:]
         self.encoded += frames
         self._work = None
@@ -126,19 +129,19 @@ class Stream:
         whole = self.options.mode is Mode.ACCURATE
         while True:
             waiting = self.observed - self.encoded
-            if not whole and waiting == self._chunk:
-                return Work(waiting, False, False, self._turn)
+            if not whole and waiting == self._chunk + self._lookahead:
+                return Work(self._chunk, self._lookahead, False, False, self._turn)
             if self._flushes and self.observed >= self._flushes[0]:
                 del self._flushes[0]
-                return Work(waiting, whole, True, self._turn)
+                return Work(waiting, 0, whole, True, self._turn)
             if len(self._energies) < TICK_FRAMES:
                 break
             if self._observe_tick():
-                return Work(self.observed - self.encoded, whole, True, self._turn)
+                return Work(self.observed - self.encoded, 0, whole, True, self._turn)
         if self.finishing:
             self.observed += len(self._energies)
             self._energies = self._energies[:0]
-            return Work(self.observed - self.encoded, whole, True, self._turn)
+            return Work(self.observed - self.encoded, 0, whole, True, self._turn)
         return None
 
     def _observe_tick(self) -> bool:

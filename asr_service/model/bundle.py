@@ -41,16 +41,26 @@ DEFAULT_MODEL = "en-s"
 
 @dataclass(frozen=True, slots=True)
 class StreamingConfig:
-    """Geometry of chunked encoding, in 40 ms frames, both even."""
+    """Geometry of chunked encoding, in 40 ms frames, all even.
+
+    Attributes:
+        chunk_frames: frames that a step adds to the transcript.
+        left_frames: frames before them that they see.
+        lookahead_frames: frames after them that they see, and that the next step encodes again: a frame at the end of
+            a chunk would otherwise have no future at all, which costs more words than a longer chunk saves.
+    """
 
     chunk_frames: int = 16
     left_frames: int = 128
+    lookahead_frames: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("chunk_frames", "left_frames"):
+        for name, least in (("chunk_frames", 2), ("left_frames", 2), ("lookahead_frames", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 2 or value % 2:
-                raise ConfigError(f"streaming.{name} is {value!r}, must be an even number of 40 ms frames from 2 on")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least or value % 2:
+                raise ConfigError(
+                    f"streaming.{name} is {value!r}, must be an even number of 40 ms frames from {least} on"
+                )
 
 
 @dataclass(slots=True)

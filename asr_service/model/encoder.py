@@ -95,11 +95,17 @@ class EncoderBlock(nn.Module):
         return self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x)))
 
     def step(
-        self, x: Tensor, lengths: Tensor, filled: Tensor, cache: LayerCache, angles: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        kept: Tensor,
+        filled: Tensor,
+        cache: LayerCache,
+        angles: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, LayerCache]:
         """One chunk (B, C, D) of which `lengths` (B,) frames count, after `filled` (B,) cached ones (rotary only).
 
-        `angles` are those of the window's W + C positions.
+        The new cache ends at the `kept` (B,) first of them. `angles` are those of the window's W + C positions.
         """
         frames, window = x.shape[1], cache.key.shape[2]
         valid = length_mask(lengths, frames)
@@ -116,10 +122,10 @@ class EncoderBlock(nn.Module):
         conv_left = cache.conv
         if self.conv is not None and self.conv_norm is not None:
             branch, joined = self.conv.step(self._input(self.conv_norm, x), valid, cache.conv)
-            conv_left = last_valid(joined, lengths, self.conv.context)
+            conv_left = last_valid(joined, kept, self.conv.context)
             x = self._residual(self.conv_norm, x, branch)
         x = self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x)))
-        return x, LayerCache(last_valid(key, lengths, window), last_valid(value, lengths, window), conv_left)
+        return x, LayerCache(last_valid(key, kept, window), last_valid(value, kept, window), conv_left)
 
 
 class FrameMerge(nn.Module):
@@ -221,22 +227,28 @@ class Encoder(nn.Module):
         return mask, valid, angles
 
     def forward_chunk(
-        self, features: Tensor, lengths: Tensor, cache: EncoderCache
+        self, features: Tensor, lengths: Tensor, cache: EncoderCache, kept: Tensor | None = None
     ) -> tuple[EncoderOutput, EncoderCache]:
-        """Encode the next chunk of B streams; equals `forward` under `ChunkMask(chunk, left)`.
+        """Encode the next chunk of B streams; without look-ahead it equals `forward` under `ChunkMask(chunk, left)`.
+
+        With look-ahead, the frames after the `kept` ones are heard and given again with the next chunk: the kept ones
+        see what comes, and nothing that was computed without its own future stays in the cache.
 
         Args:
             features: (B, T, F), T a multiple of 8 but for a stream's last chunk.
             lengths: (B,) feature frames that count; a row that is not full ends its stream, or is cut at an endpoint
                 at a multiple of 8.
             cache: the rows' left context, W frames a layer.
+            kept: (B,) feature frames, of those that count the first, that the output and the new cache end with;
+                all of them, or a multiple of 8. None keeps all.
         """
         assert self.config.positions == "rotary", "sinusoidal positions grow with the stream"
         head_dim = self.config.d_model // self.config.n_heads
+        kept = lengths if kept is None else kept
         valid = length_mask(lengths, features.shape[1]).unsqueeze(-1)
-        x, stem1, stem2 = self.stem.step(features * valid, lengths, cache.stem1, cache.stem2)
-        frames = halved(halved(lengths))
-        phone_frames, filled = frames, cache.filled
+        x, stem1, stem2 = self.stem.step(features * valid, lengths, cache.stem1, cache.stem2, kept)
+        frames, kept_frames = halved(halved(lengths)), halved(halved(kept))
+        phone_frames, filled = kept_frames, cache.filled
         window = cache.layers[0].key.shape[2]
         angles = rotary_angles(window + x.shape[1], head_dim, device=x.device)
         below: Tensor | None = None
@@ -246,13 +258,13 @@ class Encoder(nn.Module):
             if self.merge is not None and index == self.config.downsample_after:
                 below = x
                 x, frames = self.merge(x, frames)
-                filled = halved(filled)
+                kept_frames, filled = halved(kept_frames), halved(filled)
                 angles = rotary_angles(cache.layers[index].key.shape[2] + x.shape[1], head_dim, device=x.device)
-            x, layer = block.step(x, frames, filled, cache.layers[index], angles)
+            x, layer = block.step(x, frames, kept_frames, filled, cache.layers[index], angles)
             layers.append(layer)
             if self.phone_norm is not None and index + 1 == self.config.phone_layer:
                 x, lower_phone_logits = self._phones(x)
         hidden = self.final_norm(x)
-        output = EncoderOutput(hidden, frames, self._over(below, hidden), phone_frames, lower_phone_logits)
+        output = EncoderOutput(hidden, kept_frames, self._over(below, hidden), phone_frames, lower_phone_logits)
         seen = torch.clamp(cache.filled + phone_frames, max=window)
         return output, EncoderCache(layers, stem1, stem2, seen)

@@ -63,7 +63,7 @@ def make_tiny_bundle(folder: Path, *, phones: bool = True) -> Path:
         std=torch.full((80,), 3.0),
         model_config=config,
         feature_config=FeatureConfig(),
-        streaming=StreamingConfig(chunk_frames=16, left_frames=32),
+        streaming=StreamingConfig(chunk_frames=16, left_frames=32, lookahead_frames=4),
         decoding=decoding.to_dict(),
         pieces=pieces,
         lexicon=Lexicon(WORDS) if phones else None,

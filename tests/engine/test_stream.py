@@ -11,7 +11,7 @@ from asr_service.engine.scheduler import plan
 from asr_service.engine.stream import TICK_FRAMES, Stream
 from asr_service.types import Mode
 
-CHUNK, MELS = 64, 4
+CHUNK, LOOK, MELS = 64, 16, 4
 QUIET, LOUD = -14.0, -5.0
 
 
@@ -34,7 +34,9 @@ def make_stream(mode: Mode, policy: EndAt, slot: int = 0) -> tuple[Stream, list[
     outputs: list[object] = []
     options = StreamOptions(mode=mode)
     handle = StreamHandle(slot, 0)
-    return Stream(handle, options, policy, outputs.append, n_mels=MELS, chunk_features=CHUNK), outputs
+    return Stream(
+        handle, options, policy, outputs.append, n_mels=MELS, chunk_features=CHUNK, lookahead_features=LOOK
+    ), outputs
 
 
 def feed(stream: Stream, energies: np.ndarray, pieces: list[int]) -> list[tuple[int, bool, bool]]:
@@ -54,7 +56,8 @@ def drain(stream: Stream) -> list[tuple[int, bool, bool]]:
     done = []
     while (work := stream.work()) is not None:
         taken = stream.take()
-        assert len(taken) == work.frames
+        assert len(taken) == work.frames + work.lookahead
+        assert work.lookahead == (0 if work.whole or work.ends_utterance else LOOK)
         done.append((work.frames, work.whole, work.ends_utterance))
         if work.ends_utterance:
             stream.next_utterance(had_words=True)
@@ -103,7 +106,7 @@ def test_plan_takes_the_longest_waiting_first_and_one_whole_utterance_at_a_time(
     live = [make_stream(Mode.STREAMING, EndAt(), slot)[0] for slot in range(3)]
     files = [make_stream(Mode.ACCURATE, EndAt(0.08), slot)[0] for slot in (3, 4)]
     for turn, stream in ((5, live[0]), (2, live[1]), (9, files[0]), (7, files[1])):
-        stream.add(np.ones((CHUNK, MELS), np.float32), np.full(CHUNK, LOUD, np.float32), turn)
+        stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full(CHUNK + LOOK, LOUD, np.float32), turn)
     todo = plan([*live, *files], max_batch=8)
     assert [stream.handle.slot for stream, _ in todo.chunks] == [1, 0]
     assert todo.whole is not None and todo.whole[0].handle.slot == 4

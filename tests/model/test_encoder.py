@@ -109,6 +109,72 @@ def cut_stream(model: Transformer, features: Tensor, cuts: Sequence[int], chunk:
     return [torch.cat(part) for part in zip(*pieces, strict=True)]
 
 
+def looking_ahead(model: Transformer, features: Tensor, chunk: int, look: int, left: int) -> list[Tensor]:
+    """One stream, (1, T, F), in chunks with look-ahead (40 ms frames), beside a row of noise."""
+    cache, pieces, begin, total = EncoderCache.empty(model.config, 2, left), [], 0, features.shape[1]
+    while begin < total:
+        length = min(4 * (chunk + look), total - begin)
+        kept = length if begin + length == total else 4 * chunk
+        batch, _ = random_features(4 * (chunk + look), 4 * (chunk + look), seed=begin)
+        batch[0, :length] = features[0, begin : begin + length]
+        output, cache = model.encoder.forward_chunk(
+            batch, torch.tensor([length, batch.shape[1]]), cache, torch.tensor([kept, 4 * chunk])
+        )
+        pieces.append(row_of(output, 0))
+        begin += kept
+    return [torch.cat(part) for part in zip(*pieces, strict=True)]
+
+
+@dataclass(frozen=True)
+class LookaheadMask(ChunkMask):
+    """A chunk sees `look` frames after it; the chunks that those complete are the stream's last."""
+
+    look: int = 0
+
+    def visible(self, frames: int, device: torch.device) -> Tensor:
+        seen = torch.zeros(frames, frames, dtype=torch.bool, device=device)
+        begin = 0
+        while begin < frames:
+            end = min(begin + self.chunk + self.look, frames)
+            kept = frames if end == frames else begin + self.chunk
+            seen[begin:kept, max(0, begin - self.left) : end] = True
+            begin = kept
+        return seen
+
+
+@pytest.mark.parametrize(("chunk", "look", "left"), [(8, 4, 16), (4, 8, 8), (16, 2, 128)])
+def test_with_one_layer_looking_ahead_is_a_wider_mask(chunk: int, look: int, left: int) -> None:
+    """With more layers it is no mask: what a chunk sees of the next, the next computes again with its own future."""
+    model = tiny_model(encoder_layers=1, downsample_after=None, phone_layer=1, conv_kernel=0)
+    features, lengths = random_features(203)
+    whole = model.encode(features, lengths, LookaheadMask(chunk, left, look))
+    assert_same(looking_ahead(model, features, chunk, look, left), row_of(whole, 0))
+
+
+def test_looking_ahead_to_the_end_is_full_context_for_the_chunk() -> None:
+    model = tiny_model()
+    features, lengths = random_features(160)
+    full = model.encode(features, lengths)
+    output, _ = model.encoder.forward_chunk(
+        features, lengths, EncoderCache.empty(model.config, 1, 16), torch.tensor([64])
+    )
+    assert output.lengths.tolist() == [8] and output.phone_lengths.tolist() == [16]
+    assert_same(
+        row_of(output, 0), [part[: len(kept)] for part, kept in zip(row_of(full, 0), row_of(output, 0), strict=True)]
+    )
+
+
+def test_what_lies_beyond_the_lookahead_changes_nothing() -> None:
+    model = tiny_model()
+    features, _ = random_features(160)
+    other = features.clone()
+    other[:, 112:] = torch.randn_like(other[:, 112:])
+    ours, theirs = (looking_ahead(model, x, 8, 4, 16)[0][:12] for x in (features, other))
+    assert_same([ours], [theirs])
+    beyond = [looking_ahead(model, x, 8, 4, 16)[0] for x in (features, other)]
+    assert (beyond[0] - beyond[1]).abs().max() > 0.01
+
+
 def test_a_cut_in_a_chunk_and_more_audio_is_a_chunk_boundary_like_any_other() -> None:
     """An endpoint cuts the chunk at a multiple of 8 feature frames; what follows sees all that came before."""
     model = tiny_model(conv_kernel=0)  # the convolution is in the next test: its whole form knows equal chunks only
