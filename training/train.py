@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Sequence
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
@@ -48,11 +49,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--init-from", type=Path, help="bundle or checkpoint whose weights the run starts from")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between looks at dev")
     parser.add_argument("--save-minutes", type=float, default=4.0)
-    parser.add_argument("--max-minutes", type=float, help="save and stop after so long; the same command goes on")
+    parser.add_argument(
+        "--max-minutes", type=float, help="save and stop so long after the start; the same command goes on"
+    )
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run's folder is then NAME-seedN")
     parser.add_argument("--hold-out", action="store_true", help="train without the recipe's tuning_speakers")
     parser.add_argument("--max-steps", type=int, help="instead of the recipe's")
     parser.add_argument("--accumulate", type=int, help="batches an update, instead of the recipe's")
+    parser.add_argument("--batch-seconds", type=float, help="padded seconds a batch, instead of the recipe's")
     return parser.parse_args(argv)
 
 
@@ -63,7 +67,10 @@ def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
         raise SystemExit(f"{arguments.config} adapts a bundle, it does not train one: python -m training.finetune")
     changed = {"max_steps": arguments.max_steps, "accumulate": arguments.accumulate}
     optim = dataclasses.replace(recipe.optim, **{name: value for name, value in changed.items() if value is not None})
-    recipe = dataclasses.replace(recipe, optim=optim)
+    data = recipe.data
+    if arguments.batch_seconds is not None:
+        data = dataclasses.replace(data, batch_s=arguments.batch_seconds)
+    recipe = dataclasses.replace(recipe, optim=optim, data=data)
     name = recipe.name
     if arguments.seed is not None:
         recipe = dataclasses.replace(recipe, seed=arguments.seed)
@@ -100,6 +107,7 @@ def dev_batches(
 
 def train(arguments: argparse.Namespace, group: Processes, device: torch.device) -> Trainer:
     """Everything from the recipe to the pictures, as one of the group's processes."""
+    begun = time.monotonic()
     recipe, folder = read_recipe(arguments)
     initial: Initial | None = None
     with group.main_first():
@@ -135,7 +143,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         dev=dev_batches(dev_utterances, dev_store, trainer.front_end, pieces, lexicon),
         evaluate_every=arguments.evaluate_every,
         save_every_s=arguments.save_minutes * 60,
-        max_minutes=arguments.max_minutes,
+        max_minutes=arguments.max_minutes and arguments.max_minutes - (time.monotonic() - begun) / 60,
     )
     if group.main and trainer.position.step == recipe.optim.max_steps:
         draw_run(folder)
