@@ -32,7 +32,7 @@ REASONS = {
     "segment": "a part of a longer recording: training reads whole files",
     "duplicate_id": "an utterance before has the same id",
     "duplicate_audio": "an utterance before has the same samples",
-    "duplicate_text": "an utterance before has the same text, speaker and number of samples",
+    "duplicate_text": "an utterance before has the same text (three words or more), speaker and number of samples",
 }
 # Signs that are words when read: normalisation has no words for them, so the text would no longer be what is said.
 _SPOKEN_SIGNS = frozenset("&%$€£¥@#+=°§½¼¾")

@@ -36,6 +36,8 @@ from training.inspection import REASONS, Inspection, Inspector, Limits
 from training.tokenizer import NORMALIZERS
 
 REFUSED = 2  # the exit code
+# Somebody who says "seven" fifty times takes equally long for it now and then.
+MIN_DUPLICATE_WORDS = 3
 
 SOURCES: dict[str, Callable[[argparse.Namespace], Iterator[Record]]] = {
     "librispeech": lambda given: read_librispeech(given.path, corpus=given.corpus),
@@ -90,7 +92,7 @@ def _identity(inspection: Inspection) -> list[tuple[str, object]]:
     audio = inspection.audio
     if audio is not None and audio.n_samples and ("all_zero", f"{audio.duration_s:.2f} s") not in inspection.faults:
         keys.append(("duplicate_audio", (audio.digest, audio.n_samples)))
-        if inspection.normalized and inspection.record.speaker:
+        if inspection.normalized.count(" ") + 1 >= MIN_DUPLICATE_WORDS and inspection.record.speaker:
             keys.append(("duplicate_text", (inspection.normalized, inspection.record.speaker, audio.n_samples)))
     return keys
 

@@ -275,13 +275,18 @@ class TestDuplicates:
         assert self.judged(manifest) == [("a.wav", []), ("b.flac", ["duplicate_audio"]), ("c.wav", [])]
 
     def test_the_same_text_speaker_and_length(self, corpus):
+        long, short = noise(1.0), noise(1.5, 1)
         manifest = corpus(
-            ("a.wav", noise(1.0), "One"), ("b.wav", noise(1.0, 1), "one!"), ("c.wav", noise(1.5, 1), "one")
+            ("a.wav", long, "One by one"), ("b.wav", noise(1.0, 2), "one, by one!"), ("c.wav", short, "One by one")
         )
         assert self.judged(manifest) == [("a.wav", []), ("b.wav", ["duplicate_text"]), ("c.wav", [])]
 
+    def test_a_word_said_twice_in_the_same_time_is_none(self, corpus):
+        manifest = corpus(("a.wav", noise(1.0), "seven"), ("b.wav", noise(1.0, 1), "seven"))
+        assert self.judged(manifest) == [("a.wav", []), ("b.wav", [])]
+
     def test_the_same_id(self, corpus):
-        manifest = corpus(("a.wav", noise(1.0), "one"))
+        manifest = corpus(("a.wav", noise(1.0), "one by one"))
         manifest.write_text(f"{manifest.read_text()}\n{manifest.read_text()}")
         assert self.judged(manifest)[1] == ("a.wav", ["duplicate_id", "duplicate_audio", "duplicate_text"])
 
