@@ -5,8 +5,8 @@
 Both train the same model (the shipped preset, same losses) on the same batches of 160 padded seconds.
 - ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
   dropout masks shared over time, Muon and AdamW, gradient clipping, moving average of the weights.
-- plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), AdamW and gradient
-  clipping; no average of the weights. All else (stem, depthwise convolutions as 2-D, CTC, layout) is shared with ours.
+- plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), the stem's and the
+  depthwise convolutions by `conv2d` and `conv1d` as they are, AdamW and clipping; no average. All else is shared.
 
 Steps run in blocks, ours, plain, ours, plain, …, so that a change of the machine's pace meets both; the ratio is that
 of the medians. Nothing else may run beside it. Inputs are noise of speech's lengths, for no value changes the time.
@@ -23,24 +23,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch
 
 import numpy as np
 import soundfile
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from asr_service.features import LogMel
-from asr_service.model import attention
 from asr_service.model.config import preset
-from asr_service.model.layers import ChannelDropout
 from asr_service.model.transformer import Transformer
+from benchmarks.plain_loop import PlainLoop
 from training.data import PcmStore, Utterance
-from training.loss import Batch, losses
-from training.recipe import LossConfig, OptimConfig, Recipe
+from training.loss import Batch
+from training.recipe import OptimConfig, Recipe
 from training.sampler import PlannedBatch
 from training.trainer import Loaded, Trainer
 
@@ -73,30 +69,6 @@ def our_trainer(folder: Path) -> Trainer:
     trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=torch.device("cpu"))
     trainer.model.train()
     return trainer
-
-
-class PlainLoop:
-    """The step one would write first."""
-
-    def __init__(self) -> None:
-        self.model = Transformer(preset("streaming-s")).train()
-        for module in self.model.modules():
-            for name, child in module.named_children():
-                if isinstance(child, ChannelDropout):
-                    setattr(module, name, nn.Dropout(child.p))
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
-
-    @staticmethod
-    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
-
-    def step(self, batch: Batch) -> None:
-        with mock.patch.object(attention, "attend", self.attend):
-            total = losses(self.model, batch, LossConfig(), None)["total"]
-        torch.autograd.backward(total)
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
 
 def machine() -> str:

@@ -1,0 +1,56 @@
+"""The training step one would write first for this model: what `training_speed` compares with."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_service.model import attention
+from asr_service.model.config import preset
+from asr_service.model.convolution import ConvolutionModule
+from asr_service.model.layers import ChannelDropout, length_mask
+from asr_service.model.stem import ConvStem4
+from asr_service.model.transformer import Transformer
+from training.loss import Batch, losses
+from training.recipe import LossConfig
+
+
+class PlainLoop:
+    """The step one would write first."""
+
+    def __init__(self) -> None:
+        self.model = Transformer(preset("streaming-s")).train()
+        for module in self.model.modules():
+            for name, child in module.named_children():
+                if isinstance(child, ChannelDropout):
+                    setattr(module, name, nn.Dropout(child.p))
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+
+    @staticmethod
+    def stem(stem: ConvStem4, features: Tensor, lengths: Tensor) -> Tensor:
+        out = stem.conv1(features.unsqueeze(1)).permute(0, 2, 3, 1)
+        return out * length_mask(lengths, out.shape[1])[:, :, None, None]
+
+    @staticmethod
+    def depthwise(module: ConvolutionModule, gated: Tensor) -> Tensor:
+        weight, channels = module.depthwise_weight.squeeze(-1), gated.shape[-1]
+        return F.conv1d(gated.transpose(1, 2), weight, module.depthwise_bias, groups=channels).transpose(1, 2)
+
+    @staticmethod
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    def step(self, batch: Batch) -> None:
+        with (
+            mock.patch.object(attention, "attend", self.attend),
+            mock.patch.object(ConvStem4, "_first", self.stem),
+            mock.patch.object(ConvolutionModule, "depthwise", self.depthwise),
+        ):
+            total = losses(self.model, batch, LossConfig(), None)["total"]
+        torch.autograd.backward(total)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
