@@ -31,7 +31,7 @@ class PlainLoop:
 
     @staticmethod
     def stem(stem: ConvStem4, features: Tensor, lengths: Tensor) -> Tensor:
-        out = stem.conv1(features.unsqueeze(1)).permute(0, 2, 3, 1)
+        out: Tensor = stem.conv1(features.unsqueeze(1)).permute(0, 2, 3, 1)
         return out * length_mask(lengths, out.shape[1])[:, :, None, None]
 
     @staticmethod
