@@ -18,7 +18,6 @@ import resource
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -63,7 +62,8 @@ def train(config: Path, recipe: Recipe, seed: int, runs: Path, *, threads: int, 
             before = json.loads(path.read_text()) if path.exists() else {"wall_s": 0.0, "cpu_s": 0.0}
             wall_s = before["wall_s"] + time.monotonic() - begun
             cpu_s = before["cpu_s"] + _cpu_s() - used
-            path.write_text(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "machine": machine(threads)}))
+            spent = {"wall_s": wall_s, "cpu_s": cpu_s, "machine": machine(threads), "commit": commit()}
+            path.write_text(json.dumps(spent))
     return folder
 
 
@@ -163,12 +163,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.recipe is not None:
         record = measured(arguments)
-        record["command"] = shlex.join(["python", "-m", "training.results", *(sys.argv[1:] if argv is None else argv)])
         arguments.records.mkdir(parents=True, exist_ok=True)
         path = arguments.records / f"{record['name']}.json"
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     arguments.table.write_text(table(arguments.records), encoding="utf-8")
     print(f"{arguments.table} written")
+
+
+def _command(arguments: argparse.Namespace) -> list[str]:
+    """What to type for the same record, wherever the runs lie."""
+    command = ["python", "-m", "training.results", "--recipe", arguments.recipe]
+    command += ["--bundle", str(arguments.bundle)] if arguments.bundle else ["--seeds", arguments.seeds]
+    for corpus in arguments.corpus:
+        command += ["--corpus", corpus]
+    return command + (["--every", str(arguments.every)] if arguments.every > 1 else [])
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -184,6 +192,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     record: dict[str, Any] = {
         "name": recipe.name,
+        "command": shlex.join(_command(arguments)),
         "commit": commit(),
         "machine": machine(arguments.threads),
         "normalizer": NORMALIZER_VERSION,

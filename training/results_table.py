@@ -27,9 +27,9 @@ it. Word error rates are in percent of the reference words, on dev, all normalis
 brackets the 95 % interval of a bootstrap over utterances (2,000 draws), for several seeds of their mean. After it, each
 seed's own, and ± half the 95 % interval of the mean over seeds by Student's t. Accuracy is the share of utterances
 without an error, with Wilson's interval. *accurate* hears the whole utterance, *streaming* 640 ms at a time and 320 ms
-ahead of them. *LM* is
-the bundle as it is: pronunciation lexicon and word n-gram, then ranked by all heads; *no LM* is what it does without
-its n-gram: word pieces alone. Wall times are those of a machine that did other work beside; CPU times are not.
+ahead of them. *LM* is the bundle as it is: pronunciation lexicon and word n-gram, then ranked by all heads; *no LM* is
+what it does without its n-gram: word pieces alone. Where the machine did other work beside, the wall time is longer
+than the training needs, the CPU time is not.
 """
 
 
@@ -89,15 +89,14 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
 def _section(record: dict[str, Any]) -> list[str]:
     lines = [f"## {record['name']}", "", f"    {record['command']}", ""]
     facts = [
-        f"commit {record['commit']}",
         f"{record['data_h']:.2f} h of training audio ({record['utterances']} utterances)",
         f"{record['parameters'] / 1e6:.2f} M parameters",
-        f"measured on {record['machine']}",
+        f"measured at commit {record['commit']} on {record['machine']}",
     ]
     lines.append("; ".join(facts) + ".")
     lines += [
         f"Seed {run['seed']}: {run['steps']} steps in {run['wall_s'] / 60:.1f} min"
-        f" ({run['cpu_s'] / 60:.1f} min of CPU) on {run['machine']}."
+        f" ({run['cpu_s'] / 60:.1f} min of CPU) at commit {run['commit']} on {run['machine']}.\n"
         for run in record["runs"]
     ]
     for corpus, measured in record["measurements"].items():

@@ -58,7 +58,7 @@ def record(name: str, measured: dict[str, list[Measurement]]) -> dict[str, Any]:
         "data_h": 0.5,
         "utterances": 100,
         "parameters": 1_500_000,
-        "runs": [{"seed": 1, "steps": 10, "wall_s": 120.0, "cpu_s": 60.0, "machine": "a machine"}],
+        "runs": [{"seed": 1, "steps": 10, "wall_s": 120.0, "cpu_s": 60.0, "machine": "a machine", "commit": "abc1234"}],
         "measurements": {},
     }
     for system, results in measured.items():
