@@ -74,7 +74,7 @@ def tune_first_pass(
     scores = (-1.0, 0.0, 1.0)
     print("lm_weight  " + "  ".join(f"{score:6.1f}" for score in scores))
     results = {}
-    for weight in (0.5, 0.7, 0.9, 1.1):
+    for weight in (0.7, 0.9, 1.1, 1.3):
         for score in scores:
             options = dataclasses.replace(start, lm_weight=weight, word_score=score)
             results[weight, score] = first_pass(tree, dev, options)[0]
@@ -83,11 +83,11 @@ def tune_first_pass(
     best = dataclasses.replace(start, lm_weight=weight, word_score=score)
     print("\nbeam  tokens  threshold  log_add     WER      RTF")
     for beam, tokens, threshold, log_add in (
-        (50, 8, 12.0, True),
         (100, 10, 14.0, False),
         (100, 10, 14.0, True),
         (200, 10, 14.0, True),
-        (400, 12, 16.0, True),
+        (200, 10, 20.0, True),
+        (400, 10, 20.0, True),
     ):
         options = dataclasses.replace(
             best, beam_size=beam, beam_size_token=tokens, beam_threshold=threshold, log_add=log_add
@@ -257,8 +257,9 @@ def main() -> None:
     parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE)
     parser.add_argument("--every", type=int, default=6, help="take every k-th utterance")
     parser.add_argument("--tuning-beam", type=int, default=60, help="beam of the grid over weights")
-    parser.add_argument("--beam", type=int, default=200, help="beam of the lists that are ranked")
-    parser.add_argument("--n-best", type=int, default=40)
+    parser.add_argument("--beam", type=int, default=400, help="beam of the lists that are ranked")
+    parser.add_argument("--beam-threshold", type=float, default=20.0, help="its threshold")
+    parser.add_argument("--n-best", type=int, default=100)
     parser.add_argument("--lexicon", type=Path, help="instead of the bundle's")
     parser.add_argument("--lm", type=Path, help="instead of the bundle's")
     parser.add_argument("--only-first-pass", action="store_true")
@@ -276,7 +277,7 @@ def main() -> None:
     print(f"{len(dev)} utterances, {arguments.mode.value}, {len(lexicon)} words, {lm_path.stat().st_size / 1e6:.1f} MB")
     # A narrow beam ranks the weights as a wide one does, at a quarter of the cost.
     best = tune_first_pass(tree, dev, LexiconBeamOptions(beam_size=arguments.tuning_beam))
-    best = dataclasses.replace(best, beam_size=arguments.beam)
+    best = dataclasses.replace(best, beam_size=arguments.beam, beam_threshold=arguments.beam_threshold)
     print(json.dumps(dataclasses.asdict(best)))
     if arguments.only_first_pass:
         return
