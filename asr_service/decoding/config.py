@@ -23,7 +23,7 @@ class DecodingConfig:
         pieces: the CTC prefix beam over word pieces, for bundles without a lexicon or a language model.
         joint: the joint CTC/attention beam, likewise.
         rescoring: weights of the final ranking of the lexicon beam's hypotheses.
-        n_best: hypotheses that are ranked.
+        n_best, streaming_n_best: hypotheses that are ranked, by mode; in a live stream somebody waits for it.
         agreement: updates that a partial word must stand unchanged to be called stable; 0: until all hypotheses agree.
         confidence_scale: factor on the scores before they become posteriors; below 1 it makes them less sure.
     """
@@ -34,11 +34,17 @@ class DecodingConfig:
     joint: JointBeamOptions = field(default_factory=JointBeamOptions)
     rescoring: RescoringWeights = field(default_factory=RescoringWeights)
     n_best: int = 32
+    streaming_n_best: int = 32
     confidence_scale: float = 0.3
     agreement: int = 3
 
     def __post_init__(self) -> None:
-        for name, low, high in (("n_best", 1, MAX_N_BEST), ("agreement", 0, 1000), ("confidence_scale", 0.0, 10.0)):
+        for name, low, high in (
+            ("n_best", 1, MAX_N_BEST),
+            ("streaming_n_best", 1, MAX_N_BEST),
+            ("agreement", 0, 1000),
+            ("confidence_scale", 0.0, 10.0),
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise BundleError(f"config.json: decoding.{name} is {value!r}, must be {low:g} to {high:g}")

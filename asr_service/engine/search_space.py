@@ -41,7 +41,7 @@ class SearchSpace:
             self._tree,
             config.accurate if accurate else config.streaming,
             config.rescoring,
-            n_best=config.n_best,
+            n_best=config.n_best if accurate else config.streaming_n_best,
             limit=limit,
             confidence_scale=config.confidence_scale,
             agreement=agreement,
