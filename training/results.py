@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -21,6 +22,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +82,27 @@ def make_bundle(recipe: Recipe, folder: Path, texts: Sequence[str]) -> Path:
     return out
 
 
-def measurements(bundle: Bundle, corpora: dict[str, list[Utterance]]) -> Iterator[tuple[str, str, Measurement]]:
-    """Corpus, system and what was measured, for each; prints a line as it goes."""
-    for corpus, utterances in corpora.items():
-        for system in SYSTEMS:
-            mode, _, lm = system.partition(", ")
-            if lm == "LM" and bundle.lm_path is None:
-                continue
-            result = measure(bundle, utterances, Mode(mode), with_lm=lm == "LM")
+def measurements(
+    bundle: Bundle, corpora: dict[str, list[Utterance]], jobs: int = 1
+) -> Iterator[tuple[str, str, Measurement]]:
+    """Corpus, system and what was measured, for each, `jobs` at a time in processes of their own; prints as it goes."""
+    systems = [system for system in SYSTEMS if bundle.lm_path is not None or not system.endswith(", LM")]
+    tasks = [(corpus, system) for corpus in corpora for system in systems]
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        places = [bundle.directory] * len(tasks)
+        found = pool.map(_measure, places, [corpora[corpus] for corpus, _ in tasks], [system for _, system in tasks])
+        for (corpus, system), result in zip(tasks, found, strict=True):
             print(
                 f"{corpus:32s} {system:18s} WER {result.wer:7.2%}  utterances right {result.accuracy:7.2%}  "
                 f"real-time factor {result.real_time_factor:.3f}",
                 flush=True,
             )
             yield corpus, system, result
+
+
+def _measure(directory: Path, utterances: list[Utterance], system: str) -> Measurement:
+    mode, _, lm = system.partition(", ")
+    return measure(load_bundle(directory), utterances, Mode(mode), with_lm=lm == "LM")
 
 
 def by_corpus(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
@@ -155,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--every", type=int, default=1, help="only every Nth utterance of each corpus, for a quick look"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes that recognise side by side")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the records")
     parser.add_argument("--table", type=Path, default=TABLE)
@@ -212,7 +222,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             spent = json.loads((folder / _TIME_FILE).read_text())
             record["runs"].append({"seed": seed, "steps": recipe.optim.max_steps, **spent})
         record["parameters"] = sum(parameter.numel() for parameter in bundle.model.parameters())
-        for corpus, system, result in measurements(bundle, corpora):
+        for corpus, system, result in measurements(bundle, corpora, arguments.jobs):
             add(record, corpus, system, result)
     return record
 
