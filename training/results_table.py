@@ -93,10 +93,10 @@ def _section(record: dict[str, Any]) -> list[str]:
         f"{record['parameters'] / 1e6:.2f} M parameters",
         f"measured at commit {record['commit']} on {record['machine']}",
     ]
-    lines.append("; ".join(facts) + ".")
+    lines += ["; ".join(facts) + ".", ""]
     lines += [
-        f"Seed {run['seed']}: {run['steps']} steps in {run['wall_s'] / 60:.1f} min"
-        f" ({run['cpu_s'] / 60:.1f} min of CPU) at commit {run['commit']} on {run['machine']}.\n"
+        f"- Seed {run['seed']}: {run['steps']} steps in {run['wall_s'] / 60:.1f} min"
+        f" ({run['cpu_s'] / 60:.1f} min of CPU) at commit {run['commit']} on {run['machine']}."
         for run in record["runs"]
     ]
     for corpus, measured in record["measurements"].items():
