@@ -199,9 +199,18 @@ def test_the_command_normalises_texts_and_manifests_and_leaves_corpora_out(tmp_p
     out = tmp_path / "lm.arpa"
     run(monkeypatch, *options, "--exclude-corpus", "fsdd_8k", "--order", 2, "--out", out, "--dev", manifest)
     values = arpa_values(out)
-    assert {ngram for ngram in values if " " not in ngram} - {BEGIN, END, UNKNOWN} == set(
-        ["a", "line", "another's", "one", "two", "he", "said", "three", "hello", "you"]
-    )
+    assert {ngram for ngram in values if " " not in ngram} - {BEGIN, END, UNKNOWN} == {
+        "a",
+        "line",
+        "another's",
+        "one",
+        "two",
+        "he",
+        "said",
+        "three",
+        "hello",
+        "you",
+    }
     assert {"<s> a", "line </s>", "two he", "<s> three", "hello you"} <= values.keys()
     printed = capsys.readouterr().out
     assert "10 words" in printed
