@@ -25,7 +25,9 @@ def test_the_parts_add_up_to_the_models_parameters(preset: str, capsys: pytest.C
     assert count(total) == expected
     assert sum(map(count, each)) == expected
     assert sum(map(count, shapes.splitlines())) == expected
-    assert re.search(r"^encoder\.stem\.conv1\.weight +32 x 1 x 3 x 3 +288$", shapes, flags=re.MULTILINE)
+    channels = PRESETS[preset].stem_channels
+    line = rf"^encoder\.stem\.conv1\.weight +{channels} x 1 x 3 x 3 +{9 * channels}$"
+    assert re.search(line, shapes, flags=re.MULTILINE)
 
 
 def test_presets_and_bundles_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
