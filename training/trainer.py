@@ -100,8 +100,9 @@ class Trainer:
         self.elapsed_s = 0.0
         self.skipped_in_a_row = 0
         if recipe.compile:
-            model.encoder.compile(dynamic=True)
-            model.decoder.compile(dynamic=True)
+            # Block by block: they share one compilation, and the stem's shapes are beyond the compiler (torch 2.13).
+            for block in (*model.encoder.blocks, *model.decoder.blocks):
+                block.compile(dynamic=True)
         self.objective: nn.Module = Objective(model, recipe.loss)
         if processes.world > 1:
             self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
