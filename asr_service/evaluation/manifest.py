@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from asr_service.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """One utterance of a test set; `utterance_id` is its audio path as the manifest spells it."""
-
-    utterance_id: str
-    audio_path: Path
-    text: str
-    duration_s: float
-    speaker: str
-    corpus: str
+from asr_service.evaluation.reference import Reference
 
 
 def read_references(path: Path, *, corpora: Iterable[str] = ()) -> list[Reference]:

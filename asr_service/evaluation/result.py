@@ -1,0 +1,79 @@
+"""An evaluation: every utterance's score, what it was scored with, and the rates of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from asr_service.evaluation.output import Output
+from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.wer import WordErrors
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceScore:
+    """One utterance: both texts as they were scored, after normalisation, and the errors between them.
+
+    Attributes:
+        characters: errors of the letters, spaces counted.
+    """
+
+    reference: Reference
+    output: Output
+    scored_reference: str
+    scored_hypothesis: str
+    words: WordErrors
+    characters: WordErrors
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A bootstrap interval; `over` says what was drawn with replacement, "speakers" or "utterances"."""
+
+    low: float
+    high: float
+    over: str
+    level: float = 0.95
+    samples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of one system on one test set.
+
+    Attributes:
+        system: a name for people, such as a model and its mode.
+        normalizer: name and version, such as `basic-1`.
+        costs: of the alignment, `equal` or `sclite`.
+        wer_interval: of the word error rate.
+        about: what made it: model hash, command, machine, commit, date.
+    """
+
+    system: str
+    normalizer: str
+    costs: str
+    utterances: tuple[UtteranceScore, ...]
+    wer_interval: Interval
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> WordErrors:
+        return sum((utterance.words for utterance in self.utterances), WordErrors())
+
+    @property
+    def characters(self) -> WordErrors:
+        return sum((utterance.characters for utterance in self.utterances), WordErrors())
+
+    @property
+    def wer(self) -> float:
+        return self.words.rate
+
+    @property
+    def cer(self) -> float:
+        return self.characters.rate
+
+    @property
+    def ser(self) -> float:
+        """Sentence error rate: the share of utterances with an error."""
+        return sum(utterance.words.errors > 0 for utterance in self.utterances) / max(1, len(self.utterances))
