@@ -162,7 +162,11 @@ class FineTuning:
         utterances = [*self.target, *self.old.old]
         store = PcmStore.build(utterances, self.folder / "pcm", workers=workers)
         examples, counts = make_examples(
-            utterances, self.base.pieces, self.searched.lexicon, max_utterance_s=self.recipe.data.max_utterance_s
+            utterances,
+            self.base.pieces,
+            self.searched.lexicon,
+            max_utterance_s=self.recipe.data.max_utterance_s,
+            store=store,
         )
         print(f"{len(examples)} examples; {counts}")
         target = [example for example in examples if example.index < len(self.target)]

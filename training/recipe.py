@@ -1,4 +1,7 @@
-"""A recipe: everything a training run is, in one TOML file (training/recipes/*.toml)."""
+"""A recipe: everything a training run is, in one TOML file (training/recipes/*.toml).
+
+A recipe may say `extends = "NAME"`: it is then that recipe beside it, but for what it says itself.
+"""
 
 from __future__ import annotations
 
@@ -162,13 +165,17 @@ class BundleConfig:
 
     Attributes:
         ngram_order: of the word n-gram estimated on the training transcripts, 2 to 6; 0: none.
+        language_model: a KenLM file to take instead.
         decoding: search settings, as in a bundle's config.json; tuned on `tuning_speakers`.
     """
 
     ngram_order: int = 0
+    language_model: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.ngram_order and self.language_model:
+            raise ValueError("[bundle] has both ngram_order and language_model: one of them")
         DecodingConfig.from_dict(self.decoding)
 
 
@@ -267,10 +274,32 @@ def _section(cls: type[Section], table: dict[str, Any], name: str) -> Section:
     return cls(**values)
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """The settings of a recipe with those of the recipes beside it that it `extends`, its own going before.
+
+    Raises ValueError where recipes extend each other in a circle.
+    """
+    tables: list[dict[str, Any]] = []
+    chain = [path]
+    while True:
+        with chain[-1].open("rb") as file:
+            tables.append(tomllib.load(file))
+        if "extends" not in tables[-1]:
+            break
+        parent = path.with_name(f"{tables[-1].pop('extends')}.toml")
+        if parent in chain:
+            raise ValueError(f"{path}: extends itself by way of {parent.name}")
+        chain.append(parent)
+    merged: dict[str, Any] = {}
+    for table in reversed(tables):
+        for name, value in table.items():
+            merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
+    return merged
+
+
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; raises ValueError that names an unknown section or setting."""
-    with path.open("rb") as file:
-        table = tomllib.load(file)
+    table = read_table(path)
     if "finetune" in table:
         if fixed := [name for name in ("model", "bundle") if name in table]:
             raise ValueError(f"{path}: [{fixed[0]}] cannot be in a recipe with [finetune]: it is the bundle's")

@@ -79,6 +79,8 @@ def make_bundle(recipe: Recipe, folder: Path, texts: Sequence[str]) -> Path:
     path.write_text(json.dumps({**config, "decoding": recipe.bundle.decoding}, indent=2) + "\n", encoding="utf-8")
     if recipe.bundle.ngram_order:
         estimate(texts, out / LM_FILE, order=recipe.bundle.ngram_order)
+    elif recipe.bundle.language_model:
+        shutil.copyfile(recipe.bundle.language_model, out / LM_FILE)
     return out
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import shutil
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 
 from pathlib import Path
 
+import tomli_w
 import torch
 
 from asr_service.features import FeatureConfig, LogMel
@@ -33,10 +33,11 @@ from training.distributed import Processes, processes
 from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, read_table
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
+from training.tokenizer import train as train_tokenizer
 from training.trainer import Trainer
 
 
@@ -82,7 +83,7 @@ def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPie
     """Tokenizer and lexicon of the run, made from the training texts where there are none yet."""
     tokenizer = folder / TOKENIZER_FILE
     if not tokenizer.exists():
-        WordPieces.train(texts, recipe.model.vocab_size).save(tokenizer)
+        train_tokenizer(texts, recipe.model.vocab_size).save(tokenizer)
     lexicon = None
     if recipe.model.phone_vocab_size:
         own = folder / LEXICON_FILE
@@ -100,7 +101,7 @@ def dev_batches(
     lexicon: Lexicon | None,
 ) -> list[Batch]:
     """Some 64 utterances in batches of eight."""
-    examples, _ = make_examples(utterances, pieces, lexicon, max_utterance_s=20.0)
+    examples, _ = make_examples(utterances, pieces, lexicon, max_utterance_s=20.0, store=store)
     chosen = sorted(examples[:: max(1, len(examples) // 64)], key=lambda e: e.duration_s)
     return [make_batch(chosen[i : i + 8], store, front_end) for i in range(0, len(chosen), 8)]
 
@@ -112,7 +113,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     initial: Initial | None = None
     with group.main_first():
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(arguments.config, folder / RECIPE_FILE)
+        (folder / RECIPE_FILE).write_text(tomli_w.dumps(read_table(arguments.config)), encoding="utf-8")
         if arguments.init_from is not None and latest_checkpoint(folder) is None:
             initial = read_initial(arguments.init_from)
             take_tokenizer(initial, recipe.model, folder / TOKENIZER_FILE)
@@ -120,7 +121,9 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
         dev_store = PcmStore.build(dev_utterances, dev_store_of(arguments.runs, recipe.data))
         pieces, lexicon = targets(recipe, folder, [utterance.text for utterance in utterances])
-    examples, counts = make_examples(utterances, pieces, lexicon, max_utterance_s=recipe.data.max_utterance_s)
+    examples, counts = make_examples(
+        utterances, pieces, lexicon, max_utterance_s=recipe.data.max_utterance_s, store=store
+    )
     if arguments.hold_out:
         held_out = recipe.data.tuning_speakers
         examples = [example for example in examples if utterances[example.index].speaker not in held_out]

@@ -26,6 +26,29 @@ def test_a_recipe_changes_its_preset_and_keeps_the_rest(tmp_path: Path) -> None:
     assert recipe.model.d_model == PRESETS["streaming-s"].d_model
 
 
+def test_a_recipe_that_extends_another_says_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "grandparent.toml").write_text("seed = 7\n[optim]\nlr = 0.5\nmax_steps = 9\n[model]\ndropout = 0.2\n")
+    (tmp_path / "parent.toml").write_text('extends = "grandparent"\n[optim]\nmax_steps = 8\n')
+    (tmp_path / "child.toml").write_text('extends = "parent"\n[model]\nconv_kernel = 0\n')
+    recipe = load_recipe(tmp_path / "child.toml")
+    assert (recipe.name, recipe.seed, recipe.optim.lr, recipe.optim.max_steps) == ("child", 7, 0.5, 8)
+    assert (recipe.model.dropout, recipe.model.conv_kernel) == (0.2, 0)
+
+
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b"\n')
+    (tmp_path / "b.toml").write_text('extends = "a"\n')
+    with pytest.raises(ValueError, match="extends itself"):
+        load_recipe(tmp_path / "a.toml")
+
+
+def test_a_bundle_gets_one_language_model(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[bundle]\nngram_order = 3\nlanguage_model = "lm.kenlm"\n')
+    with pytest.raises(ValueError, match="ngram_order and language_model"):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
