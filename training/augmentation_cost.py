@@ -62,8 +62,8 @@ def main() -> None:
     durations = [(end - start) / SAMPLE_RATE_HZ for start, end in map(store.extent, range(len(store)))]
     # The folder of a LibriSpeech or AN4 recording does not say its speaker, the beginning of its name does.
     examples = [
-        Example(i, duration, (1,), (1,), path.stem.split("-")[0])
-        for i, (duration, path) in enumerate(zip(durations, store.paths, strict=True))
+        Example(i, duration, (1,), (1,), Path(source).stem.split("-")[0])
+        for i, (duration, source) in enumerate(zip(durations, store.sources, strict=True))
     ]
     usable = [i for i, duration in enumerate(durations) if 0 < duration <= recipe.data.max_utterance_s]
     batches = batches_by_seconds(durations, usable, batch_s=recipe.data.batch_s, rng=random.Random(0))

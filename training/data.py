@@ -1,7 +1,8 @@
 """Manifests, the decoded-audio store, and batches by seconds.
 
 A manifest is JSON lines in NeMo's fields: `audio_filepath` (relative to the manifest's folder), `duration` (s), `text`,
-and here also `speaker` and `corpus`. Audio is decoded once into one int16 file, so an epoch costs no decoding.
+`offset` (s) where the utterance is a part of the file, and here also `speaker` and `corpus`. Audio is decoded once into
+one int16 file, so an epoch costs no decoding.
 """
 
 from __future__ import annotations
@@ -37,11 +38,26 @@ def speech_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
+    """One row of a manifest.
+
+    Attributes:
+        text: normalised.
+        offset_s: where it begins in its file; None: it is the file.
+        written: the text as it stands in the manifest.
+    """
+
     path: Path
     duration_s: float
     text: str
     speaker: str
     corpus: str
+    offset_s: float | None = None
+    written: str = ""
+
+    @property
+    def source(self) -> str:
+        """Which audio it is: no two utterances of a manifest share it."""
+        return str(self.path) if self.offset_s is None else f"{self.path}@{self.offset_s:g}+{self.duration_s:g}"
 
 
 def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Utterance]:
@@ -58,6 +74,8 @@ def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Ut
                     text=normalize_transcript(row.get("text", "")),
                     speaker=row.get("speaker", ""),
                     corpus=row.get("corpus", ""),
+                    offset_s=None if row.get("offset") is None else float(row["offset"]),
+                    written=row.get("text", ""),
                 )
             except KeyError as error:
                 raise ValueError(f"{path}:{number}: the field {error} is missing") from error
@@ -66,10 +84,15 @@ def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Ut
     return utterances
 
 
-def decode(path: Path) -> NDArray[np.int16]:
+def decode(utterance: Utterance) -> NDArray[np.int16]:
     """(N,) samples at 16 kHz, channels averaged; raises ValueError for what nothing can be learned from."""
     try:
-        pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(utterance.path) as file:
+            rate, frames = file.samplerate, -1
+            if utterance.offset_s is not None:
+                file.seek(min(round(utterance.offset_s * rate), file.frames))
+                frames = round(utterance.duration_s * rate)
+            pcm = file.read(frames, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise ValueError(f"cannot be read ({error})") from error
     if not len(pcm):
@@ -82,9 +105,9 @@ def decode(path: Path) -> NDArray[np.int16]:
     return (np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16)
 
 
-def _decode_or_reason(path: Path) -> NDArray[np.int16] | str:
+def _decode_or_reason(utterance: Utterance) -> NDArray[np.int16] | str:
     try:
-        return decode(path)
+        return decode(utterance)
     except ValueError as error:
         return str(error)
 
@@ -93,7 +116,7 @@ class PcmStore:
     """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,).
 
     Attributes:
-        paths: of the recordings, in order.
+        sources: of the recordings, in order.
         skipped: why there are no samples of an utterance, by its number.
     """
 
@@ -102,7 +125,7 @@ class PcmStore:
         skipped = folder / SKIPPED_FILE
         reasons = json.loads(skipped.read_text()) if skipped.exists() else {}
         self.skipped: dict[int, str] = {int(index): reason for index, reason in reasons.items()}
-        self.paths = [Path(line) for line in (folder / "files.txt").read_text().split("\n")]
+        self.sources = (folder / "files.txt").read_text().split("\n")
         self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy")
         # Copy on write: torch wants writable memory, and nothing here may change the file.
         self._samples: NDArray[np.int16] = np.memmap(folder / "samples.i16", dtype=np.int16, mode="c")
@@ -133,7 +156,7 @@ class PcmStore:
         Recordings that cannot be decoded have no samples in it; they are printed with the reason, each time.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        listing = "\n".join(str(utterance.path) for utterance in utterances)
+        listing = "\n".join(utterance.source for utterance in utterances)
         marker = folder / "files.txt"
         if not (marker.exists() and marker.read_text() == listing):
             lengths, skipped = [0], {}
@@ -141,8 +164,9 @@ class PcmStore:
             # Beside the old file, not into it: a run may have it mapped.
             partial = folder / "samples.partial"
             with partial.open("wb") as file, ProcessPoolExecutor(workers) as pool:
-                paths = [utterance.path for utterance in utterances]
-                decoded = tqdm(pool.map(_decode_or_reason, paths, chunksize=32), total=len(paths), desc="decoding")
+                decoded = tqdm(
+                    pool.map(_decode_or_reason, utterances, chunksize=32), total=len(utterances), desc="decoding"
+                )
                 for index, pcm in enumerate(decoded):
                     if isinstance(pcm, str):
                         skipped[index] = pcm
@@ -155,7 +179,7 @@ class PcmStore:
             marker.write_text(listing)  # last, so that an interrupted build is built again
         store = PcmStore(folder)
         for index, reason in store.skipped.items():
-            print(f"{store.paths[index]}: {reason}; left out")
+            print(f"{store.sources[index]}: {reason}; left out")
         return store
 
 

@@ -24,6 +24,7 @@ from training.example import Example
 from training.lexicon import phones_of
 from training.loss import Batch
 from training.recipe import AugmentConfig
+from training.spoken import dropped_characters
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
@@ -45,6 +46,7 @@ def make_examples(
     skipped = store.skipped if store is not None else {}
     counts = {
         "no audio": len(skipped),
+        "text not spelled out": 0,
         "empty text": 0,
         "too long": 0,
         "no pronunciation": 0,
@@ -52,6 +54,9 @@ def make_examples(
     }
     for index, utterance in enumerate(utterances):
         if index in skipped:
+            continue
+        if dropped_characters(utterance.written):
+            counts["text not spelled out"] += 1
             continue
         tokens = tuple(pieces.encode(utterance.text))
         if not tokens:
@@ -158,7 +163,7 @@ class BatchMaker:
         """(N,) float32 in [-1, 1]; raises ValueError that names the file of a recording without samples."""
         start, end = self._store.extent(example.index)
         if start == end:
-            raise ValueError(f"{self._store.paths[example.index]}: no samples")
+            raise ValueError(f"{self._store.sources[example.index]}: no samples")
         return self._samples[start:end].float() / 32768.0
 
     def _voices(self, rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:

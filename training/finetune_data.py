@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +64,10 @@ def check_texts(manifest: Path, utterances: Sequence[Utterance], pieces: WordPie
 
     Raises ValueError that names each character it cannot write, with its count, unless such utterances may be dropped.
     """
-    raw = raw_texts(manifest)
     lost: Counter[str] = Counter()
     written = []
     for utterance in utterances:
-        characters = unwritable(raw[utterance.path], pieces)
+        characters = unwritable(utterance.written, pieces)
         lost.update(characters)
         if not characters:
             written.append(utterance)
@@ -82,16 +80,6 @@ def check_texts(manifest: Path, utterances: Sequence[Utterance], pieces: WordPie
         raise ValueError(f"{manifest}: {found}{named}{more}. Spell them out, or set finetune.drop_unwritable")
     print(f"{manifest.name}: {found}{named}{more}; left out")
     return written
-
-
-def raw_texts(manifest: Path) -> Mapping[Path, str]:
-    """Texts by audio file, as the manifest has them."""
-    texts = {}
-    with manifest.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            texts[manifest.parent / row["audio_filepath"]] = row.get("text", "")
-    return texts
 
 
 def extended_lexicon(
@@ -134,8 +122,8 @@ def mix(target: Sequence[Utterance], old: Sequence[Utterance], *, share: float, 
     little for one pass of the target, all of it is taken and the share is smaller.
     """
     target_s = sum(utterance.duration_s for utterance in target)
-    seen = {utterance.path for utterance in target}
-    candidates = [utterance for utterance in old if utterance.path not in seen]
+    seen = {utterance.source for utterance in target}
+    candidates = [utterance for utterance in old if utterance.source not in seen]
     available_s = sum(utterance.duration_s for utterance in candidates)
     per_pass_s = target_s * share / (1.0 - share)
     passes = max(1, math.ceil(run_s * (1.0 - share) / target_s))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.tokenizer import WordPieces
 from training.importers.record import Record
+from training.spoken import dropped_characters
 from training.tokenizer import NORMALIZERS
 
 # What can be wrong with an utterance; the last three are found by comparing it with the others.
@@ -29,13 +28,10 @@ REASONS = {
     "unknown_characters": "normalisation would drop letters, digits or spoken signs, or the tokenizer lacks them",
     "too_fast": "more characters a second than anybody speaks",
     "too_slow": "fewer characters a second than speech has",
-    "segment": "a part of a longer recording: training reads whole files",
     "duplicate_id": "an utterance before has the same id",
     "duplicate_audio": "an utterance before has the same samples",
     "duplicate_text": "an utterance before has the same text (three words or more), speaker and number of samples",
 }
-# Signs that are words when read: normalisation has no words for them, so the text would no longer be what is said.
-_SPOKEN_SIGNS = frozenset("&%$€£¥@#+=°§½¼¾")
 _BLOCK_SAMPLES = 1 << 20
 _OGG_PAGE_BYTES = 65_307  # at most
 
@@ -95,8 +91,6 @@ class Inspector:
         audio, faults = inspect_audio(record, self.limits)
         normalized = NORMALIZERS[self.normalizer].apply(record.text)
         faults += self._of_text(record.text, normalized, audio)
-        if record.segment:
-            faults.append(("segment", f"begins at {record.offset_s:g} s of {record.audio.name}"))
         return Inspection(record, normalized, audio, tuple(faults))
 
     def _of_text(self, text: str, normalized: str, audio: Audio | None) -> list[tuple[str, str]]:
@@ -117,15 +111,6 @@ class Inspector:
             elif rate < self.limits.min_chars_per_s:
                 faults.append(("too_slow", detail))
         return faults
-
-
-def dropped_characters(text: str) -> str:
-    """The letters, digits and spoken signs of a text that `normalize_transcript` has nothing for, in order.
-
-    Punctuation and accents are meant to go; "1984", "&" and "Ж" are said, and would be missing from the transcript.
-    """
-    spoken = (char for char in text if unicodedata.category(char)[0] in "LN" or char in _SPOKEN_SIGNS)
-    return "".join(char for char in spoken if normalize_transcript(f"a{char}a") == "a a")
 
 
 @functools.cache

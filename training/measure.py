@@ -6,14 +6,15 @@ A `Measurement` keeps the errors of every utterance, so that intervals can be dr
 from __future__ import annotations
 
 import dataclasses
+import io
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jiwer
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from asr_service.config import Settings
@@ -22,7 +23,7 @@ from asr_service.evaluation.wer import word_errors
 from asr_service.model.bundle import Bundle
 from asr_service.streaming.transcribe import transcribe_bytes
 from asr_service.types import Mode, RecognitionConfig
-from training.data import Utterance
+from training.data import SAMPLE_RATE_HZ, Utterance, decode
 
 _CHUNK_BYTES = 64 * 1024
 MAX_CONFUSIONS = 20
@@ -71,7 +72,7 @@ def measure(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode, *, with
 
 
 def recognise(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode) -> list[str]:
-    """Transcripts of the utterances' files, one after the other, by an engine and sessions as they serve."""
+    """Transcripts of the utterances, one after the other, by an engine and sessions as they serve."""
     settings = Settings()
     engine = BatchingEngine(bundle, settings.engine)
     engine.start()
@@ -80,7 +81,7 @@ def recognise(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode) -> li
         return [
             " ".join(
                 final.alternatives[0].text
-                for final in transcribe_bytes(engine, _bytes(utterance.path), config, settings=settings)
+                for final in transcribe_bytes(engine, _bytes(utterance), config, settings=settings)
             )
             for utterance in utterances
         ]
@@ -118,7 +119,13 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _bytes(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+def _bytes(utterance: Utterance) -> Iterator[bytes]:
+    """The file as it is, or the utterance's part of it as a WAV file."""
+    if utterance.offset_s is not None:
+        wav = io.BytesIO()
+        soundfile.write(wav, decode(utterance), SAMPLE_RATE_HZ, format="WAV")
+        yield wav.getvalue()
+        return
+    with utterance.path.open("rb") as file:
         while piece := file.read(_CHUNK_BYTES):
             yield piece

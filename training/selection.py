@@ -35,13 +35,13 @@ def _selected(manifest: str, corpora: Sequence[str], pattern: str, excluded: Seq
 
 def training_store(runs: Path, data: DataConfig) -> Path:
     """Folder of the decoded training audio; two selections never share one."""
-    return runs / "pcm" / _store_name(data.manifest, data.corpora, data.path_pattern)
+    return runs / "pcm" / _store_name(data.manifest, data.corpora, data.path_pattern, data.exclude_corpora)
 
 
 def dev_store(runs: Path, data: DataConfig) -> Path:
-    return runs / "pcm" / _store_name(data.dev_manifest, data.dev_corpora, data.dev_path_pattern)
+    return runs / "pcm" / _store_name(data.dev_manifest, data.dev_corpora, data.dev_path_pattern, ())
 
 
-def _store_name(manifest: str, corpora: Sequence[str], pattern: str) -> str:
+def _store_name(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> str:
     digest = [hashlib.sha256(pattern.encode()).hexdigest()[:8]] if pattern else []
-    return "-".join([Path(manifest).stem, *corpora, *digest])
+    return "-".join([Path(manifest).stem, *corpora, *(f"no_{corpus}" for corpus in excluded), *digest])

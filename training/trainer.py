@@ -248,7 +248,7 @@ class Trainer:
                 "utterances": [
                     {
                         "index": self.examples[i].index,
-                        "path": str(self.store.paths[self.examples[i].index]),
+                        "path": self.store.sources[self.examples[i].index],
                         "duration_s": self.examples[i].duration_s,
                     }
                     for i in planned.indices

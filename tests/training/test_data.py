@@ -86,8 +86,24 @@ def test_a_manifest_is_read_with_normalised_text_and_without_excluded_corpora(tm
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_manifest(path, exclude_corpora=["two"]) == [
-        Utterance(tmp_path / "a/1.opus", 2.5, "it's time now", "s", "one")
+        Utterance(tmp_path / "a/1.opus", 2.5, "it's time now", "s", "one", written="It's TIME, now.")
     ]
+
+
+def test_an_utterance_with_an_offset_is_that_part_of_its_file(tmp_path: Path) -> None:
+    samples = np.linspace(-0.9, 0.9, 4 * 16_000)
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    rows = [
+        {"audio_filepath": "long.wav", "duration": 0.5, "offset": 1.25, "text": "one"},
+        {"audio_filepath": "long.wav", "duration": 1.0, "offset": 3.5, "text": "two"},
+        {"audio_filepath": "long.wav", "duration": 1.0, "offset": 9.0, "text": "three"},
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = PcmStore.build(read_manifest(path), tmp_path / "store", workers=1)
+    np.testing.assert_allclose(store[0] / 32767.0, samples[20_000:28_000], atol=1e-4)
+    np.testing.assert_allclose(store[1] / 32767.0, samples[56_000:], atol=1e-4)
+    assert store.skipped == {2: "no samples"}
 
 
 def test_a_line_without_a_field_is_named(tmp_path: Path) -> None:

@@ -180,3 +180,13 @@ def test_training_on_a_recording_without_samples_is_refused_with_its_name(tmp_pa
     example = dataclasses.replace(corpus.examples[0], index=4)
     with pytest.raises(ValueError, match=r"4\.wav: no samples"):
         make_batch([example], corpus.store, corpus.front_end())
+
+
+def test_a_text_with_figures_in_it_is_left_out_and_counted(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path / "c")
+    utterances = [dataclasses.replace(utterance, written=utterance.text) for utterance in corpus.utterances]
+    utterances[2] = dataclasses.replace(utterances[2], written=f"In 1984, {utterances[2].text}")
+    utterances[3] = dataclasses.replace(utterances[3], written=f"Café, {utterances[3].text}!")
+    examples, counts = make_examples(utterances, corpus.pieces, None, max_utterance_s=30.0)
+    assert counts["text not spelled out"] == 1
+    assert {example.index for example in examples} == set(range(len(utterances))) - {2}

@@ -137,14 +137,14 @@ class TestFaults:
 
 
 class TestSegments:
-    def test_only_its_own_samples_count_and_training_cannot_read_it(self, tmp_path):
+    def test_only_its_own_samples_count(self, tmp_path):
         samples = noise(3.0)
         samples[RATE : 2 * RATE] = 0.0
         soundfile.write(tmp_path / "long.wav", samples, RATE, subtype="FLOAT")
         middle = record(tmp_path / "long.wav", offset_s=1.0, duration_s=1.0, segment=True)
-        assert reasons(middle) == ["all_zero", "segment"]
+        assert reasons(middle) == ["all_zero"]
         rest = Inspector()(replace(middle, offset_s=2.0, duration_s=None))
-        assert [reason for reason, _ in rest.faults] == ["segment"]
+        assert not rest.faults
         assert rest.audio.n_samples == RATE
         soundfile.write(tmp_path / "tail.wav", samples[2 * RATE :], RATE, subtype="FLOAT")
         assert Inspector()(record(tmp_path / "tail.wav")).audio == rest.audio
@@ -251,13 +251,12 @@ class TestCommand:
             monkeypatch, "--from", "manifest", tmp_path / "nothing.jsonl", "--out", tmp_path / "o.jsonl"
         )
 
-    def test_segments_keep_their_offset_when_they_are_kept(self, corpus, tmp_path, monkeypatch):
+    def test_segments_keep_their_offset(self, corpus, tmp_path, monkeypatch):
         manifest = corpus(("a.wav", noise(3.0), "hello"))
         row = json.loads(manifest.read_text()) | {"offset": 1.25, "duration": 1.5}
         manifest.write_text(json.dumps(row))
         out = tmp_path / "in" / "o.jsonl"
-        assert run(monkeypatch, "--from", "manifest", manifest, "--out", out) == 2
-        assert run(monkeypatch, "--from", "manifest", manifest, "--out", out, "--keep", "segment") == 0
+        assert run(monkeypatch, "--from", "manifest", manifest, "--out", out) == 0
         assert json.loads(out.read_text()) == row
         (read,) = read_native(out)
         assert (read.offset_s, read.duration_s) == (1.25, 1.5)
