@@ -183,7 +183,7 @@ def test_training_on_a_recording_without_samples_is_refused_with_its_name(tmp_pa
 
 
 def test_a_text_with_figures_in_it_is_left_out_and_counted(tmp_path: Path) -> None:
-    corpus = Corpus(tmp_path / "c")
+    corpus = Corpus(tmp_path)
     utterances = [dataclasses.replace(utterance, written=utterance.text) for utterance in corpus.utterances]
     utterances[2] = dataclasses.replace(utterances[2], written=f"In 1984, {utterances[2].text}")
     utterances[3] = dataclasses.replace(utterances[3], written=f"Café, {utterances[3].text}!")
