@@ -18,7 +18,7 @@ from asr_service.evaluation.result import Interval
 # Under this number of speakers their bootstrap is too coarse to trust.
 MIN_SPEAKERS = 20
 # Of one block of draws; its indices and what they gather take 12 bytes each.
-BLOCK_VALUES = 1_000_000
+BLOCK_VALUES = 100_000
 
 
 def wer_interval(
@@ -73,7 +73,7 @@ def resampled_sums(
         yield np.zeros((samples, units.shape[1]), dtype=np.int64)
         return
     ordered = units[np.lexsort(units.T)]
-    columns = [np.ascontiguousarray(column) for column in ordered.T]
+    columns = [column.astype(np.int32) for column in ordered.T]
     generator = np.random.default_rng(seed)
     rows = max(1, block_values // total)
     for begin in range(0, samples, rows):
