@@ -16,6 +16,7 @@ class UtteranceScore:
 
     Attributes:
         characters: errors of the letters, spaces counted.
+        alignment: the operations of the words, one letter each: C, S, D, I (see alignment.aligned_words).
     """
 
     reference: Reference
@@ -24,6 +25,7 @@ class UtteranceScore:
     scored_hypothesis: str
     words: WordErrors
     characters: WordErrors
+    alignment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

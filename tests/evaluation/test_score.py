@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+
+from asr_service.errors import ConfigError
+from asr_service.evaluation.normalizer import Normalizer
+from asr_service.evaluation.output import Output
+from asr_service.evaluation.problems import ManifestProblems
+from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.score import score
+
+
+def test_plain_texts_are_paired_by_their_order_and_numbered() -> None:
+    evaluation = score(["the cat", "sat"], ["a cat", "sat down"])
+    assert [utterance.reference.utterance_id for utterance in evaluation.utterances] == ["1", "2"]
+    assert [utterance.alignment for utterance in evaluation.utterances] == ["SC", "CI"]
+    assert (evaluation.wer, evaluation.ser) == (2 / 3, 1.0)
+    assert evaluation.normalizer == "basic-1"
+
+
+def test_the_corpus_rate_comes_from_summed_counts_and_not_from_a_mean_of_rates() -> None:
+    evaluation = score(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"])
+    assert evaluation.wer == 1 / 10
+    assert (evaluation.words.reference_words, evaluation.words.errors) == (10, 1)
+
+
+def test_empty_references_count_insertions() -> None:
+    evaluation = score(["", "one"], ["uh huh", "one"])
+    assert (evaluation.words.insertions, evaluation.words.reference_words, evaluation.wer) == (2, 1, 2.0)
+
+
+def test_characters_are_counted_with_their_spaces() -> None:
+    evaluation = score(["a bc"], ["abc"])
+    assert (evaluation.characters.deletions, evaluation.cer) == (1, 1 / 4)
+
+
+def test_ids_pair_references_and_outputs_in_the_references_order() -> None:
+    references = [Reference("b", "two"), Reference("a", "one")]
+    evaluation = score(references, [Output("a", "one"), Output("b", "too")])
+    assert [utterance.scored_hypothesis for utterance in evaluation.utterances] == ["too", "one"]
+
+
+@pytest.mark.parametrize(
+    ("references", "outputs", "problems"),
+    [
+        ([], [], ["the test set is empty: no reference"]),
+        (["a"], [], ["1: a reference without an output"]),
+        (["a"], ["a", "b"], ["1 references, but 2 plain texts to score: they pair by their order"]),
+        (
+            [Reference("a", "x"), Reference("b", "y"), Reference("a", "z")],
+            [Output("a", "x"), Output("c", "x"), Output("c", "x"), Output("d", "x")],
+            [
+                "a: 2 times among the references",
+                "c: 2 times among the outputs",
+                "b: a reference without an output",
+                "c: an output without a reference",
+                "d: an output without a reference",
+            ],
+        ),
+    ],
+)
+def test_what_does_not_match_is_refused_with_the_whole_list(
+    references: list, outputs: list, problems: list[str]
+) -> None:
+    with pytest.raises(ManifestProblems) as caught:
+        score(references, outputs)
+    assert list(caught.value.problems) == problems
+
+
+def test_a_long_list_of_problems_is_shown_in_part_and_kept_whole() -> None:
+    with pytest.raises(ManifestProblems, match="and 15 more problems") as caught:
+        score([Reference(str(number), "x") for number in range(20)], [])
+    assert len(caught.value.problems) == 20
+
+
+def test_a_score_always_names_its_normaliser() -> None:
+    with pytest.raises(ConfigError, match="one of none, basic, english, librispeech"):
+        score(["a"], ["a"], normalizer="")
+    own = Normalizer("own", "7", str.swapcase)
+    evaluation = score(["a"], ["A"], normalizer=own)
+    assert (evaluation.normalizer, evaluation.utterances[0].scored_hypothesis) == ("own-7", "a")
+
+
+def test_unknown_costs_are_refused() -> None:
+    with pytest.raises(ValueError, match="costs must be"):
+        score(["a"], ["a"], costs="cheap")
