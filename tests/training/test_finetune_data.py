@@ -10,7 +10,7 @@ import pytest
 from asr_service.lexicon import Lexicon
 from asr_service.tokenizer import Normalization, WordPieces
 from tests.engine.conftest import WORDS
-from training.data import Utterance
+from training.data import Utterance, read_manifest
 from training.finetune_data import check_texts, check_tokenizer, extended_lexicon, mix, unwritable
 from training.finetune_looks import Look, Looks, evenly
 from training.lexicon import Pronouncer
@@ -66,7 +66,7 @@ def test_texts_that_cannot_be_written_are_refused_by_name_or_left_out(
     rows = [{"audio_filepath": f"{n}.wav", "duration": 1.0, "text": text} for n, text in enumerate(texts)]
     manifest = tmp_path / "new.jsonl"
     manifest.write_text("\n".join(map(json.dumps, rows)))
-    utterances = [Utterance(tmp_path / f"{n}.wav", 1.0, text, "", "") for n, text in enumerate(texts)]
+    utterances = read_manifest(manifest)
     with pytest.raises(ValueError, match=r"new\.jsonl: 2 of 3 texts .*'7' \(U\+0037\) 3×, '&' \(U\+0026\) 1×"):
         check_texts(manifest, utterances, pieces, drop=False)
     assert check_texts(manifest, utterances, pieces, drop=True) == [utterances[1]]
