@@ -39,8 +39,6 @@ BESIDE = {
     "samples": {"evaluation"},
 }
 GRPC_ROOMS = {"server", "client", "generated"}
-# The one module outside that turns the client's messages into our types; grpc itself it does not know.
-READS_MESSAGES = f"{PACKAGE}.commands.remote"
 # `python -m asr_service.server` is `asr serve`: a door into the command line, which nothing imports.
 DOOR = f"{PACKAGE}.server.__main__"
 WITHOUT_TORCH = [
@@ -102,15 +100,14 @@ def wrong_way(module: str) -> set[str]:
     if not here:
         return ours(IMPORTS[module])
     assert here in RANK or here in BESIDE, f"{module}: the room {here!r} has no place in the order; give it one here"
-    excepted = {"cli"} if module == DOOR else {"generated"} if here == "server" or module == READS_MESSAGES else set()
+    excepted = {"cli"} if module == DOOR else {"generated"} if here == "server" else set()
     return {name for name in ours(IMPORTS[module]) if room(name) not in allowed(here) | excepted}
 
 
 def of_grpc(module: str) -> set[str]:
     if room(module) in GRPC_ROOMS:
         return set()
-    found = {name for name in IMPORTS[module] if name.startswith(GRPC_MODULES)}
-    return {name for name in found if not (module == READS_MESSAGES and name.startswith("google.protobuf"))}
+    return {name for name in IMPORTS[module] if name.startswith(GRPC_MODULES)}
 
 
 def of_torch(module: str) -> set[str]:

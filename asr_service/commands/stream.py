@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def show(client: Any, chunks: Iterator[bytes], view: LiveView, meter: LatencyMeter, *, mic: bool, mode: str) -> str:
     """Stream chunks and show what comes; return the transcript. Raises ServiceError, and what `chunks` raises."""
-    from asr_service.commands.remote import result_of
+    from asr_service.client import result_of
 
     responses = client.stream(
         chunks,
