@@ -24,7 +24,7 @@ class Timing:
         uncovered_s: length of each stretch of speech over two seconds without a word.
     """
 
-    processing_s: float
+    processing_s: float | None
     audio_s: float | None = None
     first_partial_s: float | None = None
     final_s: float | None = None

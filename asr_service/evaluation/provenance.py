@@ -1,0 +1,79 @@
+"""What made an evaluation: enough to make it again, and nothing about where this machine keeps its files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import asr_service
+
+
+def provenance(arguments: Sequence[str]) -> dict[str, str]:
+    """Command as it was typed, machine, versions, commit and date (UTC), each as text.
+
+    Args:
+        arguments: of the command `asr`, without its name.
+    """
+    about = {
+        "command": shlex.join(["asr", *arguments]),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "asr_service": _version("asr-service"),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+    if found := commit():
+        about["commit"] = found
+    return about
+
+
+def machine() -> str:
+    """The processor's name and how many of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = names[0] if names else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores"
+
+
+def commit() -> str | None:
+    """The git commit of this source tree, with `+` after it where files have changed; None where it is no checkout.
+
+    A package installed into an environment that lies inside some other repository is no checkout of that.
+    """
+    here = Path(asr_service.__file__)
+    if _git(here, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    head = _git(here, "rev-parse", "HEAD")
+    if head is None:
+        return None
+    return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no", ".") else "")
+
+
+def _git(beside: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(beside.parent), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
