@@ -13,7 +13,9 @@ from typing import Literal, get_args
 
 import jiwer
 
-Costs = Literal["equal"]
+from asr_service.evaluation.sclite_costs import align_sclite
+
+Costs = Literal["equal", "sclite"]
 COSTS: tuple[str, ...] = get_args(Costs)
 # jiwer keeps an object per run of operations; in blocks of this many utterances that stays a few megabytes.
 BLOCK_UTTERANCES = 1000
@@ -32,10 +34,13 @@ class AlignedWord:
 def align(pairs: Sequence[tuple[Sequence[str], Sequence[str]]], costs: Costs = "equal") -> list[str]:
     """The operations of each (reference words, hypothesis words), with the fewest errors under `costs`.
 
-    Words are not empty and hold no white space. Raises ValueError for unknown costs.
+    `equal`: every error costs one, aligned by jiwer. `sclite`: NIST's weights and ties (see sclite_costs). Words are
+    not empty and hold no white space. Raises ValueError for unknown costs.
     """
     if costs not in COSTS:
         raise ValueError(f"costs must be {' or '.join(COSTS)}, not {costs!r}")
+    if costs == "sclite":
+        return align_sclite(pairs)
     operations: list[str] = []
     for begin in range(0, len(pairs), BLOCK_UTTERANCES):
         block = pairs[begin : begin + BLOCK_UTTERANCES]
