@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ class UtteranceScore:
     scored_hypothesis: str
     words: WordErrors
     characters: WordErrors
-    alignment: str = ""
+    alignment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,20 @@ class Evaluation:
     def ser(self) -> float:
         """Sentence error rate: the share of utterances with an error."""
         return sum(utterance.words.errors > 0 for utterance in self.utterances) / max(1, len(self.utterances))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        words, interval = self.words, self.wer_interval
+        rows = (
+            ("WER", f"{100 * self.wer:.2f} %"),
+            (f"{100 * interval.level:g} % interval", f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %"),
+            ("drawn", interval.over),
+            ("substitutions, deletions, insertions", f"{words.substitutions}, {words.deletions}, {words.insertions}"),
+            ("reference words", str(words.reference_words)),
+            ("CER", f"{100 * self.cer:.2f} %"),
+            ("SER", f"{100 * self.ser:.2f} %"),
+            ("utterances", str(len(self.utterances))),
+            ("normalizer, costs", f"{self.normalizer}, {self.costs}"),
+        )
+        body = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+        return f"<table><caption>{html.escape(self.system)}</caption><tbody>{body}</tbody></table>"
