@@ -28,7 +28,9 @@ def over_cluster(shards: int | None = None) -> Spread:
 
 
 def _ray() -> Any:
-    # Ray says so in a warning otherwise: it would put its own value where a task asks for no accelerator.
+    # Ray reports its use to its makers unless told otherwise: what runs here is nobody's business.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A task that asks for no accelerator keeps its CUDA_VISIBLE_DEVICES; Ray warns where this is not said.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
