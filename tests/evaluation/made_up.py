@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asr_service.evaluation.output import Output, Timing
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.score import score
+from asr_service.evaluation.scoring import score
 from asr_service.types import Word
 
 TEXT = """

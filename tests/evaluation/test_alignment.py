@@ -15,7 +15,7 @@ from asr_service.evaluation import sclite_costs
 from asr_service.evaluation.alignment import align, aligned_words
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.score import score
+from asr_service.evaluation.scoring import score
 from asr_service.evaluation.wer import WordErrors, count_characters, count_words
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("sclite.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import pytest
 
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.score import score
+from asr_service.evaluation.scoring import score
 from asr_service.evaluation.significance import compare, holm
 
 WORDS = list(string.ascii_lowercase)

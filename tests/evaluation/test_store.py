@@ -10,7 +10,7 @@ import pytest
 from asr_service.errors import ConfigError
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.score import score
+from asr_service.evaluation.scoring import score
 from asr_service.evaluation.store import SCHEMA_PATH, load, save
 from tests.evaluation.made_up import evaluation
 

@@ -7,7 +7,7 @@ from asr_service.evaluation.normalizer import Normalizer
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.score import score
+from asr_service.evaluation.scoring import score
 
 
 def test_plain_texts_are_paired_by_their_order_and_numbered() -> None:

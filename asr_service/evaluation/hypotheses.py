@@ -1,0 +1,177 @@
+"""The output of any other system, so that `--hyp` scores it: in each of the formats that can carry one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_service.errors import ConfigError
+from asr_service.evaluation.output import Output
+from asr_service.evaluation.problems import refuse_if_any
+from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.references.kaldi import read_pairs
+from asr_service.evaluation.references.nist import confidence_of, ctm_id, ctm_words, trn_lines
+from asr_service.evaluation.references.rows import TEXT, Row, field, json_rows, row_id, table_rows, text_field
+from asr_service.evaluation.references.subtitles import read_subtitles
+from asr_service.evaluation.references.text import numbered, seconds
+from asr_service.evaluation.store import load
+from asr_service.types import Word
+
+# The names under which a row has what was recognised: a manifest with a column of predictions has both texts.
+HYPOTHESIS = ("hypothesis", "hyp", "pred_text", "prediction", *TEXT)
+WORD = ("word", "text")
+START = ("start", "start_s", "start_time")
+END = ("end", "end_s", "end_time")
+CONFIDENCE = ("confidence", "conf", "probability")
+FORMATS = ("jsonl", "csv", "tsv", "ctm", "trn", "kaldi", "srt", "vtt", "evaluation")
+_log = logging.getLogger(__name__)
+
+
+def read_outputs(
+    path: Path | str,
+    *,
+    references: Sequence[Reference] = (),
+    format: str = "",  # noqa: A002 -- the field's own word, and the option's name
+) -> list[Output]:
+    """Read hypotheses in `format`, one of FORMATS, or in the one that the file looks like.
+
+    `evaluation` is our own JSON of an evaluation, scored anew. A CTM has one output a recording; where `references`
+    are segments of it (from an STM), each word goes to the segment that its middle lies in. Words are kept where the
+    system gives times and confidences for all of an utterance; otherwise only their text is.
+
+    Raises ManifestProblems with all that is wrong; ConfigError for an unknown format.
+    """
+    path = Path(path)
+    chosen = format or format_of(path)
+    if chosen not in FORMATS:
+        raise ConfigError(f"{path}: its format is {chosen or 'not known'}: name one of {', '.join(FORMATS)}")
+    if chosen == "evaluation":
+        return [utterance.output for utterance in load(path).utterances]
+    problems: list[str] = []
+    outputs = _read_ctm(path, references, problems) if chosen == "ctm" else _READERS[chosen](path, problems)
+    counts = Counter(output.utterance_id for output in outputs)
+    problems += [f"{path}: {name} stands there {count} times" for name, count in counts.items() if count > 1]
+    refuse_if_any(problems or ([] if outputs else [f"{path}: no hypothesis"]))
+    return outputs
+
+
+def format_of(path: Path) -> str:
+    """The format of a file of hypotheses by its name and content; "" where it is none of FORMATS."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".").lower()
+    if path.is_dir() or suffix in {"", "txt"}:
+        return "kaldi"
+    if suffix in {"json", "jsonl"}:
+        _, line = next(numbered(path, []), ("", "{}"))
+        try:
+            row = json.loads(line)
+        except ValueError:
+            # The first line of an evaluation is a lone brace; in JSON lines it would be wrong in any case.
+            return "evaluation" if line == "{" else "jsonl"
+        return "evaluation" if isinstance(row, dict) and "schema_version" in row else "jsonl"
+    return suffix if suffix in FORMATS else ""
+
+
+def _read_rows(rows: Iterable[tuple[str, Row]], problems: list[str]) -> list[Output]:
+    outputs = []
+    for place, row in rows:
+        try:
+            text = field(row, HYPOTHESIS)
+            if text is None:
+                raise ValueError(f"no hypothesis: none of the fields {', '.join(HYPOTHESIS)}")
+            if not (utterance_id := row_id(row)):
+                raise ValueError("neither audio_filepath nor id")
+            outputs.append(Output(utterance_id, text_field(row, HYPOTHESIS), tuple(_words(row.get("words")))))
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+    return outputs
+
+
+def _words(entries: Any) -> list[Word]:
+    """The words of a JSON row. Raises ValueError for what is no word; none where a confidence or a time is missing."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        if entries is None or isinstance(entries, (str, int)):  # a table's column of that name
+            return []
+        raise ValueError("words must be a list of objects")
+    rows = [[field(entry, names) for names in (WORD, START, END, CONFIDENCE)] for entry in entries]
+    if any(value is None for row in rows for value in row):
+        return []
+    words = [
+        Word(str(word), seconds(start, "a word's start"), seconds(end, "a word's end"), confidence_of(confidence))
+        for word, start, end, confidence in rows
+    ]
+    if backwards := [word.text for word in words if word.end_s < word.start_s]:
+        raise ValueError(f"the word {backwards[0]} ends before it begins")
+    return words
+
+
+def _read_trn(path: Path, problems: list[str]) -> list[Output]:
+    return [Output(utterance_id, text) for utterance_id, text in trn_lines(path, problems)]
+
+
+def _read_kaldi(path: Path, problems: list[str]) -> list[Output]:
+    pairs = read_pairs(path / "text" if path.is_dir() else path, problems)
+    return [Output(utterance_id, text) for utterance_id, text in pairs.items()]
+
+
+def _read_subtitles(path: Path, problems: list[str]) -> list[Output]:
+    return [Output(cues.utterance_id, cues.text) for cues in read_subtitles(path, problems)]
+
+
+def _read_ctm(path: Path, references: Sequence[Reference], problems: list[str]) -> list[Output]:
+    segments: dict[tuple[str, str], list[Reference]] = defaultdict(list)
+    for reference in references:
+        if reference.duration_s is not None and {"recording", "channel"} <= reference.fields.keys():
+            segments[str(reference.fields["recording"]), str(reference.fields["channel"])].append(reference)
+    outputs: list[Output] = []
+    for (recording, channel), words in ctm_words(path, problems).items():
+        if parts := segments.get((recording, channel)):
+            outputs += _by_segment(words, sorted(parts, key=lambda part: part.offset_s), f"{path}: {recording}")
+        else:
+            outputs.append(_output(ctm_id(recording, channel), words))
+    return outputs
+
+
+def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place: str) -> Iterator[Output]:
+    """Every word belongs to the segment that its middle lies in, or else to the nearest one: none is dropped."""
+    begins = [segment.offset_s for segment in segments]
+    taken: list[list[tuple[Word, bool]]] = [[] for _ in segments]
+    outside = 0
+    for word, known in words:
+        middle_s = (word.start_s + word.end_s) / 2
+        after = bisect_left(begins, middle_s)
+        near = range(max(0, after - 1), min(len(segments), after + 1))
+        away_s, index = min((_distance_s(segments[index], middle_s), index) for index in near)
+        outside += away_s > 0
+        start_s = segments[index].offset_s
+        moved = Word(word.text, max(0.0, word.start_s - start_s), max(0.0, word.end_s - start_s), word.confidence)
+        taken[index].append((moved, known))
+    if outside:
+        _log.warning("%s: %d words lie in no segment and are scored with the nearest", place, outside)
+    for segment, found in zip(segments, taken, strict=True):
+        yield _output(segment.utterance_id, found)
+
+
+def _distance_s(segment: Reference, time_s: float) -> float:
+    assert segment.duration_s is not None
+    return max(segment.offset_s - time_s, time_s - segment.offset_s - segment.duration_s, 0.0)
+
+
+def _output(utterance_id: str, words: list[tuple[Word, bool]]) -> Output:
+    kept = tuple(word for word, _ in words) if all(known for _, known in words) else ()
+    return Output(utterance_id, " ".join(word.text for word, _ in words), kept)
+
+
+_READERS: dict[str, Callable[[Path, list[str]], list[Output]]] = {
+    "jsonl": lambda path, problems: _read_rows(json_rows(path, problems), problems),
+    "csv": lambda path, problems: _read_rows(table_rows(path, problems), problems),
+    "tsv": lambda path, problems: _read_rows(table_rows(path, problems), problems),
+    "trn": _read_trn,
+    "kaldi": _read_kaldi,
+    "srt": _read_subtitles,
+    "vtt": _read_subtitles,
+}

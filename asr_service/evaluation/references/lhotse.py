@@ -1,0 +1,77 @@
+"""lhotse's cuts (JSON lines, mostly gzipped): each supervision of a cut is an utterance. Read without lhotse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asr_service.evaluation.reference import FieldValue, Reference
+from asr_service.evaluation.references.rows import json_rows
+from asr_service.evaluation.references.text import seconds
+
+# lhotse rounds times to a thousandth of a millisecond; a cut this close to the recording's ends is all of it.
+_TOLERANCE_S = 1e-3
+
+
+def read_lhotse(path: Path, problems: list[str]) -> list[Reference]:
+    """The supervisions' texts, with their place in the recording; audio paths are relative to the manifest's folder.
+
+    A cut without supervision is an empty reference: nobody speaks. Problems are cuts that are no plain stretch of a
+    one-channel file: mixed or padded ones, transforms (speed, volume), audio from commands or URLs.
+    """
+    references: list[Reference] = []
+    corpus = path.name.split(".")[0]
+    for place, cut in json_rows(path, problems):
+        try:
+            audio = path.parent / _audio_file(cut)
+            whole_s = seconds(cut["recording"]["duration"], "the recording's duration")
+            begin_s, length_s = seconds(cut["start"], "start"), seconds(cut["duration"], "duration")
+            parts = cut.get("supervisions") or [{"id": cut["id"], "start": 0.0, "duration": length_s}]
+            for part in parts:
+                # Its start counts from the cut's, and it may reach beyond the cut on both sides.
+                start_s = max(0.0, float(part["start"]))
+                end_s = min(length_s, float(part["start"]) + seconds(part["duration"], "a supervision's duration"))
+                offset_s, duration_s = begin_s + start_s, seconds(round(end_s - start_s, 8), "what a cut holds of it")
+                whole = offset_s < _TOLERANCE_S and abs(duration_s - whole_s) < _TOLERANCE_S
+                references.append(
+                    Reference(
+                        str(part["id"]),
+                        part.get("text") or "",
+                        audio,
+                        0.0 if whole else offset_s,
+                        duration_s,
+                        part.get("speaker") or "",
+                        corpus,
+                        _fields(part) | _fields(cut),
+                    )
+                )
+        except KeyError as error:
+            problems.append(f"{place}: the cut has no {error}")
+        except (TypeError, AttributeError, ValueError) as error:
+            problems.append(f"{place}: {error}")
+    return references
+
+
+def _fields(part: Mapping[str, Any]) -> dict[str, FieldValue]:
+    found = {name: part.get(name) for name in ("language", "gender")} | (part.get("custom") or {})
+    return {name: value for name, value in found.items() if isinstance(value, (str, int, float, bool))}
+
+
+def _audio_file(cut: Mapping[str, Any]) -> str:
+    """The file of a plain cut. Raises ValueError for any other kind, KeyError where a field is missing."""
+    kind = cut.get("type", "MonoCut")
+    if kind != "MonoCut":
+        raise ValueError(f"a {kind}: only MonoCuts are plain stretches of a recording")
+    recording = cut["recording"]
+    if recording.get("transforms"):
+        raise ValueError(f"the recording {recording['id']} has transforms: save its audio first (CutSet.save_audios)")
+    channels = recording.get("channel_ids") or [
+        number for source in recording["sources"] for number in source["channels"]
+    ]
+    if len(channels) != 1:
+        raise ValueError(f"the recording {recording['id']} has {len(channels)} channels: split them first")
+    (source,) = recording["sources"]
+    if source["type"] != "file":
+        raise ValueError(f"the audio of {recording['id']} is a {source['type']}, not a file")
+    return str(source["source"])

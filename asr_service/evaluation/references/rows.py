@@ -1,0 +1,129 @@
+"""References as rows with named fields: JSON lines (NeMo's manifests, our own) and tables (CSV, TSV)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from asr_service.evaluation.reference import FieldValue, Reference
+from asr_service.evaluation.references.text import file_lines, numbered, seconds
+
+Row = Mapping[str, Any]
+
+# The names under which a field is found, the first that a row has.
+ID = ("id", "utterance_id", "utt_id", "utt")
+AUDIO = ("audio_filepath", "audio", "audio_path", "path", "file", "filename", "wav")
+TEXT = ("text", "transcript", "transcription", "sentence", "reference")
+DURATION = ("duration", "duration_s")
+OFFSET = ("offset", "offset_s")
+SPEAKER = ("speaker", "speaker_id", "client_id")
+CORPUS = ("corpus",)
+_INTEGER = re.compile(r"0|-?[1-9]\d*")
+_DECIMAL = re.compile(r"-?\d+\.\d+")
+
+
+def read_jsonl(path: Path, problems: list[str]) -> list[Reference]:
+    """Each line an object with a text and an audio_filepath or an id; further scalars become `fields`."""
+    return _references(json_rows(path, problems), path.parent, problems)
+
+
+def read_table(path: Path, problems: list[str]) -> list[Reference]:
+    """A first line with the names of the columns, and one row an utterance; .tsv by tabs, others by commas."""
+    return _references(table_rows(path, problems), path.parent, problems)
+
+
+def json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
+    """(place, object) of each line."""
+    for place, line in numbered(path, problems):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            problems.append(f"{place}: not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield place, row
+        else:
+            problems.append(f"{place}: not a JSON object")
+
+
+def table_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
+    """(place, fields) of each row; numbers in further columns are read as numbers."""
+    tabs = path.name.removesuffix(".gz").endswith(".tsv")
+    lines = (f"{line}\n" for line in file_lines(path, problems))
+    # Tables with tabs quote nothing (Common Voice's sentences begin with quotation marks); those with commas must.
+    quoting: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+    rows = csv.DictReader(lines, **quoting)
+    try:
+        for row in rows:
+            if None in row or None in row.values():
+                problems.append(f"{path}:{rows.line_num}: not as many columns as the first line names")
+            elif any(value.strip() for value in row.values()):
+                yield f"{path}:{rows.line_num}", {name.strip(): value.strip() for name, value in row.items()}
+    except csv.Error as error:
+        problems.append(f"{path}:{rows.line_num}: {error}")
+
+
+def field(row: Row, names: tuple[str, ...]) -> Any:
+    """The value of the first of `names` that the row has; None where it has none of them."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def text_field(row: Row, names: tuple[str, ...]) -> str:
+    """That field as text, "" where it is missing. Raises ValueError for an object or a list."""
+    value = field(row, names)
+    if isinstance(value, (dict, list)):
+        raise ValueError(f"{names[0]} is not a text")
+    return "" if value is None else str(value)
+
+
+def row_id(row: Row) -> str:
+    """The utterance's id; without one the audio's path, and where in it the utterance begins."""
+    offset_s = seconds(field(row, OFFSET) or 0.0, OFFSET[0])
+    name = text_field(row, AUDIO)
+    return text_field(row, ID) or (f"{name}@{offset_s:g}" if offset_s else name)
+
+
+def _references(rows: Iterator[tuple[str, Row]], folder: Path, problems: list[str]) -> list[Reference]:
+    references = []
+    for place, row in rows:
+        try:
+            references.append(_reference(row, folder))
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+    return references
+
+
+def _reference(row: Row, folder: Path) -> Reference:
+    if field(row, TEXT) is None:
+        raise ValueError("no text")
+    audio = text_field(row, AUDIO)
+    utterance_id = row_id(row)
+    if not utterance_id:
+        raise ValueError("neither audio_filepath nor id")
+    duration = field(row, DURATION)
+    named = {name for names in (ID, AUDIO, TEXT, DURATION, OFFSET, SPEAKER, CORPUS) for name in names}
+    fields: dict[str, FieldValue] = {}
+    for name, value in row.items():
+        if name not in named and isinstance(value, (str, int, float, bool)):
+            fields[name] = _number_or_text(value) if isinstance(value, str) else value
+    return Reference(
+        utterance_id,
+        text_field(row, TEXT),
+        folder / audio if audio else None,
+        offset_s=seconds(field(row, OFFSET) or 0.0, OFFSET[0]),
+        duration_s=None if duration in (None, "") else seconds(duration, DURATION[0]),
+        speaker=text_field(row, SPEAKER),
+        corpus=text_field(row, CORPUS),
+        fields=fields,
+    )
+
+
+def _number_or_text(value: str) -> FieldValue:
+    # "007" is a name, 7 a number.
+    if _INTEGER.fullmatch(value):
+        return int(value)
+    return float(value) if _DECIMAL.fullmatch(value) else value
