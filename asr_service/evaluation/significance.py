@@ -94,6 +94,9 @@ class Comparison:
     def verdict(self) -> str:
         return "\n".join(pair.verdict for pair in self.pairs)
 
+    def __str__(self) -> str:
+        return f"{self.verdict}\n({self.correction})"
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         head = "".join(
