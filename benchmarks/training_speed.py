@@ -1,8 +1,10 @@
 """Speed of training: our step against the loop one would write first, on the same batches, in turns.
 
     python -m benchmarks.training_speed --threads 2 --out training_speed.json
+    torchrun --nproc-per-node 2 -m benchmarks.training_speed --threads 2 --out training_speed.json
 
-Both train the same model (the shipped preset, same losses) on the same batches of 160 padded seconds.
+With torchrun ours runs in so many processes that share the threads out; the plain loop has them all to itself while the
+others wait. Both train the same model (the shipped preset, same losses) on the same batches of 160 padded seconds.
 - ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
   dropout masks shared over time, Muon and AdamW, gradient clipping, moving average of the weights.
 - plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), the stem's and the
@@ -35,6 +37,7 @@ from asr_service.model.config import preset
 from asr_service.model.transformer import Transformer
 from benchmarks.plain_loop import PlainLoop
 from training.data import PcmStore, Utterance
+from training.distributed import ALONE, Processes, processes
 from training.loss import Batch
 from training.recipe import OptimConfig, Recipe
 from training.sampler import PlannedBatch
@@ -61,12 +64,13 @@ def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
     )
 
 
-def our_trainer(folder: Path) -> Trainer:
+def our_trainer(folder: Path, group: Processes = ALONE) -> Trainer:
     """The trainer of the shipped preset; its corpus is one second of silence, for the batches come from here."""
     soundfile.write(folder / "silence.wav", np.zeros(16_000, np.float32), 16_000)
     store = PcmStore.build([Utterance(folder / "silence.wav", 1.0, "a", "", "")], folder / "store", workers=1)
-    recipe = Recipe("speed", model=preset("streaming-s"), optim=OptimConfig(warmup_steps=100, lr=1e-4))
-    trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=torch.device("cpu"))
+    optim = OptimConfig(warmup_steps=100, lr=1e-4, accumulate=group.world)
+    recipe, device = Recipe("speed", model=preset("streaming-s"), optim=optim), torch.device("cpu")
+    trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=device, processes=group)
     trainer.model.train()
     return trainer
 
@@ -84,31 +88,51 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed steps a block")
     parser.add_argument("--out", type=Path, help="JSON, every step's speed in it too")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    with processes("cpu") as (group, _):
+        speeds = measure(arguments, group)
+    if group.main:
+        report(arguments, group, speeds)
+
+
+def measure(arguments: argparse.Namespace, group: Processes) -> dict[str, list[float]]:
+    """Seconds of audio per second of every step, of all processes together."""
     generator = torch.manual_seed(0)
     batches = [make_batch(longest, generator) for longest in (4.0, 8.0, 12.0, 13.5, 14.5, 15.5, 16.0, 16.5)]
+    speeds: dict[str, list[float]] = {"ours": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
-        trainer, plain = our_trainer(Path(folder)), PlainLoop()
+        trainer, plain = our_trainer(Path(folder), group), PlainLoop()
         planned = PlannedBatch(0, 0, 0, 0, (), after=(0, 0))
         updates: list[list[Loaded]] = [[(planned, batch)] for batch in batches]
-        steps: dict[str, Callable[[int], object]]
-        steps = {"ours": lambda i: trainer.step(updates[i]), "plain": lambda i: plain.step(batches[i])}
-        speeds: dict[str, list[float]] = {name: [] for name in steps}
         for number in range(2 * arguments.rounds):
-            name = list(steps)[number % 2]
-            steps[name](0)  # warm
-            for index in (index % len(batches) for index in range(arguments.steps)):
-                begun = time.perf_counter()
-                steps[name](index)
-                speeds[name].append(batches[index].seconds / (time.perf_counter() - begun))
-            print(f"{name}: {statistics.median(speeds[name][-arguments.steps :]):.1f} s of audio a second", flush=True)
+            name = list(speeds)[number % 2]
+            ours = name == "ours"
+            torch.set_num_threads(arguments.threads // group.world if ours else arguments.threads)
+            step: Callable[[int], object]
+            step = (lambda i: trainer.step(updates[i])) if ours else (lambda i: plain.step(batches[i]))
+            if ours or group.main:
+                for index in range(len(batches) if number < 2 else 1):
+                    step(index)  # first of a shape: kernels are made, memory is got
+                for index in (index % len(batches) for index in range(arguments.steps)):
+                    begun = time.perf_counter()
+                    step(index)
+                    seconds = batches[index].seconds * (group.world if ours else 1)
+                    speeds[name].append(seconds / (time.perf_counter() - begun))
+            group.any(False, torch.device("cpu"))  # the others wait here
+            if group.main:
+                median = statistics.median(speeds[name][-arguments.steps :])
+                print(f"{name}: {median:.1f} s of audio a second", flush=True)
+    return speeds
+
+
+def report(arguments: argparse.Namespace, group: Processes, speeds: dict[str, list[float]]) -> None:
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     result = {
         "machine": machine(),
         "threads": arguments.threads,
+        "processes": group.world,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "parameters": sum(parameter.numel() for parameter in plain.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in Transformer(preset("streaming-s")).parameters()),
         "audio_s_per_s": {name: round(value, 1) for name, value in medians.items()},
         "ratio": round(medians["ours"] / medians["plain"], 2),
     }

@@ -41,6 +41,16 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def rows(self, own: Tensor) -> Tensor:
+        """(N, …) of each → (world · N, …), in order of rank."""
+        if self.world == 1:
+            return own
+        everybody = own.new_empty(self.world * len(own), *own.shape[1:])
+        # As bytes: gloo has no bfloat16, and nccl no 16-bit integers.
+        shares = list(everybody.view(torch.uint8).chunk(self.world))
+        dist.all_gather(shares, own.contiguous().view(torch.uint8))
+        return everybody
+
     def any(self, here: bool, device: torch.device) -> bool:
         """Whether it holds on one of them: what they must do together (stop) they decide together."""
         if self.world == 1:

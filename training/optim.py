@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from training.distributed import ALONE, Processes
 from training.muon import Muon
 from training.recipe import OptimConfig
 
@@ -15,7 +16,7 @@ def learning_rate_factor(step: int, config: OptimConfig) -> float:
     return max(0.0, min(1.0, (step + 1) / config.warmup_steps, (config.max_steps - step) / decay_steps))
 
 
-def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: OptimConfig, processes: Processes = ALONE) -> list[torch.optim.Optimizer]:
     """One or two optimisers that together hold every parameter once.
 
     Muon replaces a matrix's momentum by the nearest orthogonal matrix, so every direction of a weight learns at the
@@ -34,7 +35,5 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)]
     if matrices:
-        optimizers.append(
-            Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, processes=processes))
     return optimizers
