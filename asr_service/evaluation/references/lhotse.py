@@ -64,6 +64,8 @@ def _audio_file(cut: Mapping[str, Any]) -> str:
     if kind != "MonoCut":
         raise ValueError(f"a {kind}: only MonoCuts are plain stretches of a recording")
     recording = cut["recording"]
+    if not isinstance(recording, dict):
+        raise ValueError("the cut has no recording")
     if recording.get("transforms"):
         raise ValueError(f"the recording {recording['id']} has transforms: save its audio first (CutSet.save_audios)")
     channels = recording.get("channel_ids") or [

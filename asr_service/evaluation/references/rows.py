@@ -22,6 +22,7 @@ DURATION = ("duration", "duration_s")
 OFFSET = ("offset", "offset_s")
 SPEAKER = ("speaker", "speaker_id", "client_id")
 CORPUS = ("corpus",)
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
 
@@ -54,17 +55,23 @@ def table_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
     """(place, fields) of each row; numbers in further columns are read as numbers."""
     tabs = path.name.removesuffix(".gz").endswith(".tsv")
     lines = (f"{line}\n" for line in file_lines(path, problems))
-    # Tables with tabs quote nothing (Common Voice's sentences begin with quotation marks); those with commas must.
+    # Tables with commas must quote. Those with tabs do or do not: Common Voice's sentences begin with quotation marks.
     quoting: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+    cell = _unquoted if tabs else str.strip
     rows = csv.DictReader(lines, **quoting)
     try:
         for row in rows:
             if None in row or None in row.values():
                 problems.append(f"{path}:{rows.line_num}: not as many columns as the first line names")
             elif any(value.strip() for value in row.values()):
-                yield f"{path}:{rows.line_num}", {name.strip(): value.strip() for name, value in row.items()}
+                yield f"{path}:{rows.line_num}", {name.strip(): cell(value) for name, value in row.items()}
     except csv.Error as error:
         problems.append(f"{path}:{rows.line_num}: {error}")
+
+
+def _unquoted(cell: str) -> str:
+    found = _QUOTED.fullmatch(cell.strip())
+    return found[1].replace('""', '"') if found else cell.strip()
 
 
 def field(row: Row, names: tuple[str, ...]) -> Any:

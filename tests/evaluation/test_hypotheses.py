@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asr_service.errors import ConfigError
+from asr_service.evaluation.hypotheses import FORMATS, HYPOTHESIS, format_of, read_outputs
+from asr_service.evaluation.output import Output
+from asr_service.evaluation.problems import ManifestProblems
+from asr_service.evaluation.references import read_references
+from asr_service.evaluation.scoring import score
+from asr_service.evaluation.store import save
+from asr_service.types import Word
+
+OUTPUTS = [
+    Output("u1", "hello there", (Word("hello", 0.25, 0.5, 0.75), Word("there", 0.5, 1.0, 1.0))),
+    Output("u2", ""),
+]
+
+
+def lines(path: Path, *rows: str) -> Path:
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def problems_of(path: Path) -> list[str]:
+    with pytest.raises(ManifestProblems) as caught:
+        read_outputs(path)
+    return [problem.replace(f"{path.parent}/", "") for problem in caught.value.problems]
+
+
+def write(folder: Path, name: str) -> Path:
+    """OUTPUTS in that format, with words where it can carry them."""
+    path = folder / name
+    if name.endswith(".jsonl"):
+        rows = [
+            {
+                "id": output.utterance_id,
+                "text": "what was said",
+                "hypothesis": output.text,
+                "words": [
+                    {"word": word.text, "start": word.start_s, "end": word.end_s, "confidence": word.confidence}
+                    for word in output.words
+                ],
+            }
+            for output in OUTPUTS
+        ]
+        return lines(path, *(json.dumps(row) for row in rows))
+    if name.endswith((".csv", ".tsv")):
+        separator = "," if name.endswith(".csv") else "\t"
+        rows = [("utt", "pred_text"), *((output.utterance_id, output.text) for output in OUTPUTS)]
+        return lines(path, *(separator.join(row) for row in rows))
+    if name.endswith(".trn"):
+        return lines(path, *(f"{output.text} ({output.utterance_id})" for output in OUTPUTS))
+    if name.endswith(".json"):
+        save(score(["hello there", ""], OUTPUTS_NUMBERED), path)
+        return path
+    return lines(path, *(f"{output.utterance_id} {output.text}" for output in OUTPUTS))
+
+
+OUTPUTS_NUMBERED = [
+    Output("1", OUTPUTS[0].text, OUTPUTS[0].words),
+    Output("2", OUTPUTS[1].text),
+]
+
+
+@pytest.mark.parametrize("name", ["h.jsonl", "h.csv", "h.tsv", "h.trn", "text", "h.txt"])
+def test_what_was_written_is_read_back(tmp_path: Path, name: str) -> None:
+    expected = OUTPUTS if name == "h.jsonl" else [Output(output.utterance_id, output.text) for output in OUTPUTS]
+    assert read_outputs(write(tmp_path, name)) == expected
+
+
+def test_our_own_evaluation_is_scored_anew(tmp_path: Path) -> None:
+    assert read_outputs(write(tmp_path, "evaluation.json")) == OUTPUTS_NUMBERED
+
+
+def test_a_kaldi_directory_of_decoded_text_is_read(tmp_path: Path) -> None:
+    lines(tmp_path / "text", "u1 hello there", "u2")
+    assert read_outputs(tmp_path) == [Output("u1", "hello there"), Output("u2", "")]
+
+
+def test_subtitles_are_the_output_of_one_long_recording(tmp_path: Path) -> None:
+    path = lines(tmp_path / "talk.srt", "1", "00:00:01,000 --> 00:00:02,000", "Hello there")
+    assert read_outputs(path) == [Output("talk", "Hello there")]
+
+
+def test_a_ctm_keeps_times_and_confidences_where_every_word_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "h.ctm"
+    (whole,) = read_outputs(lines(path, "u1 1 0.5 0.5 there 1", "u1 1 0.25 0.25 hello 0.75"))
+    assert whole == OUTPUTS[0]
+    (bare,) = read_outputs(lines(path, "u1 B 0.25 0.25 hello 0.75", "u1 B 0.5 0.5 there NA"))
+    assert bare == Output("u1-B", "hello there")
+
+
+def test_a_ctm_is_cut_into_the_segments_of_an_stm_and_no_word_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    references = read_references(
+        lines(tmp_path / "r.stm", "talk 1 bob 5 8 good bye", "talk 1 ann 1 3 hello there", "talk 1 cyd 9 10 yes")
+    )
+    path = lines(
+        tmp_path / "h.ctm",
+        "talk 1 1.5 0.5 hello 0.5",
+        "talk 1 2.8 0.3 there 0.5",  # its middle lies before the segment's end
+        "talk 1 3.5 0.2 uh 0.5",  # between the segments, nearer to the first
+        "talk 1 5.0 0.5 good 0.5",
+        "talk 1 6.0 0.5 bye 0.5",
+    )
+    outputs = {output.utterance_id: output for output in read_outputs(path, references=references)}
+    assert {name: output.text for name, output in outputs.items()} == {
+        "talk-1-1-3": "hello there uh",
+        "talk-1-5-8": "good bye",
+        "talk-1-9-10": "",
+    }
+    assert outputs["talk-1-5-8"].words == (Word("good", 0.0, 0.5, 0.5), Word("bye", 1.0, 1.5, 0.5))
+    assert "1 words lie in no segment" in caplog.text
+    assert score(references, list(outputs.values())).words.errors == 2
+
+
+def test_hypotheses_say_all_that_is_wrong(tmp_path: Path) -> None:
+    word = {"word": "a", "start": 0, "end": 1, "confidence": 0.5}
+    rows = [
+        {"id": "1"},
+        {"hypothesis": "x"},
+        {"id": "3", "text": "x", "words": "x y"},
+        {"id": "3", "text": "x", "words": [1]},
+        {"id": "5", "text": "a", "words": [word | {"start": float("nan")}]},
+        {"id": "6", "text": "a", "words": [word | {"confidence": 2}]},
+        {"id": "7", "text": "a", "words": [word | {"start": 2}]},
+        {"id": "3", "text": "a", "words": [{"word": "a"}]},
+    ]
+    assert problems_of(lines(tmp_path / "h.jsonl", *(json.dumps(row) for row in rows))) == [
+        f"h.jsonl:1: no hypothesis: none of the fields {', '.join(HYPOTHESIS)}",
+        "h.jsonl:2: neither audio_filepath nor id",
+        "h.jsonl:4: words must be a list of objects",
+        "h.jsonl:5: a word's start is nan, not a number of seconds from 0 on",
+        "h.jsonl:6: confidence is 2, not a number from 0 to 1",
+        "h.jsonl:7: the word a ends before it begins",
+        "h.jsonl: 3 stands there 2 times",
+    ]
+
+
+def test_a_file_without_hypotheses_or_of_no_known_format_is_refused(tmp_path: Path) -> None:
+    assert problems_of(lines(tmp_path / "h.trn")) == ["h.trn: no hypothesis"]
+    assert problems_of(tmp_path / "gone.ctm") == ["gone.ctm: No such file or directory"]
+    for options in ({}, {"format": "docx"}):
+        with pytest.raises(ConfigError, match=f"one of {', '.join(FORMATS)}"):
+            read_outputs(lines(tmp_path / "h.docx", "x"), **options)
+
+
+def test_json_lines_and_an_evaluation_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
+    assert format_of(lines(tmp_path / "a.json", '{"id": "1", "text": "x"}')) == "jsonl"
+    assert format_of(lines(tmp_path / "b.json", '{"schema_version": 1, "results": []}')) == "evaluation"
+    assert format_of(lines(tmp_path / "c.json", "{", '"schema_version": 1')) == "evaluation"
+    assert format_of(lines(tmp_path / "d.json", "{broken")) == "jsonl"
