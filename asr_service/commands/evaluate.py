@@ -1,109 +1,223 @@
-"""`asr eval MANIFEST`: word error rate of a model on a manifest, with its interval."""
+"""`asr eval MANIFEST...`: word error rate of a recogniser, with its interval, speed and latency."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-CHUNK_BYTES = 64 * 1024
+if TYPE_CHECKING:
+    from asr_service.evaluation.output import Output
+    from asr_service.evaluation.reference import Reference
+    from asr_service.evaluation.run import Spread, System
+
+# Of asr_service.evaluation.normalizer.
+NORMALIZERS = ("none", "basic", "english", "librispeech")
+# Options that are of a system recognising, and have no effect on the output of another.
+OF_A_RUN = ("mode", "server", "model", "config", "chunk_frames", "journal", "jobs", "ray", "no_lm", "real_time")
 
 
 def register(subparsers: Any) -> None:
-    parser = subparsers.add_parser("eval", help="word error rate on a manifest, in process")
-    parser.add_argument("manifest", type=Path, help="JSON lines with audio_filepath and text")
-    parser.add_argument("--mode", choices=["accurate", "streaming"], default="accurate")
-    parser.add_argument("--model", type=Path, default=None, help="bundle directory (default: the shipped model)")
+    parser = subparsers.add_parser(
+        "eval",
+        help="word error rate on a test set",
+        description="Recognises a test set, in process or by a server, or takes the output of any other system, and "
+        "scores it. Scores go to stdout. What cannot be scored as it is, missing audio, ids that do not match or stand "
+        "there twice, utterances that could not be recognised, is listed on stderr, and the exit code is 2.",
+        epilog="A run with --json that was killed goes on where it was when the same command is given again.",
+    )
+    parser.add_argument(
+        "manifests",
+        nargs="+",
+        type=Path,
+        metavar="MANIFEST",
+        help="JSON lines, CSV or TSV, Kaldi or LibriSpeech folder, STM, CTM, TRN, SRT, VTT, lhotse cuts",
+    )
+    parser.add_argument("--format", default="", help="of the manifests (default: by name and content)")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
-    parser.add_argument("--every", type=int, default=1, help="only every Nth utterance, for a quick look")
-    parser.add_argument("--json", type=Path, help="write counts and every hypothesis there")
-    parser.set_defaults(run=run)
+    parser.add_argument("--every", type=_positive, default=1, metavar="N", help="only every Nth utterance")
+    system = parser.add_argument_group("what recognises")
+    system.add_argument("--mode", choices=("accurate", "streaming"), help="default: accurate")
+    system.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
+    system.add_argument("--no-lm", action="store_true", help="without the bundle's language model")
+    system.add_argument("--chunk-frames", type=_positive, metavar="N", help="40 ms frames of a streaming chunk")
+    system.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
+    system.add_argument("--server", metavar="HOST:PORT", help="let a running server do it (default: in process)")
+    system.add_argument("--real-time", action="store_true", help="with --server: at a microphone's pace, for latency")
+    system.add_argument("--hyp", type=Path, metavar="FILE", help="score this output of another system instead")
+    system.add_argument("--hyp-format", default="", metavar="FORMAT", help="of it (default: by name and content)")
+    work = parser.add_argument_group("how the work is done")
+    work.add_argument("--jobs", type=_positive, metavar="N", help="processes, one thread each (default: 1)")
+    work.add_argument("--ray", action="store_true", help="over the machines of RAY_ADDRESS's cluster; --jobs: tasks")
+    work.add_argument(
+        "--journal", type=Path, metavar="FILE", help="what is done, while it goes (default: FILE.journal of --json)"
+    )
+    scores = parser.add_argument_group("scores")
+    scores.add_argument("--normalizer", choices=NORMALIZERS, default="basic", help="default: basic")
+    scores.add_argument("--costs", choices=("equal", "sclite"), default="equal", help="of the alignment")
+    scores.add_argument("--name", default="", help="what to call the system (default: model and mode)")
+    scores.add_argument("--json", type=Path, metavar="FILE", help="write scores and every utterance there")
+    scores.add_argument("--html", type=Path, metavar="FILE", help="write a report there")
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from asr_service.config import Settings
-    from asr_service.engine.load import load_engine
-    from asr_service.errors import AsrError
-    from asr_service.evaluation.manifest import read_references
-    from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
-    from asr_service.evaluation.wer import WordErrors, confidence_interval, word_errors
-    from asr_service.streaming.transcribe import transcribe_bytes
-    from asr_service.types import Mode, RecognitionConfig
+    from asr_service.commands.score_lines import score_lines
+    from asr_service.evaluation import store
+    from asr_service.evaluation.normalizer import normalizer
+    from asr_service.evaluation.problems import ManifestProblems, refuse_if_any
+    from asr_service.evaluation.provenance import provenance
+    from asr_service.evaluation.references import audio_problems, read_references
+    from asr_service.evaluation.scoring import score
 
-    settings = Settings()
+    _check_usage(arguments)
+    normalizer(arguments.normalizer)  # a package that is missing is told before hours of work, not after
     try:
-        references = read_references(arguments.manifest, corpora=arguments.corpus)[:: arguments.every]
-        engine = load_engine(arguments.model, settings=settings.engine)
-    except AsrError as error:
-        print(f"asr eval: {error.message}", file=sys.stderr)
-        return 2
-    engine.start()
-    rows: list[dict[str, Any]] = []
-    groups: dict[str, list[WordErrors]] = {}
-    audio_s = 0.0
-    begun = time.monotonic()
-    try:
-        for number, reference in enumerate(references, 1):
-            config = RecognitionConfig(mode=Mode(arguments.mode))
-            try:
-                finals = transcribe_bytes(engine, _pieces(reference.audio_path), config, settings=settings)
-            except (AsrError, OSError) as error:
-                print(f"asr eval: {reference.audio_path}: {error}", file=sys.stderr)
-                return 2
-            hypothesis = " ".join(final.alternatives[0].text for final in finals)
-            counts = word_errors(reference.text, hypothesis)
-            groups.setdefault(reference.corpus, []).append(counts)
-            audio_s += reference.duration_s
-            rows.append(
-                {
-                    "audio_filepath": reference.utterance_id,
-                    "corpus": reference.corpus,
-                    "reference": normalize_transcript(reference.text),
-                    "hypothesis": hypothesis,
-                    "errors": counts.errors,
-                    "words": counts.reference_words,
-                }
-            )
-            if sys.stderr.isatty() or number % 100 == 0:
-                print(f"\r{number}/{len(references)}", end="", file=sys.stderr, flush=True)
-    finally:
-        engine.stop()
-    elapsed_s = time.monotonic() - begun
-    print(file=sys.stderr)
-    everything = [count for counts in groups.values() for count in counts]
-    summary: dict[str, Any] = {}
-    for name, group in [*sorted(groups.items()), ("all", everything)]:
-        total = sum(group, WordErrors())
-        low, high = confidence_interval(group)
-        summary[name] = {
-            "wer": total.rate,
-            "interval": [low, high],
-            "substitutions": total.substitutions,
-            "deletions": total.deletions,
-            "insertions": total.insertions,
-            "words": total.reference_words,
-            "utterances": len(group),
-        }
-        print(
-            f"{name:32s} WER {100 * total.rate:6.2f} % [{100 * low:.2f}, {100 * high:.2f}]  "
-            f"S {total.substitutions} D {total.deletions} I {total.insertions} of {total.reference_words} words, "
-            f"{len(group)} utterances"
+        references = read_references(arguments.manifests, corpora=arguments.corpus, format=arguments.format)
+        references = references[:: arguments.every]
+        about = provenance(sys.argv[1:])
+        if arguments.hyp:
+            name = str(arguments.hyp)
+            outputs = _of_another_system(arguments, references)
+            journal = None
+        else:
+            refuse_if_any(list(audio_problems(references)))
+            system = _system(arguments)
+            identity = dict(system.identity())
+            name = _name(arguments, identity["model"])
+            journal = _journal_path(arguments)
+            outputs = _recognised(references, system, _spread(arguments), journal, _run_identity(identity, about))
+            about |= identity
+        evaluation = score(
+            references,
+            outputs,
+            normalizer=arguments.normalizer,
+            costs=arguments.costs,
+            system=arguments.name or name,
+            about=about,
         )
-    print(
-        f"model {engine.info.model}, mode {arguments.mode}, normaliser {NORMALIZER_VERSION}, 95 % bootstrap interval; "
-        f"real-time factor {elapsed_s / audio_s:.3f} ({audio_s:.0f} s of audio in {elapsed_s:.0f} s)"
-    )
-    if arguments.json is not None:
-        report = {"model": engine.info.model, "mode": arguments.mode, "summary": summary, "utterances": rows}
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"{evaluation.system}{_hash(about)}")
+        for line in score_lines(evaluation):
+            print(line)
+        if arguments.json:
+            store.save(evaluation, arguments.json)
+        if arguments.html:
+            from asr_service.evaluation.report import write_report
+
+            write_report([evaluation], arguments.html)
+    except ManifestProblems as error:
+        for problem in error.problems:
+            print(f"asr eval: {problem}", file=sys.stderr)
+        return 2
+    if journal is not None:
+        journal.unlink()
     return 0
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            yield piece
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
+def _check_usage(arguments: argparse.Namespace) -> None:
+    if arguments.hyp:
+        given = [name for name in OF_A_RUN if getattr(arguments, name)]
+        if given:
+            arguments.usage_error(f"--{given[0].replace('_', '-')} has no effect with --hyp: nothing is recognised")
+    elif arguments.hyp_format:
+        arguments.usage_error("--hyp-format has no effect without --hyp")
+    if arguments.server:
+        for name in ("model", "no_lm", "chunk_frames"):
+            if getattr(arguments, name):
+                option = name.replace("_", "-")
+                arguments.usage_error(f"--{option} has no effect with --server: it is the server that has the model")
+    if arguments.real_time and not (arguments.server and arguments.mode == "streaming"):
+        arguments.usage_error("--real-time is for --server with --mode streaming; in process the clock is virtual")
+
+
+def _of_another_system(arguments: argparse.Namespace, references: Sequence[Reference]) -> list[Output]:
+    """Its outputs; of a part of the test set those of that part, and any that the whole test set has no place for."""
+    from asr_service.evaluation.hypotheses import read_outputs
+    from asr_service.evaluation.references import read_references
+
+    outputs = read_outputs(arguments.hyp, references=references, format=arguments.hyp_format)
+    if not arguments.corpus and arguments.every == 1:
+        return outputs
+    chosen = {reference.utterance_id for reference in references}
+    every = {reference.utterance_id for reference in read_references(arguments.manifests, format=arguments.format)}
+    return [output for output in outputs if output.utterance_id in chosen or output.utterance_id not in every]
+
+
+def _system(arguments: argparse.Namespace) -> System:
+    from asr_service.config import load_settings
+    from asr_service.types import Mode
+
+    mode, settings = Mode(arguments.mode or "accurate"), load_settings(arguments.config)
+    if arguments.server:
+        from asr_service.evaluation.by_server import ServerSystem
+
+        return ServerSystem(arguments.server, mode, arguments.real_time, settings)
+    from asr_service.evaluation.in_process import BundleSystem
+
+    return BundleSystem(mode, arguments.model, not arguments.no_lm, arguments.chunk_frames, settings)
+
+
+def _spread(arguments: argparse.Namespace) -> Spread:
+    if arguments.ray:
+        from asr_service.evaluation.ray_cluster import over_cluster
+
+        return over_cluster(arguments.jobs)
+    if arguments.jobs and arguments.jobs > 1:
+        from asr_service.evaluation.shards import over_processes
+
+        return over_processes(arguments.jobs)
+    from asr_service.evaluation.run import one_by_one
+
+    return one_by_one
+
+
+def _recognised(
+    references: Sequence[Reference], system: System, spread: Spread, path: Path | None, identity: dict[str, str]
+) -> list[Output]:
+    """Raises ManifestProblems with every utterance that could not be recognised; what was done stays in the journal."""
+    from asr_service.commands.progress import shown
+    from asr_service.evaluation.journal import Journal, references_digest
+    from asr_service.evaluation.problems import refuse_if_any
+    from asr_service.evaluation.run import in_order, run
+
+    identity = identity | {"test_set": references_digest(references)}
+    with Journal(path, identity) if path is not None else contextlib.nullcontext() as journal:
+        if journal is not None and journal.outputs:
+            print(f"asr eval: {len(journal.outputs)} utterances are in {path} already", file=sys.stderr)
+        results = run(references, system, spread=spread, journal=journal)
+        outputs, failures = in_order(references, shown(results, len(references), "utterances"))
+    refuse_if_any([f"{failure.utterance_id}: {failure.message}" for failure in failures])
+    return outputs
+
+
+def _journal_path(arguments: argparse.Namespace) -> Path | None:
+    if arguments.journal or not arguments.json:
+        return arguments.journal  # type: ignore[no-any-return]
+    return arguments.json.with_name(f"{arguments.json.name}.journal")  # type: ignore[no-any-return]
+
+
+def _run_identity(identity: dict[str, str], about: dict[str, str]) -> dict[str, str]:
+    """Of a system, with the code and the libraries that its words may depend on."""
+    return identity | {name: about[name] for name in ("asr_service", "torch", "commit") if name in about}
+
+
+def _name(arguments: argparse.Namespace, model: str) -> str:
+    parts = [model, arguments.mode or "accurate"]
+    parts += ["without language model"] if arguments.no_lm else []
+    parts += [f"chunks of {40 * arguments.chunk_frames} ms"] if arguments.chunk_frames else []
+    parts += ["through a server"] if arguments.server else []
+    return ", ".join(parts)
+
+
+def _hash(about: dict[str, str]) -> str:
+    return f" ({about['model_hash'][:19]}…)" if "model_hash" in about else ""

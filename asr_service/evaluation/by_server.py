@@ -49,10 +49,10 @@ class ServerSystem:
         with Client(self.address) as client:
             info = client.server_info()
         return {
-            "server_model": info.models[0].name,
-            "server_version": info.version,
+            "model": info.models[0].name,
+            "through": f"a server, version {info.version}",
             "mode": self.mode.value,
-            "real_time": str(self.real_time),
+            "pace": "real time" if self.real_time else "as fast as it goes",
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ from pathlib import Path
 from asr_service.config import Settings
 from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
 from asr_service.engine.interface import SAMPLE_RATE_HZ
+from asr_service.errors import BundleError
 from asr_service.evaluation.latency import StreamLog, VirtualClock
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
-from asr_service.model.bundle import CARD_FILE, DEFAULT_MODEL, SHIPPED_DIR, Bundle, load_bundle
+from asr_service.model.bundle import CARD_FILE, CONFIG_FILE, DEFAULT_MODEL, SHIPPED_DIR, Bundle, load_bundle
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
 from asr_service.types import Mode, RecognitionConfig
@@ -86,24 +88,39 @@ class BundleSystem:
             engine.stop()
 
     def identity(self) -> Mapping[str, str]:
+        """Raises BundleError."""
         return {
-            "model_sha256": bundle_digest(self.directory),
+            "model": bundle_name(self.directory),
+            "model_hash": f"sha256:{bundle_digest(self.directory)}",
             "mode": self.mode.value,
-            "lm": "yes" if self.with_lm else "no",
+            "language_model": "the bundle's" if self.with_lm else "none",
             "chunk_frames": "the bundle's" if self.chunk_frames is None else str(self.chunk_frames),
             "settings_sha256": hashlib.sha256(repr(self.settings).encode()).hexdigest(),
         }
 
 
 def bundle_digest(directory: Path) -> str:
-    """SHA-256 over the names and bytes of a bundle's files, its card left out. Raises OSError."""
+    """SHA-256 over the names and bytes of a bundle's files, its card left out. Raises BundleError."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.is_file() and path.name != CARD_FILE):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+    try:
+        for path in sorted(path for path in directory.iterdir() if path.is_file() and path.name != CARD_FILE):
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+    except OSError as error:
+        raise BundleError(f"model directory {directory}: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def bundle_name(directory: Path) -> str:
+    """The name that a bundle gives itself, without loading it. Raises BundleError."""
+    try:
+        return str(json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))["name"])
+    except OSError as error:
+        raise BundleError(f"model directory {directory}: cannot read {CONFIG_FILE}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{directory / CONFIG_FILE}: no name in it") from error
 
 
 class InProcess:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from asr_service.errors import AsrError
 from asr_service.evaluation.journal import Journal
@@ -63,7 +64,8 @@ def run(
 ) -> Iterator[Result]:
     """One result for each reference, in any order: first what the journal has, then the rest as it comes.
 
-    An output is in the journal before it is yielded; failures are not, so that the next run tries them again.
+    An output is in the journal before it is yielded; failures are not, so that the next run tries them again. Times and
+    confidences that are not finite are a failure.
 
     Raises AsrError where the system cannot be opened at all, or the spread has broken down.
     """
@@ -73,9 +75,20 @@ def run(
     if not left:
         return
     for result in spread(system, left):
-        if journal is not None and isinstance(result, Output):
+        if isinstance(result, Output) and not _is_finite(result):
+            yield Failure(result.utterance_id, "a time or a confidence of its output is not finite")
+            continue
+        if isinstance(result, Output) and journal is not None:
             journal.append(result)
         yield result
+
+
+def _is_finite(output: Output) -> bool:
+    values: list[Any] = [value for word in output.words for value in (word.start_s, word.end_s, word.confidence)]
+    if output.timing is not None:
+        for value in map(output.timing.__getattribute__, output.timing.__slots__):
+            values += value if isinstance(value, tuple) else [value]
+    return all(value is None or math.isfinite(value) for value in values)
 
 
 def in_order(references: Sequence[Reference], results: Iterable[Result]) -> tuple[list[Output], list[Failure]]:

@@ -1,0 +1,73 @@
+"""An evaluation as lines of text: every one with a rate says what normalised the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from asr_service.evaluation.bootstrap import wer_interval
+from asr_service.evaluation.latency_summary import Percentiles, latency_summary
+from asr_service.evaluation.result import Evaluation, Interval, UtteranceScore
+from asr_service.evaluation.wer import WordErrors
+
+
+def score_lines(evaluation: Evaluation) -> Iterator[str]:
+    """A line for each corpus that has a name and one for all, then the other rates, speed and latency."""
+    groups: dict[str, list[UtteranceScore]] = {}
+    for row in evaluation.utterances:
+        groups.setdefault(row.reference.corpus, []).append(row)
+    for name, rows in sorted(groups.items()):
+        if name:
+            yield _wer_line(name, rows, _interval(rows), evaluation.normalizer)
+    yield _wer_line("all", evaluation.utterances, evaluation.wer_interval, evaluation.normalizer)
+    yield (
+        f"{'':32s} CER {100 * evaluation.cer:6.2f} %, sentences with an error {100 * evaluation.ser:.2f} %; "
+        f"{evaluation.normalizer}, costs {evaluation.costs}"
+    )
+    yield from _speed_lines(evaluation)
+
+
+def _wer_line(name: str, rows: Sequence[UtteranceScore], interval: Interval, normalizer: str) -> str:
+    total = sum((row.words for row in rows), WordErrors())
+    return (
+        f"{name:32s} WER {100 * total.rate:6.2f} % [{100 * interval.low:.2f}, {100 * interval.high:.2f}]  "
+        f"S {total.substitutions} D {total.deletions} I {total.insertions} of {total.reference_words} words, "
+        f"{len(rows)} utterances; {normalizer}, {100 * interval.level:g} % bootstrap over {interval.over}"
+    )
+
+
+def _interval(rows: Sequence[UtteranceScore]) -> Interval:
+    return wer_interval(
+        [row.words.errors for row in rows],
+        [row.words.reference_words for row in rows],
+        [row.reference.speaker for row in rows],
+    )
+
+
+def _speed_lines(evaluation: Evaluation) -> Iterator[str]:
+    speed = latency_summary(evaluation.utterances)
+    if speed is None:
+        return
+    if speed.rtfx is not None:
+        yield (
+            f"RTFx {speed.rtfx:.2f}: real-time factor {1 / speed.rtfx:.3f} "
+            f"({speed.audio_s:.0f} s of audio in {speed.processing_s:.0f} s of computation)"
+        )
+    for name, aware, unaware in (
+        ("first partial after its first word began", speed.first_partial, speed.unaware_first_partial),
+        ("words after they ended", speed.word, speed.unaware_word),
+        ("last final after the audio ended", speed.final, speed.unaware_final),
+    ):
+        if aware is not None:
+            waited = f"; without computation {_percentiles(unaware)}" if unaware is not None else ""
+            yield f"{name}: {_percentiles(aware)}{waited}"
+    if speed.revoked_share is not None:
+        yield f"revoked {speed.revoked_words} of {speed.emitted_words} words shown"
+    if speed.gap_share is not None:
+        yield (
+            f"speech without words over 2 s: {speed.gaps} stretches, {speed.gap_s:.1f} s, "
+            f"{100 * speed.gap_share:.2f} % of the audio"
+        )
+
+
+def _percentiles(values: Percentiles) -> str:
+    return f"p50 {values.p50:.2f} s, p95 {values.p95:.2f} s"
