@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from asr_service.evaluation.alignment import align
@@ -64,10 +63,16 @@ def word_errors(reference: str, hypothesis: str) -> WordErrors:
 def confidence_interval(
     counts: Sequence[WordErrors], *, level: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval of the WER over utterances (Bisani and Ney 2004): resampled with replacement."""
-    errors = np.array([count.errors for count in counts])
-    words = np.array([count.reference_words for count in counts])
-    draws = np.random.default_rng(seed).integers(0, len(counts), size=(samples, len(counts)))
-    rates = errors[draws].sum(axis=1) / np.maximum(1, words[draws].sum(axis=1))
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    """Bootstrap interval of the WER over utterances, whoever speaks them: see bootstrap.wer_interval."""
+    # Imported here because an interval's type belongs to a result, which is made of these counts.
+    from asr_service.evaluation.bootstrap import wer_interval
+
+    interval = wer_interval(
+        [count.errors for count in counts],
+        [count.reference_words for count in counts],
+        [""] * len(counts),
+        level=level,
+        samples=samples,
+        seed=seed,
+    )
+    return interval.low, interval.high
