@@ -61,60 +61,60 @@ def register(subparsers: Any) -> None:
     scores.add_argument("--name", default="", help="what to call the system (default: model and mode)")
     scores.add_argument("--json", type=Path, metavar="FILE", help="write scores and every utterance there")
     scores.add_argument("--html", type=Path, metavar="FILE", help="write a report there")
+    scores.add_argument("--audio", action="store_true", help="put recordings into the report")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from asr_service.commands.score_lines import score_lines
-    from asr_service.evaluation import store
-    from asr_service.evaluation.normalizer import normalizer
-    from asr_service.evaluation.problems import ManifestProblems, refuse_if_any
-    from asr_service.evaluation.provenance import provenance
-    from asr_service.evaluation.references import audio_problems, read_references
-    from asr_service.evaluation.scoring import score
+    from asr_service.evaluation.problems import ManifestProblems
 
     _check_usage(arguments)
-    normalizer(arguments.normalizer)  # a package that is missing is told before hours of work, not after
     try:
-        references = read_references(arguments.manifests, corpora=arguments.corpus, format=arguments.format)
-        references = references[:: arguments.every]
-        about = provenance(sys.argv[1:])
-        if arguments.hyp:
-            name = str(arguments.hyp)
-            outputs = _of_another_system(arguments, references)
-            journal = None
-        else:
-            refuse_if_any(list(audio_problems(references)))
-            system = _system(arguments)
-            identity = dict(system.identity())
-            name = _name(arguments, identity["model"])
-            journal = _journal_path(arguments)
-            outputs = _recognised(references, system, _spread(arguments), journal, _run_identity(identity, about))
-            about |= identity
-        evaluation = score(
-            references,
-            outputs,
-            normalizer=arguments.normalizer,
-            costs=arguments.costs,
-            system=arguments.name or name,
-            about=about,
-        )
-        print(f"{evaluation.system}{_hash(about)}")
-        for line in score_lines(evaluation):
-            print(line)
-        if arguments.json:
-            store.save(evaluation, arguments.json)
-        if arguments.html:
-            from asr_service.evaluation.report import write_report
-
-            write_report([evaluation], arguments.html)
+        _evaluate(arguments)
     except ManifestProblems as error:
         for problem in error.problems:
             print(f"asr eval: {problem}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from asr_service.commands.score_lines import score_lines
+    from asr_service.evaluation.normalizer import normalizer
+    from asr_service.evaluation.problems import refuse_if_any
+    from asr_service.evaluation.provenance import provenance
+    from asr_service.evaluation.references import audio_problems, read_references
+    from asr_service.evaluation.scoring import score
+    from asr_service.evaluation.store import save
+
+    normalizer(arguments.normalizer)  # a package that is missing is told before hours of work, not after
+    references = read_references(arguments.manifests, corpora=arguments.corpus, format=arguments.format)
+    references = references[:: arguments.every]
+    about = provenance(sys.argv[1:])
+    journal = vocabulary = None
+    if arguments.hyp:
+        name = arguments.hyp.name
+        outputs = _of_another_system(arguments, references)
+    else:
+        refuse_if_any(list(audio_problems(references)))
+        system = _system(arguments)
+        identity = dict(system.identity())
+        name, vocabulary, journal = _name(arguments, identity["model"]), system.vocabulary(), _journal_path(arguments)
+        outputs = _recognised(references, system, _spread(arguments), journal, _run_identity(identity, about))
+        about |= identity
+    rules = {"normalizer": arguments.normalizer, "costs": arguments.costs}
+    evaluation = score(references, outputs, system=arguments.name or name, about=about, **rules)
+    print(f"{evaluation.system}{_hash(about)}")
+    for line in score_lines(evaluation):
+        print(line)
+    if arguments.json:
+        save(evaluation, arguments.json)
+    if arguments.html:
+        from asr_service.evaluation.report import write_report
+
+        write_report(arguments.html, evaluation, audio=arguments.audio, vocabulary=vocabulary)
     if journal is not None:
         journal.unlink()
-    return 0
 
 
 def _positive(text: str) -> int:
@@ -136,6 +136,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
             if getattr(arguments, name):
                 option = name.replace("_", "-")
                 arguments.usage_error(f"--{option} has no effect with --server: it is the server that has the model")
+    if arguments.audio and not arguments.html:
+        arguments.usage_error("--audio has no effect without --html")
     if arguments.real_time and not (arguments.server and arguments.mode == "streaming"):
         arguments.usage_error("--real-time is for --server with --mode streaming; in process the clock is virtual")
 

@@ -55,6 +55,9 @@ class ServerSystem:
             "pace": "real time" if self.real_time else "as fast as it goes",
         }
 
+    def vocabulary(self) -> None:
+        """A server does not tell its words."""
+
 
 class ByServer:
     """One call after the other. The samples are decoded here, so that a part of a recording can be sent."""

@@ -23,7 +23,16 @@ from asr_service.evaluation.latency import StreamLog, VirtualClock
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
-from asr_service.model.bundle import CARD_FILE, CONFIG_FILE, DEFAULT_MODEL, SHIPPED_DIR, Bundle, load_bundle
+from asr_service.lexicon import Lexicon
+from asr_service.model.bundle import (
+    CARD_FILE,
+    CONFIG_FILE,
+    DEFAULT_MODEL,
+    LEXICON_FILE,
+    SHIPPED_DIR,
+    Bundle,
+    load_bundle,
+)
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
 from asr_service.types import Mode, RecognitionConfig
@@ -97,6 +106,11 @@ class BundleSystem:
             "chunk_frames": "the bundle's" if self.chunk_frames is None else str(self.chunk_frames),
             "settings_sha256": hashlib.sha256(repr(self.settings).encode()).hexdigest(),
         }
+
+    def vocabulary(self) -> Lexicon | None:
+        """The bundle's lexicon. Without it, or without the language model, word pieces make any word."""
+        path = self.directory / LEXICON_FILE
+        return Lexicon.load(path) if self.with_lm and path.is_file() else None
 
 
 def bundle_digest(directory: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,7 +38,11 @@ class System(Protocol):
         ...
 
     def identity(self) -> Mapping[str, str]:
-        """All that the words depend on. Outputs of equal identities may be put together."""
+        """All that the words depend on. Outputs of equal identities may be put together. Has `model`, a name."""
+        ...
+
+    def vocabulary(self) -> Container[str] | None:
+        """The words it can recognise, where it has a list of them."""
         ...
 
 

@@ -115,6 +115,13 @@ def test_of_a_part_of_the_test_set_the_outputs_of_that_part_are_scored(
     assert [row["id"] for row in json.loads(out.read_text())["results"]] == ["1.wav", "5.wav"]
 
 
+def test_the_report_is_written(asr: Run, test_set: Path, tmp_path: Path) -> None:
+    hyp = hypotheses(tmp_path / "hyp.jsonl", *((f"{number}.wav", "wordle") for number in range(6)))
+    assert asr("eval", test_set, "--hyp", hyp, "--html", tmp_path / "report.html", "--audio") == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "wordle" in page and "basic-1" in page and "data:audio" in page
+
+
 @pytest.mark.parametrize(
     ("rows", "problems"),
     [
@@ -280,6 +287,7 @@ def test_a_time_that_is_not_finite_is_refused(
         ["--server", "localhost:1", "--model", "m"],
         ["--server", "localhost:1", "--no-lm"],
         ["--real-time"],
+        ["--audio"],
         ["--server", "localhost:1", "--real-time"],
         ["--every", "0"],
         ["--jobs", "-1"],

@@ -34,7 +34,10 @@ class CountingSystem:
         yield CountingRecogniser(self)
 
     def identity(self) -> Mapping[str, str]:
-        return {"name": self.name}
+        return {"model": self.name}
+
+    def vocabulary(self) -> None:
+        return None
 
 
 class CountingRecogniser:
