@@ -25,6 +25,7 @@ from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.timing import WordGraph, words_log_likelihood
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import Bundle, load_bundle
@@ -222,7 +223,10 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
 def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtterance]) -> None:
     """What each part does alone."""
     words = sum(len(utterance.text.split()) for utterance in dev)
-    totals = dict.fromkeys(("pieces, greedy", "pieces, prefix beam", "pieces, prefix beam + LM", "joint beam"), 0)
+    names = ("pieces, greedy", "pieces, prefix beam", "pieces, prefix beam + LM", "joint beam", "joint beam, spelling")
+    totals = dict.fromkeys(names, 0)
+    options = JointBeamOptions()
+    spelling = Spelling(tree.words, bundle.pieces.pieces, options.unknown)
     prefix = CtcPrefixBeam(bundle.pieces.pieces, PrefixBeamOptions(lm_weight=0.0, word_score=0.0))
     with_lm = CtcPrefixBeam(bundle.pieces.pieces, PrefixBeamOptions(), tree.language_model)
     for utterance in dev:
@@ -233,15 +237,17 @@ def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtter
             beam.begin()
             beam.step(encoded.pieces)
             answers.append(list(beam.finish(1)[0].texts))
-        joint = joint_beam_search(
-            bundle.model.decoder,
-            encoded.hidden,
-            torch.from_numpy(encoded.pieces),
-            bos_id=bundle.pieces.bos_id,
-            eos_id=bundle.pieces.eos_id,
-            options=JointBeamOptions(),
-        )
-        answers.append(bundle.pieces.decode(joint[0].token_ids).split())
+        for wanted in (None, spelling):
+            joint = joint_beam_search(
+                bundle.model.decoder,
+                encoded.hidden,
+                torch.from_numpy(encoded.pieces),
+                bos_id=bundle.pieces.bos_id,
+                eos_id=bundle.pieces.eos_id,
+                options=options,
+                spelling=wanted,
+            )
+            answers.append(bundle.pieces.decode(joint[0].token_ids).split())
         for name, answer in zip(totals, answers, strict=True):
             totals[name] += edit_distance(answer, reference)
     print("\neach alone, untuned")

@@ -3,7 +3,8 @@
 Dimensions: S encoder frames, D model, N beam rows, K candidates a row, V word pieces.
 
 The decoder says what comes next, the CTC whether the audio bears it out. CTC also bounds the length, so nothing loops:
-a hypothesis is at most `max_token_ratio` times as long as the greedy CTC's, plus `max_extra_tokens`.
+a hypothesis is at most `max_token_ratio` times as long as the greedy CTC's, plus `max_extra_tokens`. A lexicon's words
+may go before other spellings (`Spelling`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from asr_service.decoding.ctc_prefix_score import CTCPrefixScorer
+from asr_service.decoding.spelling import Spelled, Spelling
 from asr_service.model.decoder import Decoder
 
 
@@ -26,12 +28,16 @@ class JointBeamOptions:
         candidates: tokens of each that the CTC scores: the decoder's best.
         ctc_weight: share of the CTC in the score, the rest is the decoder's.
         length_reward: added per token, against the preference for short hypotheses.
+        unknown: added for a word that the lexicon lacks, where there is a lexicon.
+        phones: weight of the phone CTC in the ranking of the finished hypotheses, where there is one and a lexicon.
     """
 
     beam_size: int = 8
     candidates: int = 24
     ctc_weight: float = 0.5
     length_reward: float = 0.0
+    unknown: float = -4.0
+    phones: float = 0.3
     max_token_ratio: float = 1.2
     max_extra_tokens: int = 5
 
@@ -61,6 +67,7 @@ def joint_beam_search(
     bos_id: int,
     eos_id: int,
     options: JointBeamOptions,
+    spelling: Spelling | None = None,
 ) -> list[TokenHypothesis]:
     """Search one utterance: `encoder_out` (S, D) and CTC log-probabilities (S, V) → finished hypotheses, best first.
 
@@ -76,10 +83,13 @@ def joint_beam_search(
     tokens = torch.full((1, 0), 0, dtype=torch.long)
     attention = torch.zeros(1, dtype=torch.float64)
     last = torch.tensor([bos_id])
+    spelled = [Spelled()]
     finished: list[TokenHypothesis] = []
     for length in range(longest + 1):
         log_probs = decoder.step(last, cache).double()
         ends = (1 - weight) * (attention + log_probs[:, eos_id]) + weight * state.complete
+        if spelling is not None:
+            ends += torch.tensor([spelling.ended(place) for place in spelled], dtype=ends.dtype)
         finished += [
             TokenHypothesis(tuple(row), score + options.length_reward * length)
             for row, score in zip(tokens.tolist(), ends.tolist(), strict=True)
@@ -92,7 +102,16 @@ def joint_beam_search(
         prefix_scores, extended = scorer.extend(state, candidates)
         attention_scores = attention.unsqueeze(1) + best
         joint = (1 - weight) * attention_scores + weight * prefix_scores
+        if spelling is not None:
+            places = [
+                spelling.extended(place, token_id)
+                for place, token_ids in zip(spelled, candidates.tolist(), strict=True)
+                for token_id in token_ids
+            ]
+            joint += torch.tensor([place.score for place in places], dtype=joint.dtype).view_as(joint)
         score, index = joint.flatten().topk(min(options.beam_size, joint.numel()))
+        if spelling is not None:
+            spelled = [places[chosen] for chosen in index.tolist()]
         row = index // candidates.shape[1]
         last = candidates.flatten()[index]
         tokens = torch.cat([tokens[row], last.unsqueeze(1)], dim=1)

@@ -16,6 +16,9 @@ from asr_service.decoding.token_tree import TokenTree
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
 
+# A hypothesis with more labels than frames has no alignment to them: as bad as can be, yet finite.
+NO_ALIGNMENT = -1e4
+
 
 @dataclass(frozen=True, slots=True)
 class RescoringWeights:

@@ -15,13 +15,15 @@ from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.open_vocabulary import spelled_words, with_spelled_words
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.rescoring import RescoringWeights, attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.rescoring import (
+    NO_ALIGNMENT,
+    RescoringWeights,
+    attention_log_likelihoods,
+    ctc_log_likelihoods,
+)
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import Bundle
-
-# A hypothesis with more pieces than frames has no alignment to them: as bad as can be, yet finite.
-NO_ALIGNMENT = -1e4
 
 
 class LexiconSearch(UtteranceSearch):

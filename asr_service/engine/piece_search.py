@@ -1,10 +1,12 @@
-"""Word pieces alone: CTC prefix beam while somebody speaks, joint CTC/attention beam over the whole utterance.
+"""Word pieces: CTC prefix beam while somebody speaks, joint CTC/attention beam over the whole utterance.
 
-For a bundle without a lexicon or a language model; every spelling is possible.
+For a bundle without a lexicon or a language model. Every spelling is possible; where there is a lexicon its words go
+before others, and the phone CTC has a say in the joint beam's ranking.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,10 +15,13 @@ import torch
 from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
+from asr_service.decoding.rescoring import NO_ALIGNMENT, ctc_log_likelihoods
+from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.stabiliser import shared_length
 from asr_service.decoding.timing import WordGraph, best_path
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
+from asr_service.lexicon import phone_ids
 from asr_service.model.bundle import Bundle
 from asr_service.tokenizer import WordPieces
 
@@ -31,6 +36,7 @@ class PieceSearch(UtteranceSearch):
         bundle: Bundle,
         live: PrefixBeamOptions,
         joint: JointBeamOptions | None,
+        spelling: Spelling | None,
         *,
         limit: int,
         confidence_scale: float,
@@ -38,7 +44,7 @@ class PieceSearch(UtteranceSearch):
     ) -> None:
         """`joint` None: finals come from the prefix beam too, and so start with what was shown."""
         super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
-        self._bundle, self._joint = bundle, joint
+        self._bundle, self._joint, self._spelling = bundle, joint, spelling
         self._beam = CtcPrefixBeam(bundle.pieces.pieces, live)
 
     def reset(self) -> None:
@@ -69,9 +75,36 @@ class PieceSearch(UtteranceSearch):
                 bos_id=WordPieces.bos_id,
                 eos_id=WordPieces.eos_id,
                 options=self._joint,
+                spelling=self._spelling,
             )
-        aligned = [(self._align(hypothesis.token_ids, pieces.numpy()), hypothesis.score) for hypothesis in found]
+            texts = [self._bundle.pieces.decode(hypothesis.token_ids) for hypothesis in found]
+            pronounced = self._pronounced(texts)
+        weight = self._joint.phones
+        scores = [hypothesis.score + weight * phones for hypothesis, phones in zip(found, pronounced, strict=True)]
+        ranked = sorted(zip(found, scores, strict=True), key=lambda entry: -entry[1])
+        aligned = [(self._align(hypothesis.token_ids, pieces.numpy()), score) for hypothesis, score in ranked]
         return [(words, score) for words, score in aligned if words is not None]
+
+    def _pronounced(self, texts: Sequence[str]) -> list[float]:
+        """Log-likelihoods of the texts' phones under the phone CTC, each word's first pronunciation.
+
+        Nobody knows how a text with other words than the lexicon's is pronounced: it is taken to fit as well as the
+        middle one of those that are known.
+        """
+        lexicon = self._bundle.lexicon
+        if lexicon is None:
+            return [0.0] * len(texts)
+        are_known = [all(word in lexicon for word in text.split()) for text in texts]
+        spoken = [
+            [phone for word in text.split() for phone in phone_ids(lexicon[word][0])]
+            for text, is_known in zip(texts, are_known, strict=True)
+            if is_known
+        ]
+        if not spoken:
+            return [0.0] * len(texts)
+        fits = ctc_log_likelihoods(self._phones(), spoken).clamp(min=NO_ALIGNMENT).tolist()
+        middle, known = statistics.median(fits), iter(fits)
+        return [next(known) if is_known else middle for is_known in are_known]
 
     def _align(self, token_ids: Sequence[int], log_probs: np.ndarray) -> list[TimedWord] | None:
         """Words with their frames, by forced alignment of their pieces; None when the frames cannot hold them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.decoding.spelling import Spelling
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.piece_search import PieceSearch
@@ -22,6 +23,9 @@ class SearchSpace:
         self._tree: PronunciationTree | None = None
         if bundle.lexicon is not None and bundle.lm_path is not None:
             self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
+        self._spelling: Spelling | None = None
+        if bundle.lexicon is not None and self._tree is None:
+            self._spelling = Spelling(bundle.lexicon, bundle.pieces.pieces, self._config.joint.unknown)
 
     def new_search(self, options: StreamOptions) -> UtteranceSearch:
         config, accurate = self._config, options.mode is Mode.ACCURATE
@@ -32,6 +36,7 @@ class SearchSpace:
                 self._bundle,
                 config.pieces,
                 config.joint if accurate else None,
+                self._spelling,
                 limit=limit,
                 confidence_scale=config.confidence_scale,
                 agreement=agreement,

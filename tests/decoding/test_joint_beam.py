@@ -7,6 +7,7 @@ import torch
 
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search, max_tokens
 from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.spelling import Spelling
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
@@ -20,15 +21,30 @@ def decoder() -> Decoder:
     return Decoder(TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=1, vocab_size=VOCABULARY)).eval()
 
 
-def search(decoder: Decoder, memory: torch.Tensor, ctc: torch.Tensor, options: JointBeamOptions) -> list:
+def search(
+    decoder: Decoder,
+    memory: torch.Tensor,
+    ctc: torch.Tensor,
+    options: JointBeamOptions,
+    spelling: Spelling | None = None,
+) -> list:
     with torch.no_grad():
         return joint_beam_search(
-            decoder, memory, ctc, bos_id=WordPieces.bos_id, eos_id=WordPieces.eos_id, options=options
+            decoder,
+            memory,
+            ctc,
+            bos_id=WordPieces.bos_id,
+            eos_id=WordPieces.eos_id,
+            options=options,
+            spelling=spelling,
         )
 
 
+@pytest.mark.parametrize("unknown", [None, -0.7, -50.0])
 @pytest.mark.parametrize("ctc_weight", [0.2, 0.5, 0.8])
-def test_a_beam_that_keeps_everything_finds_the_best_of_all(decoder: Decoder, ctc_weight: float) -> None:
+def test_a_beam_that_keeps_everything_finds_the_best_of_all(
+    decoder: Decoder, ctc_weight: float, unknown: float | None
+) -> None:
     memory = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
     ctc = torch.log_softmax(torch.randn(4, VOCABULARY, generator=torch.Generator().manual_seed(6)), dim=-1)
     options = JointBeamOptions(beam_size=200, candidates=3, ctc_weight=ctc_weight)
@@ -37,8 +53,14 @@ def test_a_beam_that_keeps_everything_finds_the_best_of_all(decoder: Decoder, ct
     with torch.no_grad():
         attention = attention_log_likelihoods(decoder, memory, everything)
         scores = (1 - ctc_weight) * attention + ctc_weight * ctc_log_likelihoods(ctc, everything)
+    spelling = None
+    if unknown is not None:
+        pieces, words = ("", "", "", "▁a", "▁b", "c"), ("a", "bc")
+        spelling = Spelling(words, pieces, unknown)
+        texts = ["".join(pieces[token] for token in tokens).replace("▁", " ").split() for tokens in everything]
+        scores += unknown * torch.tensor([sum(word not in words for word in text) for text in texts])
     best = int(scores.argmax())
-    found = search(decoder, memory, ctc, options)
+    found = search(decoder, memory, ctc, options, spelling)
     assert found[0].token_ids == everything[best]
     assert found[0].score == pytest.approx(scores[best].item(), abs=1e-4)
 

@@ -1,0 +1,55 @@
+"""Word pieces without a language model: the lexicon's words go before others, and its phones have a say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from asr_service.decoding.rescoring import ctc_log_likelihoods
+from asr_service.engine.interface import StreamOptions
+from asr_service.engine.piece_search import PieceSearch
+from asr_service.engine.runner import Encoded, ModelRunner
+from asr_service.engine.search_space import SearchSpace
+from asr_service.lexicon import phone_ids
+from asr_service.types import Mode
+from tests.engine.conftest import WORDS
+
+
+@pytest.fixture(scope="module")
+def encoded(tiny_bundle) -> Encoded:
+    runner = ModelRunner(tiny_bundle, streams=1, threads=1)
+    features = torch.randn(320, 80, generator=torch.Generator().manual_seed(1)).numpy()
+    return runner.encode_whole(features)
+
+
+def texts(bundle, encoded: Encoded, **joint: float) -> list[str]:
+    """The alternatives without the n-gram, best first."""
+    decoding = {**bundle.decoding, "joint": {**bundle.decoding["joint"], **joint}}
+    space = SearchSpace(dataclasses.replace(bundle, lm_path=None, decoding=decoding))
+    search = space.new_search(StreamOptions(Mode.ACCURATE, max_alternatives=8))
+    assert isinstance(search, PieceSearch)
+    search.step(encoded)
+    return [hypothesis.text for hypothesis in search.final(offset_s=0.0)]
+
+
+def test_a_dear_price_keeps_to_the_lexicons_words_and_a_free_one_does_not(tiny_bundle, encoded) -> None:
+    kept, free = (texts(tiny_bundle, encoded, unknown=price, phones=0.0) for price in (-1000.0, 0.0))
+    assert all(word in WORDS for word in kept[0].split())
+    assert any(word not in WORDS for text in free for word in text.split())
+
+
+def test_where_phones_decide_alone_the_words_that_sound_most_like_it_come_first(tiny_bundle, encoded) -> None:
+    found = texts(tiny_bundle, encoded, unknown=-1000.0, phones=1e6)
+    assert len(found) > 2
+    log_probs = torch.from_numpy(encoded.phones)
+    phones = [phone_ids(phone for word in text.split() for phone in WORDS[word][0]) for text in found]
+    fits = ctc_log_likelihoods(log_probs, phones).tolist()
+    assert fits == sorted(fits, reverse=True)
+    assert found != texts(tiny_bundle, encoded, unknown=-1000.0, phones=0.0)
+
+
+def test_without_a_lexicon_every_spelling_is_free(tiny_bundle, encoded) -> None:
+    bare = dataclasses.replace(tiny_bundle, lexicon=None)
+    assert texts(bare, encoded, unknown=-1000.0) == texts(tiny_bundle, encoded, unknown=0.0, phones=0.0)
