@@ -210,7 +210,7 @@ def _journal_path(arguments: argparse.Namespace) -> Path | None:
 
 def _run_identity(identity: dict[str, str], about: dict[str, str]) -> dict[str, str]:
     """Of a system, with the code and the libraries that its words may depend on."""
-    return identity | {name: about[name] for name in ("asr_service", "torch", "commit") if name in about}
+    return identity | {name: about[name] for name in ("asr_service", "torch", "code") if name in about}
 
 
 def _name(arguments: argparse.Namespace, model: str) -> str:

@@ -28,9 +28,7 @@ def provenance(arguments: Sequence[str]) -> dict[str, str]:
         "asr_service": _version("asr-service"),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
-    if found := commit():
-        about["commit"] = found
-    return about
+    return about | source()
 
 
 def machine() -> str:
@@ -44,18 +42,18 @@ def machine() -> str:
     return f"{name}, {cores} cores"
 
 
-def commit() -> str | None:
-    """The git commit of this source tree, with `+` after it where files have changed; None where it is no checkout.
+def source() -> dict[str, str]:
+    """`commit` of this source tree and `code`, the tree object of the package alone; both with `+` where files changed.
 
-    A package installed into an environment that lies inside some other repository is no checkout of that.
+    Empty where the package is no checkout: one installed into an environment that lies inside some other repository is
+    none of that.
     """
     here = Path(asr_service.__file__)
     if _git(here, "ls-files", "--error-unmatch", here.name) is None:
-        return None
-    head = _git(here, "rev-parse", "HEAD")
-    if head is None:
-        return None
-    return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no", ".") else "")
+        return {}
+    changed = "+" if _git(here, "status", "--porcelain", "--untracked-files=no", ".") else ""
+    found = {"commit": _git(here, "rev-parse", "HEAD"), "code": _git(here, "rev-parse", "HEAD:./")}
+    return {name: f"{value}{changed}" for name, value in found.items() if value}
 
 
 def _git(beside: Path, *arguments: str) -> str | None:
