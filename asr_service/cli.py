@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from asr_service.errors import AsrError
 
-COMMANDS = ("serve", "transcribe", "stream", "demo", "evaluate", "bench", "models")
+COMMANDS = ("serve", "transcribe", "stream", "demo", "evaluate", "compare", "bench", "models")
 
 
 def build_parser() -> argparse.ArgumentParser:

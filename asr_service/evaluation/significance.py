@@ -219,14 +219,21 @@ def _verdict(
     names: tuple[str, str], wer: tuple[float, float], bootstrap: PairedBootstrap, p: float, better: str | None
 ) -> str:
     low, high = 100 * bootstrap.interval.low, 100 * bootstrap.interval.high
-    figures = (
-        f"WER {100 * wer[0]:.2f} % against {100 * wer[1]:.2f} %, difference {100 * bootstrap.difference:+.2f} points "
-        f"[{low:+.2f}, {high:+.2f}], p = {p:.2g}"
-    )
     if better is None:
-        return f"No difference shown between {names[0]} and {names[1]}: {figures}."
+        return (
+            f"No difference shown between {names[0]} and {names[1]}: WER {100 * wer[0]:.2f} % against "
+            f"{100 * wer[1]:.2f} %, difference {100 * bootstrap.difference:+.2f} points "
+            f"[{low:+.2f}, {high:+.2f}], p = {p:.2g}."
+        )
     worse = names[1] if better == names[0] else names[0]
-    return f"{better} is better than {worse}: {figures} ({names[0]} named first)."
+    if bootstrap.difference > 0:
+        wer = (wer[1], wer[0])
+    else:
+        low, high = -high, -low
+    return (
+        f"{better} is better than {worse}: WER {100 * wer[0]:.2f} % against {100 * wer[1]:.2f} %, "
+        f"{100 * abs(bootstrap.difference):.2f} points less [{low:.2f}, {high:.2f}], p = {p:.2g}."
+    )
 
 
 def _problems(first: Evaluation, other: Evaluation, name: str) -> list[str]:

@@ -43,7 +43,12 @@ def test_a_clear_difference_is_shown_and_the_better_system_named():
     assert pair.bootstrap.difference == pytest.approx(bad.wer - good.wer) == pytest.approx(pair.wer[0] - pair.wer[1])
     assert 0 < pair.bootstrap.interval.low < pair.bootstrap.difference < pair.bootstrap.interval.high
     assert pair.p < 0.01
-    assert compare(good, bad).pairs[0].better == "good"
+    (turned,) = compare(good, bad).pairs
+    assert turned.better == "good"
+    figures = (
+        f"WER {100 * good.wer:.2f} % against {100 * bad.wer:.2f} %, {100 * (bad.wer - good.wer):.2f} points less ["
+    )
+    assert figures in pair.verdict and figures in turned.verdict
 
 
 def test_noise_is_called_no_difference_shown():
