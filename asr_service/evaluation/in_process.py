@@ -108,9 +108,9 @@ class BundleSystem:
         }
 
     def vocabulary(self) -> Lexicon | None:
-        """The bundle's lexicon. Without it, or without the language model, word pieces make any word."""
+        """The bundle's lexicon, where it has one. Other words can come out too, spelled from pieces, but seldom do."""
         path = self.directory / LEXICON_FILE
-        return Lexicon.load(path) if self.with_lm and path.is_file() else None
+        return Lexicon.load(path) if path.is_file() else None
 
 
 def bundle_digest(directory: Path) -> str:

@@ -42,7 +42,7 @@ class System(Protocol):
         ...
 
     def vocabulary(self) -> Container[str] | None:
-        """The words it can recognise, where it has a list of them."""
+        """The words it knows, where it has a list of them."""
         ...
 
 

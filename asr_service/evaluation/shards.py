@@ -56,22 +56,24 @@ def _over_processes(processes: int, system: System, references: Sequence[Referen
             workers[receiver] = worker
             waiting[receiver] = dict.fromkeys(reference.utterance_id for reference in part)
         while workers:
-            for receiver in wait(list(workers)):
+            ready: list[Any] = wait(list(workers))
+            for end in ready:
                 try:
-                    message = receiver.recv()
+                    message = end.recv()
                 except EOFError:
-                    ended = workers.pop(receiver)
+                    ended = workers.pop(end)
                     ended.join()
-                    for utterance_id in waiting.pop(receiver):
+                    for utterance_id in waiting.pop(end):
                         yield Failure(utterance_id, f"its process ended early, with exit code {ended.exitcode}")
                     continue
                 if isinstance(message, AsrError):
                     raise message
-                del waiting[receiver][message.utterance_id]
+                del waiting[end][message.utterance_id]
                 yield message
     finally:
         for left in workers.values():
             left.kill()
+            left.join()
         for name, value in threads.items():
             if value is None:
                 del os.environ[name]
