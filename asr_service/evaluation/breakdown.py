@@ -90,12 +90,19 @@ def _value(row: UtteranceScore, field: str) -> FieldValue | None:
     if field == "speaker":
         return reference.speaker or None
     if field in {"duration", "speaking rate"}:
-        timing = row.output.timing
-        length = timing.audio_s if timing is not None and timing.audio_s is not None else reference.duration_s
+        length = audio_length_s(row)
         if not length or field == "duration":
             return length
         return row.words.reference_words / length
     return reference.fields.get(field)
+
+
+def audio_length_s(row: UtteranceScore) -> float | None:
+    """By the manifest, which is the same for every system; otherwise what was recognised."""
+    timing = row.output.timing
+    if row.reference.duration_s is not None or timing is None:
+        return row.reference.duration_s
+    return timing.audio_s
 
 
 def _groups(field: str, values: Sequence[FieldValue | None]) -> tuple[list[str], list[str] | None]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from asr_service.evaluation.breakdown import Breakdown, Group, breakdown, breakdowns
+from asr_service.evaluation.breakdown import Breakdown, Group, audio_length_s, breakdown, breakdowns
 from asr_service.evaluation.calibration import Calibration, calibration
 from asr_service.evaluation.confusions import Confusions, OutOfVocabulary, confusions, out_of_vocabulary
 from asr_service.evaluation.latency_summary import LatencySummary, Percentiles, latency_summary
+from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.report import plots
-from asr_service.evaluation.result import Evaluation
+from asr_service.evaluation.result import Evaluation, UtteranceScore
 
 STYLES = ("series-a", "series-b")
 LATENCIES = (
@@ -77,8 +78,17 @@ def panels(evaluations: Sequence[Evaluation], names: Sequence[str], vocabulary: 
 def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """Breakdowns of the first system, and the same groups of the second: both have the same utterances."""
     first = breakdowns(evaluations[0])
-    others = [[breakdown(other, one.field) for one in first] for other in evaluations[1:]]
+    known = {row.reference.utterance_id: _known(row) for row in evaluations[0].utterances}
+    others = []
+    for other in evaluations[1:]:
+        rows = tuple(replace(row, reference=known[row.reference.utterance_id]) for row in other.utterances)
+        others.append([breakdown(replace(other, utterances=rows), one.field) for one in first])
     return [_table([one, *(other[index] for other in others)]) for index, one in enumerate(first)]
+
+
+def _known(row: UtteranceScore) -> Reference:
+    """What the first system's file knows of an utterance; the second's may know less."""
+    return replace(row.reference, duration_s=audio_length_s(row))
 
 
 def _table(parts: Sequence[Breakdown]) -> Table:
@@ -93,7 +103,6 @@ def _table(parts: Sequence[Breakdown]) -> Table:
             tuple(_cell(names[group.name], upper, style) for names, style in zip(by_name, STYLES, strict=False)),
         )
         for group in parts[0].groups
-        if all(group.name in names for names in by_name)
     )
     return Table(parts[0].field, percent(upper, 0), rows)
 
