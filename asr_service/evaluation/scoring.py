@@ -10,7 +10,7 @@ from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.normalizer import Normalizer
 from asr_service.evaluation.normalizer import normalizer as normalizer_named
 from asr_service.evaluation.output import Output
-from asr_service.evaluation.problems import refuse_if_any
+from asr_service.evaluation.problems import refuse_if_any, wrong_times, wrong_words
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.result import Evaluation, UtteranceScore
 from asr_service.evaluation.wer import count_characters, count_words
@@ -35,7 +35,8 @@ def score(
     has the references' order. `seed` and `samples` are the bootstrap's.
 
     Raises ManifestProblems, with the whole list, for ids that stand there twice, references without output, outputs
-    without reference, and an empty test set; ConfigError for an unknown normaliser; ValueError for unknown costs.
+    without reference, times and confidences that are none, and an empty test set; ConfigError for an unknown
+    normaliser; ValueError for unknown costs.
     """
     rule = normalizer if isinstance(normalizer, Normalizer) else normalizer_named(normalizer)
     pairs = _paired(references, outputs)
@@ -88,6 +89,8 @@ def _paired(references: Sequence[Reference | str], outputs: Sequence[Output | st
             *_repeated("outputs", (output.utterance_id for output in heard)),
             *(f"{name}: a reference without an output" for name in _in_order(spoken) if name not in by_id),
             *(f"{name}: an output without a reference" for name in by_id if name not in known),
+            *wrong_times(spoken),
+            *wrong_words(heard),
         ]
     )
     return [(reference, by_id[reference.utterance_id]) for reference in spoken]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from asr_service.errors import ConfigError
-from asr_service.evaluation.problems import ManifestProblems
+from asr_service.evaluation.problems import ManifestProblems, wrong_times
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.references import FORMATS, format_of, read_references, wrong_times
+from asr_service.evaluation.references import FORMATS, format_of, read_references
 
 Rows = list[Reference]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from asr_service.errors import ConfigError
@@ -8,6 +10,7 @@ from asr_service.evaluation.output import Output
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.scoring import score
+from asr_service.types import Word
 
 
 def test_plain_texts_are_paired_by_their_order_and_numbered() -> None:
@@ -84,3 +87,22 @@ def test_a_score_always_names_its_normaliser() -> None:
 def test_unknown_costs_are_refused() -> None:
     with pytest.raises(ValueError, match="costs must be"):
         score(["a"], ["a"], costs="cheap")
+
+
+def test_times_and_confidences_that_are_none_are_refused_with_the_whole_list() -> None:
+    words = (Word("a", math.nan, 1.0, 0.5), Word("b", 2.0, 1.0, 0.5), Word("c", 0.0, 1.0, math.nan))
+    with pytest.raises(ManifestProblems) as caught:
+        score([Reference("1", "a b c", offset_s=-1.0)], [Output("1", "a b c", words)])
+    assert list(caught.value.problems) == [
+        "1: offset is -1.0, not a number of seconds from 0 on",
+        "1: the word a is from nan to 1.0 s",
+        "1: the word b is from 2.0 to 1.0 s",
+        "1: the confidence of c is nan, not from 0 to 1",
+    ]
+
+
+def test_a_notebook_shows_the_rate_its_interval_and_the_normaliser() -> None:
+    shown = score(["the cat"], ["a cat"], system="<ours>")._repr_html_()
+    assert "50.00 %" in shown
+    assert "basic-1" in shown
+    assert "&lt;ours&gt;" in shown

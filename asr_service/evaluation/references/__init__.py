@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr_service.errors import ConfigError
-from asr_service.evaluation.problems import refuse_if_any
+from asr_service.evaluation.problems import refuse_if_any, wrong_times
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.references.kaldi import read_kaldi
 from asr_service.evaluation.references.lhotse import read_lhotse
@@ -91,14 +90,6 @@ def format_of(path: Path) -> str:
     if suffix in {"json", "jsonl"}:
         return "lhotse" if _holds_cuts(path) else "jsonl"
     return suffix if suffix in READERS else ""
-
-
-def wrong_times(references: Iterable[Reference]) -> Iterator[str]:
-    """A problem for each offset and duration that is no number of seconds from 0 on."""
-    for reference in references:
-        for name, value in (("offset", reference.offset_s), ("duration", reference.duration_s)):
-            if value is not None and not 0.0 <= value < math.inf:
-                yield f"{reference.utterance_id}: {name} is {value}, not a number of seconds from 0 on"
 
 
 def audio_problems(references: Iterable[Reference]) -> Iterator[str]:
