@@ -155,3 +155,19 @@ def test_json_lines_and_an_evaluation_are_told_apart_by_what_they_hold(tmp_path:
     assert format_of(lines(tmp_path / "b.json", '{"schema_version": 1, "results": []}')) == "evaluation"
     assert format_of(lines(tmp_path / "c.json", "{", '"schema_version": 1')) == "evaluation"
     assert format_of(lines(tmp_path / "d.json", "{broken")) == "jsonl"
+
+
+def test_words_with_times_against_segments_give_the_counts_of_the_real_sclite(tmp_path: Path) -> None:
+    golden = json.loads(Path(__file__).with_name("golden").joinpath("sclite.json").read_text(encoding="utf-8"))
+    references = read_references(lines(tmp_path / "r.stm", *golden["stm"]))
+    outputs = read_outputs(lines(tmp_path / "h.ctm", *golden["ctm"]), references=references)
+    evaluation = score(references, outputs, costs="sclite")
+    rows: dict[str, list[int]] = {}
+    for utterance in evaluation.utterances:
+        counts = utterance.words
+        correct = counts.reference_words - counts.substitutions - counts.deletions
+        wrong = [counts.substitutions, counts.deletions, counts.insertions, counts.errors, int(counts.errors > 0)]
+        for name in (utterance.reference.speaker, "Sum"):
+            row = [1, counts.reference_words, correct, *wrong]
+            rows[name] = [old + new for old, new in zip(rows.get(name, [0] * 8), row, strict=True)]
+    assert rows == golden["segment_counts"]

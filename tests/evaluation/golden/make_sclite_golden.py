@@ -82,6 +82,38 @@ def run_sclite(sentences: list[tuple[str, str, str]]) -> dict[str, str]:
         }
 
 
+def recordings() -> tuple[list[str], list[str]]:
+    """Lines of an STM and of a CTM: two recordings in segments, heard with errors, one word after the other."""
+    generator = random.Random(5)
+    stm, ctm = [], []
+    for recording in ("talk-a", "talk-b"):
+        time_s = 1.0
+        for segment in range(30):
+            words = [generator.choice(MANY) for _ in range(generator.randint(1, 12))]
+            begin_s = time_s
+            for word in words:
+                draw = generator.random()
+                if draw > 0.1:
+                    ctm.append(f"{recording} 1 {time_s:.2f} 0.30 {generator.choice(MANY) if draw < 0.2 else word}")
+                if draw > 0.93:
+                    ctm.append(f"{recording} 1 {time_s + 0.31:.2f} 0.05 {generator.choice(MANY)}")
+                time_s += 0.4
+            speaker = SPEAKERS[segment % len(SPEAKERS)]
+            stm.append(f"{recording} 1 {speaker} {begin_s:.2f} {time_s:.2f} {' '.join(words)}")
+            time_s += generator.choice((0.0, 0.5, 2.0))
+    return stm, ctm
+
+
+def run_sclite_on_segments(stm: list[str], ctm: list[str]) -> str:
+    """sclite's table of counts for words with times against segments."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in (("ref.stm", stm), ("hyp.ctm", ctm)):
+            Path(folder, name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        command = [SCLITE, "-r", "ref.stm", "stm", "-h", "hyp.ctm", "ctm", "-o", "rsum"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        return Path(folder, "hyp.ctm.raw").read_text(encoding="utf-8")
+
+
 def counts(alignments: str) -> dict[str, list[int]]:
     """[correct, substitutions, deletions, insertions] of each utterance."""
     found = re.findall(r"^id: \((\S+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)$", alignments, re.MULTILINE)
@@ -100,9 +132,10 @@ def _one_row_a_line(golden: dict[str, Any]) -> str:
     rows = ",\n".join(json.dumps(row) for row in golden["utterances"])
     tables = [
         f'"{name}": {{\n' + ",\n".join(f"{json.dumps(key)}: {row}" for key, row in golden[name].items()) + "\n}"
-        for name in ("speaker_counts", "speaker_percentages")
+        for name in ("speaker_counts", "speaker_percentages", "segment_counts")
     ]
-    return ",\n".join([f'{{"utterances": [\n{rows}\n]', *tables]) + "}\n"
+    texts = [f'"{name}": {json.dumps(golden[name], indent=0)}' for name in ("stm", "ctm")]
+    return ",\n".join([f'{{"utterances": [\n{rows}\n]', *tables, *texts]) + "}\n"
 
 
 def main() -> None:
@@ -110,6 +143,7 @@ def main() -> None:
     output = run_sclite(sentences)
     by_utterance = counts(output["pra"])
     assert by_utterance.keys() == {name for name, _, _ in sentences}, "sclite lost utterances"
+    stm, ctm = recordings()
     golden = {
         "utterances": [
             {"id": name, "reference": reference, "hypothesis": hypothesis, "counts": by_utterance[name]}
@@ -117,6 +151,9 @@ def main() -> None:
         ],
         "speaker_counts": table(output["rsum"]),
         "speaker_percentages": table(output["sum"]),
+        "segment_counts": table(run_sclite_on_segments(stm, ctm)),
+        "stm": stm,
+        "ctm": ctm,
     }
     path = Path(__file__).with_name("sclite.json")
     path.write_text(_one_row_a_line(golden), encoding="utf-8")
