@@ -1,6 +1,7 @@
 """The report: one file without a network, every text escaped, all utterances in it."""
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import json
@@ -81,6 +82,15 @@ def test_two_systems_stand_side_by_side_with_the_verdict(tmp_path):
     assert all(len(row) == 8 for row in shown.data["rows"])
     same = page(tmp_path, good, other=good)
     assert "No difference shown" in same.words
+
+
+def test_the_second_system_is_broken_down_by_what_the_first_systems_file_knows(tmp_path):
+    one, other = evaluation(40), evaluation(40, seed=9)
+    bare = {"fields": {}, "duration_s": None}
+    rows = [dataclasses.replace(row, reference=dataclasses.replace(row.reference, **bare)) for row in other.utterances]
+    shown = page(tmp_path, one, other=dataclasses.replace(other, utterances=tuple(rows[::-1])))
+    counts = [sum(a.get("class") == f"dot series-{name} back" for _, a in shown.elements) for name in "ab"]
+    assert counts[0] == counts[1] > 15
 
 
 def test_two_test_sets_are_refused(tmp_path):
