@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +96,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.hyp:
         name = arguments.hyp.name
         outputs = _of_another_system(arguments, references)
+        about = _origin(arguments) | about
     else:
         refuse_if_any(list(audio_problems(references)))
         system = _system(arguments)
@@ -153,6 +155,21 @@ def _of_another_system(arguments: argparse.Namespace, references: Sequence[Refer
     chosen = {reference.utterance_id for reference in references}
     every = {reference.utterance_id for reference in read_references(arguments.manifests, format=arguments.format)}
     return [output for output in outputs if output.utterance_id in chosen or output.utterance_id not in every]
+
+
+def _origin(arguments: argparse.Namespace) -> dict[str, str]:
+    """Where hypotheses came from: of our own JSON of an evaluation all that made it, of any other file its digest."""
+    from asr_service.evaluation.hypotheses import format_of
+    from asr_service.evaluation.store import load
+
+    path: Path = arguments.hyp
+    if (arguments.hyp_format or format_of(path)) == "evaluation":
+        of_the_run = {"command", "machine", "commit", "date"}
+        earlier = load(path).about.items()
+        return {f"recognition_{name}" if name in of_the_run else name: value for name, value in earlier}
+    if path.is_file():
+        return {"hypotheses_hash": f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"}
+    return {}
 
 
 def _system(arguments: argparse.Namespace) -> System:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,7 @@ def test_the_output_of_another_system_is_scored_as_jiwer_does(
     assert document["wer"] == expected.wer
     assert document["system"] == "theirs"
     assert document["rtfx"] is None
+    assert document["about"]["hypotheses_hash"] == f"sha256:{hashlib.sha256(hyp.read_bytes()).hexdigest()}"
     counts = (document["substitutions"], document["deletions"], document["insertions"], document["reference_words"])
     assert counts == (expected.substitutions, expected.deletions, expected.insertions, 6)
     assert store.load(out).wer == expected.wer
@@ -104,6 +108,18 @@ def test_the_output_of_another_system_is_scored_as_jiwer_does(
     assert all("basic-1" in line for line in lines[1:])
     assert all("bootstrap over utterances" in line for line in lines[1:4])
     assert f"S {counts[0]} D {counts[1]} I {counts[2]} of 6 words, 6 utterances" in lines[3]
+
+
+def test_an_evaluation_scored_anew_says_what_recognised_it(
+    asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path
+) -> None:
+    first, anew = tmp_path / "first.json", tmp_path / "anew.json"
+    assert asr("eval", test_set, "--model", bundle_dir, "--json", first) == 0
+    assert asr("eval", test_set, "--hyp", first, "--normalizer", "none", "--json", anew) == 0
+    before, after = (json.loads(path.read_text()) for path in (first, anew))
+    assert after["normalizer"] == "none-1" and after["rtfx"] == before["rtfx"]
+    assert after["about"]["model_hash"] == before["about"]["model_hash"]
+    assert after["about"]["recognition_command"] == before["about"]["command"] != after["about"]["command"]
 
 
 def test_of_a_part_of_the_test_set_the_outputs_of_that_part_are_scored(
@@ -187,6 +203,7 @@ def test_in_process_and_through_a_server_the_score_is_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # each process imports torch
 @pytest.mark.parametrize("spread", [["--jobs", "2"], ["--ray"], ["--ray", "--jobs", "3"]], ids=" ".join)
 def test_however_the_work_is_spread_the_score_is_the_same_to_the_last_digit(
     asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path, spread: list[str]
@@ -324,6 +341,28 @@ def test_through_a_server_at_a_microphones_pace(
 
 def test_the_normalisers_of_the_command_are_those_there_are() -> None:
     assert set(NORMALIZERS) == set(normalizer.NORMALIZERS)
+
+
+COMMAND = "import sys; from asr_service.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_command_that_was_killed_goes_on_to_the_same_score(
+    asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out, journal = tmp_path / "whole.json", tmp_path / "out.json", tmp_path / "out.json.journal"
+    command = ["eval", str(test_set), "--mode", "streaming", "--model", str(bundle_dir), "--json"]
+    killed = subprocess.Popen([sys.executable, "-c", COMMAND, *command, str(out)], stdout=subprocess.DEVNULL)
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+        assert killed.poll() is None
+        time.sleep(0.001)
+    killed.kill()
+    assert killed.wait() == -9 and not out.exists()
+    assert asr(*command, out) == 0
+    assert "utterances are in" in capsys.readouterr().err
+    assert asr(*command, whole) == 0
+    assert without_times(out) == without_times(whole)
 
 
 class Terminal(io.StringIO):
