@@ -246,14 +246,12 @@ class Recipe:
 
     Attributes:
         dtype: `bfloat16` (autocast) or `float32`.
-        compile: `torch.compile` the blocks of encoder and decoder; gained nothing on a CPU, not measured on a GPU.
         finetune: of a recipe for `training.finetune`, whose model is that of the bundle it adapts.
     """
 
     name: str
     seed: int = 1
     dtype: str = "bfloat16"
-    compile: bool = False
     model: TransformerConfig = field(default_factory=TransformerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -312,7 +310,6 @@ def load_recipe(path: Path) -> Recipe:
         name=path.stem,
         seed=table.pop("seed", 1),
         dtype=table.pop("dtype", "bfloat16"),
-        compile=table.pop("compile", False),
         model=TransformerConfig.from_dict({**base.to_dict(), **model}),
         data=_section(DataConfig, table.pop("data", {}), "data"),
         loss=_section(LossConfig, table.pop("loss", {}), "loss"),

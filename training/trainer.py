@@ -100,10 +100,6 @@ class Trainer:
         self.position = Position()
         self.elapsed_s = 0.0
         self.skipped_in_a_row = 0
-        if recipe.compile:
-            # Block by block: they share one compilation, and inductor fails on the stem's shapes (torch 2.13, CPU).
-            for block in (*model.encoder.blocks, *model.decoder.blocks):
-                block.compile(dynamic=True)
         self.objective: nn.Module = Objective(model, recipe.loss)
         if processes.world > 1:
             self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)

@@ -72,7 +72,6 @@ class Corpus:
         seed: int = 1,
         dropout: float = MODEL.dropout,
         processes: Processes = ALONE,
-        compiled: bool = False,
         **optim: Any,
     ) -> Trainer:
         """fp32, with augmentation and chunk masks from the first steps on, so that a resumed run must draw the same."""
@@ -82,7 +81,6 @@ class Corpus:
             name=run,
             seed=seed,
             dtype="float32",
-            compile=compiled,
             model=model_config,
             data=DataConfig(batch_s=5.0),
             optim=OptimConfig(**settings | optim),

@@ -232,12 +232,3 @@ def test_a_checkpoint_holds_what_an_export_needs(corpus: Corpus) -> None:
 def test_the_folder_of_a_run_is_where_its_checkpoints_are(corpus: Corpus) -> None:
     trainer = corpus.trainer("folder")
     assert trainer.save().parent == Path(corpus.folder / "folder")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_a_compiled_run_makes_the_same_updates(corpus: Corpus) -> None:
-    eager, compiled = corpus.trainer("eager", dropout=0.0), corpus.trainer("compiled", dropout=0.0, compiled=True)
-    for expected, values in zip(steps(eager, 3), steps(compiled, 3), strict=True):
-        assert values == pytest.approx(expected, rel=1e-3)
