@@ -156,11 +156,15 @@ def uncovered(speech: Iterable[tuple[float, float]], words: Iterable[Word]) -> t
     """Lengths of the parts of `speech` over `UNCOVERED_S` in which no word lies, in order; seconds."""
     spans = sorted((word.start_s, word.end_s) for word in words)
     gaps: list[float] = []
-    for start_s, end_s in speech:
+    first = 0  # words before it ended before any speech that is still to come
+    for start_s, end_s in sorted(speech):
+        while first < len(spans) and spans[first][1] <= start_s:
+            first += 1
         reached_s = start_s
-        for word_start_s, word_end_s in spans:
-            if word_end_s > start_s and word_start_s < end_s:
-                gaps.append(word_start_s - reached_s)
-                reached_s = max(reached_s, word_end_s)
+        place = first
+        while place < len(spans) and spans[place][0] < end_s:
+            gaps.append(spans[place][0] - reached_s)
+            reached_s = max(reached_s, spans[place][1])
+            place += 1
         gaps.append(end_s - reached_s)
     return tuple(gap for gap in gaps if gap > UNCOVERED_S)

@@ -133,6 +133,9 @@ def test_emitted_less_revoked_words_are_the_final_ones(interims: list[list[str]]
         ([(4, 8)], [(0, 4), (8, 9)], (4,)),  # words that only touch it are outside
         ([(4, 8)], [(3, 5.5)], (2.5,)),
         ([(0, 9)], [(1, 6), (2, 3)], (3,)),  # words that overlap
+        ([(0, 3), (10, 13), (20, 23)], [(11, 12), (1, 2)], (3,)),  # words in no order, several stretches
+        ([(0, 5), (6, 11)], [(2, 9)], ()),  # a word over both
+        ([(0, 5), (6, 14)], [(2, 9)], (5,)),
         ([], [(1, 2)], ()),
     ],
 )
