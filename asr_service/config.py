@@ -25,6 +25,8 @@ from asr_service.errors import ConfigError
 from asr_service.types import EndpointingConfig
 
 MIB = 1 << 20
+# Of live streams: how soon words come, against how right they are. A bundle says what each is for its model.
+LATENCIES = ("low", "balanced", "accurate")
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
@@ -204,6 +206,8 @@ class EngineSettings:
     Attributes:
         max_streams: streams and unary calls served at once; more are refused with NO_CAPACITY.
         threads: threads of one matrix product. One per process is best when several processes share a machine.
+        latency: of live streams: `low`, `balanced` or `accurate`. It sets the length of the chunks, how long words are
+            held back and how many hypotheses the final pass ranks, together.
         max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
         idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
     """
@@ -212,6 +216,7 @@ class EngineSettings:
 
     max_streams: int = 32
     threads: int = 1
+    latency: str = "balanced"
     max_utterance_s: float = 30.0
     idle_wait_s: float = 0.5
 
@@ -220,6 +225,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         _in_range(self, "max_streams", 1, 4096)
         _in_range(self, "threads", 1, 256)
+        _require(self.latency in LATENCIES, "engine.latency", self.latency, "one of " + ", ".join(LATENCIES))
         _in_range(self, "max_utterance_s", 1, 120)
         _in_range(self, "idle_wait_s", 0.01, 10)
 

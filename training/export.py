@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         feature_config=FeatureConfig(n_mels=config.n_mels),
         streaming=StreamingConfig(**kept["streaming"]),
         decoding=kept["decoding"],
+        dial=kept.get("dial"),
         pieces=WordPieces.load(arguments.run / "tokenizer.json"),
         lexicon=Lexicon.load(arguments.lexicon) if config.phone_vocab_size else None,
     )

@@ -134,6 +134,7 @@ def write_bundle(
         feature_config=base.front_end.config,
         streaming=base.streaming,
         decoding=base.decoding,
+        dial=base.dial,
         pieces=base.pieces,
         lexicon=base.lexicon,
         language=base.language,

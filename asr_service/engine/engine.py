@@ -70,8 +70,9 @@ class BatchingEngine:
     """`interface.Engine` over a bundle."""
 
     def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
+        """Raises BundleError when the bundle has no settings for the wanted latency, or wrong ones."""
         self._settings = settings
-        self._bundle = bundle
+        self._bundle = bundle = bundle.at(settings.latency)
         self._runner = ModelRunner(bundle, streams=settings.max_streams, threads=settings.threads)
         self._space = SearchSpace(bundle)
         self._slots = SlotTable(settings.max_streams)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from asr_service.config import LATENCIES
 from asr_service.errors import BundleError, ConfigError
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon
@@ -65,7 +67,12 @@ class StreamingConfig:
 
 @dataclass(slots=True)
 class Bundle:
-    """A loaded bundle; the model is in evaluation mode, fp32."""
+    """A loaded bundle; the model is in evaluation mode, fp32.
+
+    Attributes:
+        streaming, decoding: of `balanced` latency.
+        dial: by latency, the fields of `streaming` and `decoding` that differ there.
+    """
 
     name: str
     language: str
@@ -77,6 +84,29 @@ class Bundle:
     streaming: StreamingConfig
     decoding: dict[str, Any]
     directory: Path
+    dial: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def at(self, latency: str) -> Bundle:
+        """The bundle with the settings of one of `config.LATENCIES`. Raises BundleError where it has none for it."""
+        if latency == "balanced":
+            return self
+        if latency not in self.dial:
+            known = ", ".join(["balanced", *self.dial])
+            raise BundleError(f"{self.directory}: no settings for {latency!r} latency; there are {known}", field="dial")
+        changes = self.dial[latency]
+        return dataclasses.replace(
+            self,
+            streaming=dataclasses.replace(self.streaming, **changes.get("streaming", {})),
+            decoding=_merged(self.decoding, changes.get("decoding", {})),
+        )
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what `changes` says otherwise, table by table."""
+    merged = dict(base)
+    for name, value in changes.items():
+        merged[name] = _merged(base.get(name, {}), value) if isinstance(value, dict) else value
+    return merged
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -92,6 +122,12 @@ def _read_config(directory: Path) -> dict[str, Any]:
     missing = [key for key in ("name", "language", "model", "features", "streaming", "decoding") if key not in config]
     if missing:
         raise BundleError(f"{path}: the field {missing[0]!r} is missing")
+    dial = config.setdefault("dial", {})
+    if not isinstance(dial, dict) or not all(
+        latency in LATENCIES and isinstance(changes, dict) and set(changes) <= {"streaming", "decoding"}
+        for latency, changes in dial.items()
+    ):
+        raise BundleError(f"{path}: dial must have tables of {', '.join(LATENCIES)}, each of streaming and decoding")
     return config
 
 
@@ -107,6 +143,8 @@ def load_bundle(directory: Path) -> Bundle:
         model_config = TransformerConfig.from_dict(config["model"])
         feature_config = FeatureConfig(**config["features"])
         streaming = StreamingConfig(**config["streaming"])
+        for changes in config["dial"].values():
+            dataclasses.replace(streaming, **changes.get("streaming", {}))
     except (TypeError, ConfigError) as error:
         raise BundleError(f"{directory / CONFIG_FILE}: {error}") from error
     needed = [WEIGHTS_FILE, TOKENIZER_FILE] + ([LEXICON_FILE] if model_config.phone_vocab_size else [])
@@ -134,6 +172,7 @@ def load_bundle(directory: Path) -> Bundle:
         streaming=streaming,
         decoding=config["decoding"],
         directory=directory,
+        dial=config["dial"],
     )
 
 
@@ -173,6 +212,7 @@ def save_bundle(
     pieces: WordPieces,
     lexicon: Lexicon | None,
     language: str = "en-US",
+    dial: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a bundle, weights in fp16 and statistics in fp32. The language model and the card are put beside it."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -187,6 +227,7 @@ def save_bundle(
         "features": dataclasses.asdict(feature_config),
         "streaming": dataclasses.asdict(streaming),
         "decoding": decoding,
+        "dial": dial or {},
     }
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     pieces.save(directory / TOKENIZER_FILE)

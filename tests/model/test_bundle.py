@@ -136,3 +136,39 @@ def test_weights_that_do_not_fit_are_named(directory: Path, fault: str) -> None:
 def test_streaming_geometry_is_even_frames(frames: float) -> None:
     with pytest.raises(ConfigError, match="chunk_frames"):
         StreamingConfig(chunk_frames=frames)
+
+
+def with_config(directory: Path, **changes: object) -> Path:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return directory
+
+
+def test_a_point_of_the_dial_changes_what_it_names_and_nothing_else(directory: Path) -> None:
+    dial = {"low": {"streaming": {"chunk_frames": 4}, "decoding": {"beam": 2, "streaming": {"lm_weight": 1.5}}}}
+    decoding = {"beam": 4, "streaming": {"lm_weight": 1.0, "beam_size": 9}}
+    bundle = load_bundle(with_config(directory, dial=dial, decoding=decoding))
+    low = bundle.at("low")
+    assert low.streaming == StreamingConfig(4, 16)
+    assert low.decoding == {"beam": 2, "streaming": {"lm_weight": 1.5, "beam_size": 9}}
+    assert low.model is bundle.model
+    assert bundle.at("balanced") is bundle
+    assert bundle.decoding == decoding
+    with pytest.raises(BundleError, match="no settings for 'accurate' latency; there are balanced, low"):
+        bundle.at("accurate")
+
+
+@pytest.mark.parametrize(
+    "dial",
+    [
+        [],
+        {"slow": {}},
+        {"low": 3},
+        {"low": {"model": {}}},
+        {"low": {"streaming": {"chunk_frames": 3}}},
+        {"low": {"streaming": {"chunks": 4}}},
+    ],
+)
+def test_a_dial_that_is_none_is_refused(directory: Path, dial: object) -> None:
+    with pytest.raises(BundleError, match=r"config\.json"):
+        load_bundle(with_config(directory, dial=dial))
