@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from asr_service.config import LATENCIES
 
 if TYPE_CHECKING:
     from asr_service.evaluation.output import Output
@@ -18,7 +21,19 @@ if TYPE_CHECKING:
 # Of asr_service.evaluation.normalizer.
 NORMALIZERS = ("none", "basic", "english", "librispeech")
 # Options that are of a system recognising, and have no effect on the output of another.
-OF_A_RUN = ("mode", "server", "model", "config", "chunk_frames", "journal", "jobs", "ray", "no_lm", "real_time")
+OF_A_RUN = (
+    "mode",
+    "server",
+    "model",
+    "config",
+    "chunk_frames",
+    "latency",
+    "journal",
+    "jobs",
+    "ray",
+    "no_lm",
+    "real_time",
+)
 
 
 def register(subparsers: Any) -> None:
@@ -45,6 +60,7 @@ def register(subparsers: Any) -> None:
     system.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     system.add_argument("--no-lm", action="store_true", help="without the bundle's language model")
     system.add_argument("--chunk-frames", type=_positive, metavar="N", help="40 ms frames of a streaming chunk")
+    system.add_argument("--latency", choices=LATENCIES, help="of streaming mode (default: of the settings)")
     system.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     system.add_argument("--server", metavar="HOST:PORT", help="let a running server do it (default: in process)")
     system.add_argument("--real-time", action="store_true", help="with --server: at a microphone's pace, for latency")
@@ -134,10 +150,12 @@ def _check_usage(arguments: argparse.Namespace) -> None:
     elif arguments.hyp_format:
         arguments.usage_error("--hyp-format has no effect without --hyp")
     if arguments.server:
-        for name in ("model", "no_lm", "chunk_frames"):
+        for name in ("model", "no_lm", "chunk_frames", "latency"):
             if getattr(arguments, name):
                 option = name.replace("_", "-")
                 arguments.usage_error(f"--{option} has no effect with --server: it is the server that has the model")
+    if (arguments.chunk_frames or arguments.latency) and arguments.mode != "streaming":
+        arguments.usage_error("--chunk-frames and --latency are for --mode streaming")
     if arguments.audio and not arguments.html:
         arguments.usage_error("--audio has no effect without --html")
     if arguments.real_time and not (arguments.server and arguments.mode == "streaming"):
@@ -177,6 +195,9 @@ def _system(arguments: argparse.Namespace) -> System:
     from asr_service.types import Mode
 
     mode, settings = Mode(arguments.mode or "accurate"), load_settings(arguments.config)
+    if arguments.latency:
+        engine = dataclasses.replace(settings.engine, latency=arguments.latency)
+        settings = dataclasses.replace(settings, engine=engine)
     if arguments.server:
         from asr_service.evaluation.by_server import ServerSystem
 
@@ -233,6 +254,7 @@ def _run_identity(identity: dict[str, str], about: dict[str, str]) -> dict[str, 
 def _name(arguments: argparse.Namespace, model: str) -> str:
     parts = [model, arguments.mode or "accurate"]
     parts += ["without language model"] if arguments.no_lm else []
+    parts += [f"{arguments.latency} latency"] if arguments.latency else []
     parts += [f"chunks of {40 * arguments.chunk_frames} ms"] if arguments.chunk_frames else []
     parts += ["through a server"] if arguments.server else []
     return ", ".join(parts)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr_service.config import Settings
+from asr_service.config import EngineSettings, Settings
 from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
 from asr_service.engine.interface import SAMPLE_RATE_HZ
 from asr_service.errors import BundleError
@@ -64,7 +64,7 @@ class BundleSystem:
     Attributes:
         model_dir: None for the bundle that ships in the package.
         with_lm: False leaves the bundle's language model out.
-        chunk_frames: length of a streaming chunk in 40 ms frames; None is the bundle's own.
+        chunk_frames: length of a streaming chunk in 40 ms frames; None is what the bundle has for `engine.latency`.
     """
 
     mode: Mode = Mode.ACCURATE
@@ -78,8 +78,8 @@ class BundleSystem:
         return self.model_dir or SHIPPED_DIR / DEFAULT_MODEL
 
     def load(self) -> Bundle:
-        """Raises BundleError; ConfigError for a chunk length that cannot be."""
-        bundle = load_bundle(self.directory)
+        """At the latency of the settings. Raises BundleError; ConfigError for a chunk length that cannot be."""
+        bundle = load_bundle(self.directory).at(self.settings.engine.latency)
         if not self.with_lm:
             bundle = dataclasses.replace(bundle, lm_path=None)
         if self.chunk_frames is not None:
@@ -89,8 +89,9 @@ class BundleSystem:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[InProcess]:
-        # One recording after the other: caches for one stream are enough.
-        engine = SteppedEngine(self.load(), dataclasses.replace(self.settings.engine, max_streams=1))
+        # One recording after the other: caches for one stream are enough. The bundle is at the wanted latency already.
+        settings = dataclasses.replace(self.settings.engine, max_streams=1, latency=EngineSettings().latency)
+        engine = SteppedEngine(self.load(), settings)
         try:
             yield InProcess(engine, self.mode, self.settings)
         finally:

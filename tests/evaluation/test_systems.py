@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_service.config import ServerSettings, Settings
+from asr_service.config import EngineSettings, ServerSettings, Settings
 from asr_service.engine.engine import BatchingEngine
 from asr_service.errors import BundleError, ConfigError, InvalidAudio
 from asr_service.evaluation.by_server import ServerSystem
@@ -219,6 +220,24 @@ def test_shorter_chunks_show_words_sooner(bundle_dir: Path, recordings: list[Ref
         return output.timing.unaware_first_partial_s + output.words[0].start_s
 
     assert unaware(4) < unaware(24)
+
+
+def test_the_latency_of_the_settings_is_the_bundles_and_a_chunk_length_goes_before_it(
+    tmp_path: Path, recordings: list[Reference]
+) -> None:
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    config["dial"] = {"low": {"streaming": {"chunk_frames": 4}}}
+    (folder / "config.json").write_text(json.dumps(config))
+    low = dataclasses.replace(Settings(), engine=EngineSettings(latency="low"))
+    balanced, quick = (BundleSystem(Mode.STREAMING, folder, settings=settings) for settings in (Settings(), low))
+    assert balanced.load().streaming.chunk_frames == 16 and quick.load().streaming.chunk_frames == 4
+    assert balanced.identity() != quick.identity()
+    longer = dataclasses.replace(quick, chunk_frames=24)
+    assert longer.load().streaming.chunk_frames == 24
+    with longer.open() as recogniser:
+        assert recogniser.recognise(recordings[0]).timing is not None
+        assert recogniser._engine.info.chunk_s == pytest.approx(24 * 0.04)
 
 
 def test_the_digest_of_a_bundle_is_of_its_files_and_not_of_its_card(tmp_path: Path) -> None:
