@@ -8,18 +8,16 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import jiwer
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from asr_service.config import Settings
 from asr_service.engine.engine import BatchingEngine
-from asr_service.evaluation.wer import word_errors
+from asr_service.evaluation.confusions import confusions
+from asr_service.evaluation.result import Evaluation
+from asr_service.evaluation.scoring import score
 from asr_service.model.bundle import Bundle
 from asr_service.streaming.transcribe import transcribe_bytes
 from asr_service.types import Mode, RecognitionConfig
@@ -61,14 +59,21 @@ def measure(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode, *, with
     begun = time.monotonic()
     hypotheses = recognise(bundle, utterances, mode)
     elapsed_s = time.monotonic() - begun
-    references = [utterance.text for utterance in utterances]
-    counts = [word_errors(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True)]
+    scored = score([utterance.text for utterance in utterances], hypotheses)
     return Measurement(
-        errors=tuple(count.errors for count in counts),
-        words=tuple(count.reference_words for count in counts),
+        errors=tuple(utterance.words.errors for utterance in scored.utterances),
+        words=tuple(utterance.words.reference_words for utterance in scored.utterances),
         real_time_factor=elapsed_s / sum(utterance.duration_s for utterance in utterances),
-        confusions=confusions(references, hypotheses),
+        confusions=commonest(scored),
     )
+
+
+def commonest(scored: Evaluation) -> tuple[tuple[str, str, int], ...]:
+    """The most frequent errors of all kinds together: reference word, hypothesis word ("" for none) and count."""
+    kinds = confusions(scored, top=MAX_CONFUSIONS)
+    every = [*kinds.substitutions, *kinds.deletions, *kinds.insertions]
+    every.sort(key=lambda error: (-error.count, error.reference, error.hypothesis))
+    return tuple((error.reference, error.hypothesis, error.count) for error in every[:MAX_CONFUSIONS])
 
 
 def recognise(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode) -> list[str]:
@@ -87,36 +92,6 @@ def recognise(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode) -> li
         ]
     finally:
         engine.stop()
-
-
-def confusions(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
-    """The commonest substitutions, deletions and insertions of normalised, non-empty references."""
-    pairs: Counter[tuple[str, str]] = Counter()
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        aligned = jiwer.process_words(reference, hypothesis)
-        said, heard = aligned.references[0], aligned.hypotheses[0]
-        for chunk in aligned.alignments[0]:
-            if chunk.type == "equal":
-                continue
-            left = said[chunk.ref_start_idx : chunk.ref_end_idx] or [""] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
-            right = heard[chunk.hyp_start_idx : chunk.hyp_end_idx] or [""] * len(left)
-            pairs.update(zip(left, right, strict=True))
-    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-    return tuple((said, heard, count) for (said, heard), count in ordered[:MAX_CONFUSIONS])
-
-
-def bootstrap_interval(
-    errors: NDArray[np.int64], words: NDArray[np.int64], *, level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Interval of the mean WER of S runs on the same N utterances: (S, N) errors, (N,) words.
-
-    Utterances are drawn with replacement, the same for every run (Bisani and Ney 2004): what another test set of this
-    kind would give these very models. How much the runs differ is told beside it.
-    """
-    draws = np.random.default_rng(seed).integers(0, len(words), size=(samples, len(words)))
-    rates = errors.mean(axis=0)[draws].sum(axis=1) / np.maximum(1, words[draws].sum(axis=1))
-    low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _bytes(utterance: Utterance) -> Iterator[bytes]:

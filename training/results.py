@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from asr_service.evaluation.normalizer import NORMALIZER_VERSION
+from asr_service.evaluation.normalizer import normalizer
 from asr_service.model.bundle import CONFIG_FILE, LM_FILE, Bundle, load_bundle
 from asr_service.types import Mode
 from training.checkpoint import latest_checkpoint, load_checkpoint
@@ -207,7 +207,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         "command": shlex.join(_command(arguments)),
         "commit": commit(),
         "machine": machine(arguments.threads),
-        "normalizer": NORMALIZER_VERSION,
+        "normalizer": normalizer("basic").label,
         "data_h": round(sum(utterance.duration_s for utterance in training) / 3600, 4),
         "utterances": len(training),
         "runs": [],

@@ -91,25 +91,26 @@ def demonstrate(address: str, audio: Path, reference: str | None) -> None:
 
 
 def print_errors(reference: str, transcript: str) -> None:
-    from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
+    from asr_service.evaluation.normalizer import normalize_transcript, normalizer
     from asr_service.evaluation.wer import word_errors
 
     counts = word_errors(reference, transcript)
     print(f"reference:        {normalize_transcript(reference)}")
     print(
         f"word error rate:  {100 * counts.rate:.1f} % ({counts.substitutions} substituted, {counts.deletions} deleted, "
-        f"{counts.insertions} inserted, of {counts.reference_words} words; normaliser {NORMALIZER_VERSION})"
+        f"{counts.insertions} inserted, of {counts.reference_words} words; normaliser {normalizer('basic').label})"
     )
 
 
 class ServerProcess:
     """`asr serve` on a free port, from its "serving" log line on until the block ends; then SIGTERM.
 
-    Raises RuntimeError with the end of the server's log when it does not come to serve.
+    `options` are further options of `asr serve`. Raises RuntimeError with the end of the server's log when it does not
+    come to serve.
     """
 
-    def __init__(self, model: Path | None) -> None:
-        command = [sys.executable, "-m", "asr_service.server", "--address", "localhost:0"]
+    def __init__(self, model: Path | None, *options: str) -> None:
+        command = [sys.executable, "-m", "asr_service.server", "--address", "localhost:0", *options]
         self._command = command if model is None else [*command, "--model", str(model)]
         self._log: deque[str] = deque(maxlen=KEPT_LOG_LINES)
         self._serving = threading.Event()

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 from scipy import stats
 
+from asr_service.evaluation.scoring import score
 from training.data import Utterance
-from training.measure import Measurement, bootstrap_interval, confusions
+from training.measure import Measurement, commonest
 from training.results import RECIPES, add, by_corpus, main
 from training.results_table import half_interval, table, wilson_interval
 from training.train import main as train
@@ -31,21 +32,10 @@ def test_the_interval_over_seeds_is_students() -> None:
     assert half_interval(values) == pytest.approx((high - low) / 2, rel=1e-3)
 
 
-def test_the_bootstrap_interval_holds_the_mean_of_the_runs_and_narrows_with_more_utterances() -> None:
-    rng = np.random.default_rng(3)
-    widths = []
-    for count in (50, 800):
-        errors, words = rng.binomial(5, 0.1, size=(3, count)), np.full(count, 5)
-        low, high = bootstrap_interval(errors, words)
-        assert low < errors.sum() / (3 * words.sum()) < high
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 2.5
-
-
-def test_confusions_count_substitutions_deletions_and_insertions() -> None:
-    found = confusions(["one two", "one two", "nine"], ["one three", "one three", "five nine"])
+def test_the_commonest_errors_are_of_all_kinds() -> None:
+    found = commonest(score(["one two", "one two", "nine"], ["one three", "one three", "five nine"]))
     assert found == (("two", "three", 2), ("", "five", 1))
-    assert confusions(["one two"], ["two"]) == (("one", "", 1),)
+    assert commonest(score(["one two"], ["two"])) == (("one", "", 1),)
 
 
 def record(name: str, measured: dict[str, list[Measurement]]) -> dict[str, Any]:
@@ -54,7 +44,7 @@ def record(name: str, measured: dict[str, list[Measurement]]) -> dict[str, Any]:
         "command": f"python -m training.results --recipe {name}",
         "commit": "abc1234",
         "machine": "a machine",
-        "normalizer": "1",
+        "normalizer": "basic-1",
         "data_h": 0.5,
         "utterances": 100,
         "parameters": 1_500_000,
