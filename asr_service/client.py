@@ -12,7 +12,7 @@ types of their parts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -134,10 +134,17 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, on an event loop."""
+    """As `Client`, on an event loop.
 
-    def __init__(self, address: str = "localhost:50051", *, timeout_s: float | None = None) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_channel_options())
+    Args:
+        own_connection: gRPC lets clients of one process share a connection; this one has its own.
+    """
+
+    def __init__(
+        self, address: str = "localhost:50051", *, timeout_s: float | None = None, own_connection: bool = False
+    ) -> None:
+        options = [*_channel_options(), ("grpc.use_local_subchannel_pool", int(own_connection))]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
@@ -149,7 +156,7 @@ class AsyncClient:
 
     async def stream(
         self, chunks: AsyncIterable[bytes], **options: Any
-    ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
+    ) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
         first = _first_message(options)
 
         async def messages() -> AsyncIterator[pb.StreamingRecognizeRequest]:

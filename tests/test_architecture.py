@@ -33,8 +33,10 @@ BESIDE = {
     "client": {"generated", "types", "errors", "config", "client"},
     # Evaluation may use all but the server; it may call one through the client.
     "evaluation": (set(RANK) - {"server"}) | {"evaluation", "client"},
+    # The load generator knows a server through the client alone.
+    "bench": {"bench", "client", "evaluation", "audio", "types", "errors", "config"},
     # The command line is above everything, and nothing is above it.
-    "commands": set(RANK) | {"evaluation", "client", "commands", "samples"},
+    "commands": set(RANK) | {"bench", "evaluation", "client", "commands", "samples"},
     "cli": {"commands", "errors", "types", "config"},
     "samples": {"evaluation"},
 }

@@ -1,4 +1,4 @@
-"""`asr bench`: start-up, memory and speed on this machine, as the README quotes them."""
+"""`asr bench`: start-up, memory and speed on this machine, as the README quotes them; `asr bench live`: under load."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands import bench_live
 from asr_service.commands.demo import CLIP, ServerProcess
 
 
 def register(subparsers: Any) -> None:
-    parser = subparsers.add_parser("bench", help="start-up, memory and speed on this machine")
+    parser = subparsers.add_parser(
+        "bench",
+        help="start-up, memory and speed on this machine; `asr bench live`: many live streams at once",
+        description="Without a subcommand: start-up, memory and speed.",
+    )
     parser.add_argument("--audio", type=Path, default=CLIP, metavar="FILE", help="recording (default: the demo's clip)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     parser.add_argument("--rounds", type=int, default=5, help="times that everything is measured; medians are printed")
     parser.add_argument("--streams", type=int, nargs="*", default=[1, 4, 16], help="streams at once, in streaming mode")
     parser.set_defaults(run=run)
+    bench_live.register(parser.add_subparsers(title="subcommands", dest="bench"))
 
 
 def run(arguments: argparse.Namespace) -> int:

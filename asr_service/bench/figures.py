@@ -1,0 +1,234 @@
+"""The figures of one load: what held, how late words came, how good they were, what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asr_service.bench.generator import REFUSED, CallRecord, LoadRecord
+from asr_service.bench.heard import Heard, heard
+from asr_service.evaluation.output import Output
+from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.scoring import score
+
+# A generator whose 99th percentile of lateness is above this has measured itself.
+MAX_LATE_S = 0.05
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of `count` measurements, in seconds; linear between the nearest two."""
+
+    p50: float
+    p95: float
+    p99: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Word errors of the clips that streams which held have played to their end.
+
+    Attributes:
+        wer, low, high: rate and its bootstrap interval, as shares; `over` says what was drawn.
+        alone_wer: of the same clips, each call alone; None where that was not asked for.
+        changed: clips whose words were others than alone.
+        clips, different: clips played, and how many different ones those are.
+    """
+
+    wer: float
+    low: float
+    high: float
+    over: str
+    normalizer: str
+    errors: int
+    reference_words: int
+    clips: int
+    different: int
+    alone_wer: float | None = None
+    changed: int | None = None
+
+    @property
+    def worse_by(self) -> float | None:
+        """In points: per cent of the reference words."""
+        return None if self.alone_wer is None else 100 * (self.wer - self.alone_wer)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the server used between the last stream's start and the end of `seconds`.
+
+    Attributes:
+        cpu_per_audio_s: seconds of processor time for a second of audio of one stream.
+        resident_mib: when the load began, and the most.
+    """
+
+    cpu_per_audio_s: float
+    resident_mib: float
+    most_resident_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """How much later words come, in seconds per second of the run, with its standard error (least squares)."""
+
+    per_s: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one load. Latencies are of what was said while all streams ran; what has no measurement is None.
+
+    Attributes:
+        held, refused, failed: streams that ended well, that had no place, and the others by status.
+        first_partial: from the end of a clip's first word.
+        word: from the end of a word, by forced alignment of the reference, until it was shown and stayed.
+        final: from the end of a clip's last word to its final, the endpoint's silence with it.
+        final_after_close: from the half-close to the call's last final.
+        generator_late: of the generator itself; `server_held`: of messages that the call took late.
+        word_quantiles: 0 to 100 per cent of the word latencies.
+    """
+
+    streams: int
+    seconds: float
+    message_s: float
+    channels: int
+    held: int
+    refused: int
+    failed: dict[str, int]
+    first_partial: Percentiles | None
+    word: Percentiles | None
+    final: Percentiles | None
+    final_after_close: Percentiles | None
+    emitted_words: int
+    revoked_words: int
+    quality: Quality | None
+    cost: Cost | None
+    slope: Slope | None
+    generator_late: Percentiles | None
+    server_held: Percentiles | None
+    messages: int
+    word_quantiles: tuple[float, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the latencies are the server's."""
+        return self.generator_late is not None and self.generator_late.p99 <= MAX_LATE_S
+
+    @property
+    def revoked_share(self) -> float | None:
+        return self.revoked_words / self.emitted_words if self.emitted_words else None
+
+
+def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer: str = "basic") -> Figures:
+    """`alone` are the same calls, each by itself, where there are any."""
+    load = record.load
+    bad = {call.stream: call.status for call in record.calls if call.status != "OK"}
+    calls = [call for call in record.calls if call.stream not in bad]
+    clips = [clip for call in calls for clip in heard(call)]
+    inside = [clip for clip in clips if load.stagger_s <= clip.started_s and clip.ended_s <= load.seconds]
+    words = [word for clip in clips for word in clip.words if load.stagger_s <= word.spoken_s <= load.seconds]
+    latencies = [word.latency_s for word in words]
+    timings = [call.display.timing(processing_s=None, audio_s=0.0, uncovered_s=()) for call in calls]
+    return Figures(
+        streams=load.streams,
+        seconds=load.seconds,
+        message_s=load.message_s,
+        channels=load.channels,
+        held=load.streams - len(bad),
+        refused=sum(status == REFUSED for status in bad.values()),
+        failed=dict(Counter(status for status in bad.values() if status != REFUSED)),
+        first_partial=percentiles(clip.first_partial_s for clip in inside),
+        word=percentiles(latencies),
+        final=percentiles(clip.final_s for clip in inside if not clip.closed),
+        final_after_close=percentiles(clip.final_s for clip in clips if clip.closed),
+        emitted_words=sum(timing.emitted_words for timing in timings),
+        revoked_words=sum(timing.revoked_words for timing in timings),
+        quality=_quality(clips, [clip for call in alone for clip in heard(call)], normalizer),
+        cost=_cost(record, load.streams - len(bad)),
+        slope=slope([(word.spoken_s, word.latency_s) for word in words]),
+        generator_late=percentiles(record.pace.late_s),
+        server_held=percentiles(record.pace.held_s),
+        messages=record.pace.messages,
+        word_quantiles=tuple(np.percentile(latencies, range(101)).tolist()) if latencies else (),
+    )
+
+
+def percentiles(values: Iterable[float | None]) -> Percentiles | None:
+    """None without any; those that are None do not count."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    p50, p95, p99 = np.percentile(known, [50, 95, 99])
+    return Percentiles(float(p50), float(p95), float(p99), len(known))
+
+
+def slope(points: Sequence[tuple[float, float]]) -> Slope | None:
+    """The least-squares line through (time, latency); None where it is not determined."""
+    if len(points) < 3:
+        return None
+    times, values = np.array(points).T
+    centred = times - times.mean()
+    spread = float(centred @ centred)
+    if spread == 0:
+        return None
+    per_s = float(centred @ values) / spread
+    rest = values - values.mean() - per_s * centred
+    return Slope(per_s, float(np.sqrt(rest @ rest / (len(points) - 2) / spread)))
+
+
+def _quality(clips: Sequence[Heard], alone: Sequence[Heard], normalizer: str) -> Quality | None:
+    if not clips:
+        return None
+    references = [_reference(clip, number) for number, clip in enumerate(clips)]
+    outputs = [Output(reference.utterance_id, clip.text) for reference, clip in zip(references, clips, strict=True)]
+    scored = score(references, outputs, normalizer=normalizer)
+    alone_wer = changed = None
+    texts = {_place(clip): clip.text for clip in alone}
+    if texts:
+        pairs = [(row, texts[_place(clip)]) for row, clip in zip(references, clips, strict=True)]
+        alone_outputs = [Output(row.utterance_id, text) for row, text in pairs]
+        alone_wer = score(references, alone_outputs, normalizer=normalizer).wer
+        changed = sum(output.text != text for output, (_, text) in zip(outputs, pairs, strict=True))
+    interval = scored.wer_interval
+    return Quality(
+        wer=scored.wer,
+        low=interval.low,
+        high=interval.high,
+        over=interval.over,
+        normalizer=scored.normalizer,
+        errors=scored.words.errors,
+        reference_words=scored.words.reference_words,
+        clips=len(clips),
+        different=len({clip.played.clip.reference.utterance_id for clip in clips}),
+        alone_wer=alone_wer,
+        changed=changed,
+    )
+
+
+def _place(clip: Heard) -> tuple[int, str, float]:
+    """What is the same for a clip under load and alone."""
+    return clip.stream, clip.played.clip.reference.utterance_id, clip.played.start_s
+
+
+def _reference(clip: Heard, number: int) -> Reference:
+    spoken = clip.played.clip.reference
+    return Reference(f"{number}:{spoken.utterance_id}", spoken.text, speaker=spoken.speaker, corpus=spoken.corpus)
+
+
+def _cost(record: LoadRecord, held: int) -> Cost | None:
+    load = record.load
+    inside = [(time_s, used) for time_s, used in record.usage if load.stagger_s <= time_s <= load.seconds]
+    if len(inside) < 2 or not held:
+        return None
+    (first_s, first), (last_s, last) = inside[0], inside[-1]
+    return Cost(
+        cpu_per_audio_s=(last.cpu_s - first.cpu_s) / (last_s - first_s) / held,
+        resident_mib=record.usage[0][1].resident_bytes / MIB,
+        most_resident_mib=max(used.resident_bytes for _, used in record.usage) / MIB,
+    )

@@ -1,0 +1,200 @@
+"""The load: streams that play their playlists to a server over gRPC, at the pace of speech or one by one at once.
+
+Times in a record are stream time of its call: zero is when the first sample was spoken, so the time at which a word was
+shown less the time at which it ended is its latency, whatever held the audio up on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asr_service.audio import SAMPLE_RATE_HZ
+from asr_service.bench.pacing import PaceLog, in_real_time, watch_event_loop
+from asr_service.bench.playlist import Call, Clip, playlist
+from asr_service.bench.process_usage import Usage, usage
+from asr_service.client import AsyncClient, ServiceError, result_of
+from asr_service.evaluation.latency import DisplayLog
+from asr_service.types import Word
+
+# A call that has not ended this long after its audio has is given up.
+PATIENCE_S = 60.0
+USAGE_PERIOD_S = 1.0
+# Where a stream that has begun late would still be on its way to the server.
+LEAD_S = 0.5
+REFUSED = "RESOURCE_EXHAUSTED"
+GIVEN_UP = "GIVEN_UP"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the generator does.
+
+    Attributes:
+        streams: at once.
+        seconds: each stream plays this long, and its last clip to the end.
+        message_s: length of a message.
+        channels: connections; streams take turns in using them.
+        pause_s: between clips.
+        clips_per_call: None for one call that lasts as long as its stream.
+        stagger_s: the streams begin one after the other in this time.
+    """
+
+    streams: int
+    seconds: float
+    message_s: float = 0.1
+    channels: int = 1
+    pause_s: float = 1.5
+    clips_per_call: int | None = None
+    stagger_s: float = 2.0
+
+
+@dataclass
+class CallRecord:
+    """What one call was answered, and when.
+
+    Attributes:
+        begun_s: when its first sample was spoken; run time.
+        first_shown_s: by utterance, when its first words were shown.
+        finals: words of each final and when it came.
+        status: name of a gRPC status, OK at the end of a call that went well, or GIVEN_UP.
+    """
+
+    stream: int
+    call: Call
+    begun_s: float
+    display: DisplayLog = field(default_factory=DisplayLog)
+    first_shown_s: dict[int, float] = field(default_factory=dict)
+    finals: list[tuple[int, float, tuple[Word, ...]]] = field(default_factory=list)
+    status: str = "OK"
+    message: str = ""
+
+    def note(self, response: Any, now_s: float) -> None:
+        interims = [result for result in response.results if not result.is_final]
+        if interims:
+            index = interims[0].utterance_index
+            text = "".join(result.alternatives[0].transcript for result in interims)
+            self.display.interim(index, text, now_s, None)
+            if text.strip():
+                self.first_shown_s.setdefault(index, now_s)
+        for received in response.results:
+            if received.is_final:
+                result = result_of(received)
+                words = result.alternatives[0].words
+                self.display.final(result.utterance_index, words, now_s, None)
+                self.first_shown_s.setdefault(result.utterance_index, now_s)
+                self.finals.append((result.utterance_index, now_s, words))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRecord:
+    """All that came of a load; `usage` has run times with what the server had used by then."""
+
+    load: Load
+    calls: tuple[CallRecord, ...]
+    pace: PaceLog
+    usage: tuple[tuple[float, Usage], ...] = ()
+
+
+def stream_calls(clips: Sequence[Clip], load: Load, stream: int) -> list[Call]:
+    """What a stream plays under this load."""
+    return playlist(clips, stream, seconds=load.seconds, pause_s=load.pause_s, clips_per_call=load.clips_per_call)
+
+
+async def run_load(address: str, clips: Sequence[Clip], load: Load, *, pid: int | None = None) -> LoadRecord:
+    """Play until every stream has ended. `pid` is the server's process, where it may be looked at."""
+    pace, calls, used = PaceLog(), list[CallRecord](), list[tuple[float, Usage]]()
+    plans = [stream_calls(clips, load, stream) for stream in range(load.streams)]
+    gc.collect()
+    gc.freeze()  # what is here stays: a collection that walks all of it would make the generator late
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(AsyncClient(address, own_connection=load.channels > 1))
+            for _ in range(min(load.channels, load.streams))
+        ]
+        origin = time.monotonic() + LEAD_S
+        watchers = [asyncio.create_task(watch_event_loop(pace))]
+        if pid is not None:
+            watchers.append(asyncio.create_task(_watch_usage(pid, origin, used)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for stream, (plan, client) in enumerate(zip(plans, itertools.cycle(clients))):
+                    begun = origin + load.stagger_s * stream / load.streams
+                    group.create_task(_play(client, stream, plan, load, begun, origin, pace, calls))
+        finally:
+            gc.unfreeze()
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+    return LoadRecord(load, tuple(sorted(calls, key=lambda call: (call.stream, call.begun_s))), pace, tuple(used))
+
+
+async def play_alone(address: str, calls: Iterable[tuple[int, Call]], message_s: float) -> AsyncIterator[CallRecord]:
+    """Each call by itself, as fast as the server takes it. What was shown when says nothing here; the words do."""
+    async with AsyncClient(address) as client:
+        for stream, call in calls:
+            record = CallRecord(stream, call, 0.0)
+            await _call(client, record, _at_once(call.messages(message_s)), time.monotonic())
+            yield record
+
+
+async def _play(
+    client: AsyncClient,
+    stream: int,
+    plan: Sequence[Call],
+    load: Load,
+    begun: float,
+    origin: float,
+    pace: PaceLog,
+    calls: list[CallRecord],
+) -> None:
+    """One stream: its calls one after the other, up to the first that does not go well."""
+    for call in plan:
+        await asyncio.sleep(max(0.0, begun - time.monotonic()))
+        record = CallRecord(stream, call, begun - origin)
+        calls.append(record)
+        messages = in_real_time(
+            call.messages(load.message_s), begun=begun, message_s=load.message_s, duration_s=call.duration_s, log=pace
+        )
+        await _call(client, record, messages, begun)
+        if record.status != "OK":
+            return
+        begun = max(begun + call.duration_s + call.pause_s, time.monotonic())
+
+
+async def _call(client: AsyncClient, record: CallRecord, messages: AsyncIterable[bytes], begun: float) -> None:
+    responses = client.stream(
+        messages,
+        encoding="LINEAR16",
+        sample_rate_hertz=SAMPLE_RATE_HZ,
+        mode="streaming",
+        interim_results=True,
+        enable_word_time_offsets=True,
+    )
+    try:
+        async with asyncio.timeout(max(0.0, begun - time.monotonic()) + record.call.duration_s + PATIENCE_S):
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    record.note(response, time.monotonic() - begun)
+    except ServiceError as error:
+        record.status, record.message = error.status, error.message
+    except TimeoutError:
+        record.status = GIVEN_UP
+        record.message = f"the call had not ended {PATIENCE_S:g} s after its audio"
+
+
+async def _at_once(messages: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
+
+
+async def _watch_usage(pid: int, origin: float, used: list[tuple[float, Usage]]) -> None:
+    while (now_used := await asyncio.to_thread(usage, pid)) is not None:
+        used.append((time.monotonic() - origin, now_used))
+        await asyncio.sleep(USAGE_PERIOD_S)

@@ -1,0 +1,124 @@
+"""What became of each clip that was played: its words, and when a reader saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from asr_service.bench.generator import CallRecord
+from asr_service.bench.playlist import Played
+from asr_service.evaluation.alignment import align
+from asr_service.evaluation.forced_alignment import SpokenWord
+from asr_service.evaluation.normalizer import normalize_transcript
+
+
+@dataclass(frozen=True, slots=True)
+class WordLatency:
+    """A word that was recognised as it was said.
+
+    Attributes:
+        spoken_s: run time at which it ended in the audio.
+        latency_s: from then until it was first shown and stayed.
+    """
+
+    spoken_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A clip of a call.
+
+    Attributes:
+        text: the words of the finals that lie in the clip, by the middle of each word.
+        words: of those that are right, the latencies.
+        first_partial_s: from the end of the clip's first word until a first word, right or wrong, was shown; None where
+            nothing was recognised.
+        final_s: from the end of the clip's last word, and after the call's last clip from its half-close, until the
+            final with its last words came; the endpoint's silence is in it where `closed` is False.
+        closed: whether the call was half-closed behind this clip.
+        started_s, ended_s: of the clip, in run time.
+    """
+
+    played: Played
+    stream: int
+    text: str
+    words: tuple[WordLatency, ...]
+    first_partial_s: float | None
+    final_s: float | None
+    closed: bool
+    started_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _FinalWord:
+    text: str
+    middle_s: float
+    shown_s: float
+    final_s: float
+    utterance: int
+
+
+def heard(record: CallRecord) -> list[Heard]:
+    """One for each clip of a call."""
+    words = list(_final_words(record))
+    clips = record.call.clips
+    found: list[Heard] = []
+    earlier: set[int] = set()  # utterances that began in a clip before
+    for number, played in enumerate(clips):
+        last = number + 1 == len(clips)
+        until_s = float("inf") if last else clips[number + 1].start_s - record.call.pause_s / 2
+        here = [word for word in words if word.middle_s < until_s]
+        words = words[len(here) :]
+        begun = {word.utterance for word in here} - earlier
+        earlier |= begun
+        shown_s = [record.first_shown_s[utterance] for utterance in begun] + [word.shown_s for word in here]
+        found.append(_heard(record, played, here, shown_s, closed=last))
+    return found
+
+
+def _final_words(record: CallRecord) -> Iterator[_FinalWord]:
+    timing = record.display.timing(processing_s=None, audio_s=record.call.duration_s, uncovered_s=())
+    latencies = iter(timing.word_latencies_s)  # from the recogniser's own word ends: added again, when it was shown
+    reached_s = 0.0
+    for utterance, final_s, words in record.finals:
+        for word in words:
+            reached_s = max(reached_s, (word.start_s + word.end_s) / 2)
+            yield _FinalWord(word.text, reached_s, word.end_s + next(latencies), final_s, utterance)
+
+
+def _heard(record: CallRecord, played: Played, here: list[_FinalWord], shown_s: list[float], *, closed: bool) -> Heard:
+    said = played.words
+    first_s = final_s = None
+    if here and said:
+        # What was shown before the first word began was not that word.
+        after = [time_s for time_s in shown_s if time_s >= said[0].start_s]
+        first_s = min(after) - said[0].end_s if after else None
+        final_s = here[-1].final_s - (record.call.duration_s if closed else said[-1].end_s)
+    return Heard(
+        played,
+        record.stream,
+        " ".join(word.text for word in here),
+        tuple(_latencies(record, said, here)),
+        first_s,
+        final_s,
+        closed,
+        record.begun_s + played.start_s,
+        record.begun_s + played.end_s,
+    )
+
+
+def _latencies(record: CallRecord, said: Sequence[SpokenWord], here: Sequence[_FinalWord]) -> Iterator[WordLatency]:
+    (operations,) = align([([word.text for word in said], [_as_scored(word.text) for word in here])])
+    reference, shown = iter(said), iter(here)
+    for operation in operations:
+        spoken = None if operation == "I" else next(reference)
+        word = None if operation == "D" else next(shown)
+        if operation == "C" and spoken is not None and word is not None:
+            yield WordLatency(record.begun_s + spoken.end_s, word.shown_s - spoken.end_s)
+
+
+def _as_scored(word: str) -> str:
+    """One word, never empty: alignment counts words."""
+    return normalize_transcript(word).replace(" ", "'") or word

@@ -1,0 +1,89 @@
+"""Pictures of a benchmark: latencies, their distribution, cost and errors, by the number of streams."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_service.bench.figures import Figures
+from asr_service.bench.ramp import Objective
+from asr_service.errors import ConfigError
+
+
+def require_matplotlib() -> None:
+    """Raises ConfigError where it is missing: told before minutes of load, not after."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("pictures need the package matplotlib: pip install matplotlib", field="png")
+
+
+def write_png(path: Path, runs: Sequence[Figures], objective: Objective) -> None:
+    """One page of four pictures; invalid loads are left out of the latencies. Raises ConfigError."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    valid = sorted((run for run in runs if run.valid), key=lambda run: run.streams)
+    every = sorted(runs, key=lambda run: run.streams)
+    page: Any = Figure(figsize=(11, 8), layout="constrained")
+    (words, spread), (cost, errors) = page.subplots(2, 2)
+    _lines(
+        words,
+        valid,
+        [
+            ("word, p50", lambda run: run.word.p50 if run.word else None),
+            ("word, p95", lambda run: run.word.p95 if run.word else None),
+            ("word, p99", lambda run: run.word.p99 if run.word else None),
+            ("first partial, p95", lambda run: run.first_partial.p95 if run.first_partial else None),
+        ],
+    )
+    words.axhline(objective.word_p95_s, color="grey", linestyle=":", label="objective for p95")
+    words.legend()
+    words.set_ylabel("latency (s)")
+    for run in valid:
+        spread.plot(run.word_quantiles, range(len(run.word_quantiles)), label=f"{run.streams} streams")
+    spread.set_xlabel("latency of a word (s)")
+    spread.set_ylabel("words shown by then (%)")
+    if valid:
+        spread.legend()
+    _lines(cost, every, [("CPU", lambda run: run.cost.cpu_per_audio_s if run.cost else None)])
+    cost.set_ylabel("CPU seconds a second of audio of a stream")
+    memory = cost.twinx()
+    _lines(
+        memory, every, [("memory", lambda run: run.cost.most_resident_mib if run.cost else None)], color="tab:orange"
+    )
+    memory.set_ylabel("resident memory (MiB), orange")
+    for run in every:
+        if run.quality is not None:
+            rates = [100 * run.quality.low, 100 * run.quality.high]
+            errors.plot([run.streams] * 2, rates, color="tab:blue")
+    _lines(
+        errors,
+        every,
+        [
+            ("under load, 95 % interval", lambda run: 100 * run.quality.wer if run.quality else None),
+            (
+                "the same calls alone",
+                lambda run: 100 * run.quality.alone_wer if run.quality and run.quality.alone_wer is not None else None,
+            ),
+        ],
+    )
+    errors.legend()
+    errors.set_ylabel("word error rate (%)")
+    for axes in (words, cost, errors):
+        axes.set_xlabel("streams")
+    try:
+        page.savefig(path, format="png", dpi=120)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _lines(
+    axes: Any,
+    runs: Sequence[Figures],
+    series: Sequence[tuple[str, Callable[[Figures], float | None]]],
+    **style: str,
+) -> None:
+    for name, value in series:
+        points = [(run.streams, found) for run in runs if (found := value(run)) is not None]
+        axes.plot([streams for streams, _ in points], [found for _, found in points], "o-", label=name, **style)
