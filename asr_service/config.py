@@ -47,6 +47,8 @@ class ServerSettings:
 
     Attributes:
         address: host:port to listen on; port 0 takes a free one.
+        share_port: whether other servers may listen on the same port (SO_REUSEPORT): the kernel then shares connections
+            out between them. Otherwise a second server is refused, where it would take every other connection.
         max_message_bytes: largest message the transport takes or sends; bounds a unary recording.
         max_chunk_bytes: largest `audio` of one stream message.
         max_config_bytes: largest `streaming_config` message.
@@ -57,6 +59,7 @@ class ServerSettings:
         keepalive_s, keepalive_timeout_s: a silent connection is pinged, and closed without an answer.
         min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM).
         retry_after_s: what RetryInfo says when there is no capacity or the model is loading.
+        worker_restart_s: with several workers, how long until one that was killed is started again.
         reflection: whether clients may ask for the schema (grpcurl and the like).
         log_level: debug, info, warning or error.
     """
@@ -64,6 +67,7 @@ class ServerSettings:
     table: typing.ClassVar[str] = "server"
 
     address: str = "localhost:50051"
+    share_port: bool = False
     max_message_bytes: int = 12 * MIB
     max_chunk_bytes: int = 1 * MIB
     max_config_bytes: int = 64 * 1024
@@ -75,6 +79,7 @@ class ServerSettings:
     keepalive_timeout_s: float = 10.0
     min_ping_interval_s: float = 5.0
     retry_after_s: float = 1.0
+    worker_restart_s: float = 1.0
     reflection: bool = True
     log_level: str = "info"
 
@@ -93,6 +98,7 @@ class ServerSettings:
         _in_range(self, "keepalive_timeout_s", 1, 600)
         _in_range(self, "min_ping_interval_s", 0.01, 3600)
         _in_range(self, "retry_after_s", 0.01, 600)
+        _in_range(self, "worker_restart_s", 0, 600)
         levels = ("debug", "info", "warning", "error")
         _require(self.log_level in levels, "server.log_level", self.log_level, "one of " + ", ".join(levels))
 

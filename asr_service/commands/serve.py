@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asr_service.config import ServerSettings
+    from asr_service.engine.interface import Engine
 
 
 def register(subparsers: Any) -> None:
@@ -13,7 +18,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--address", metavar="HOST:PORT", help="where to listen (default: localhost:50051)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML; see asr_service/config.py)")
-    parser.add_argument("--max-streams", type=int, metavar="N", help="streams served at once")
+    parser.add_argument("--max-streams", type=int, metavar="N", help="streams served at once, by each worker")
+    parser.add_argument("--share-port", action="store_true", help="let other servers listen on the same port")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the port, one a core")
     parser.set_defaults(run=run)
 
 
@@ -21,17 +28,23 @@ def run(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from asr_service.config import load_settings
-    from asr_service.engine.interface import Engine
-    from asr_service.server.app import serve
+    from asr_service.errors import ConfigError
     from asr_service.server.logs import configure_logging
 
     settings = load_settings(arguments.config)
     if arguments.address is not None:
         settings = dataclasses.replace(settings, server=dataclasses.replace(settings.server, address=arguments.address))
+    if arguments.share_port:
+        settings = dataclasses.replace(settings, server=dataclasses.replace(settings.server, share_port=True))
     if arguments.max_streams is not None:
         engine = dataclasses.replace(settings.engine, max_streams=arguments.max_streams)
         settings = dataclasses.replace(settings, engine=engine)
     configure_logging(settings.server.log_level)
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers is {arguments.workers}, must be at least 1", field="workers")
+    if arguments.workers > 1:
+        return run_workers(arguments, settings.server)
+    from asr_service.server.app import serve
 
     def load() -> Engine:
         from asr_service.engine.load import load_engine
@@ -39,3 +52,18 @@ def run(arguments: argparse.Namespace) -> int:
         return load_engine(arguments.model, settings=settings.engine)
 
     return asyncio.run(serve(settings, load))
+
+
+def run_workers(arguments: argparse.Namespace, settings: ServerSettings) -> int:
+    from asr_service.server.workers import Workers, reserve
+
+    held, address = reserve(settings.address)
+    command = [sys.executable, "-m", "asr_service.server", "--share-port", "--address", address]
+    for name, value in (
+        ("--model", arguments.model),
+        ("--config", arguments.config),
+        ("--max-streams", arguments.max_streams),
+    ):
+        command += [] if value is None else [name, str(value)]
+    with held:
+        return Workers(command, arguments.workers, restart_s=settings.worker_restart_s).run()

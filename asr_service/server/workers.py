@@ -1,0 +1,100 @@
+"""Several server processes that share one port, one engine each: how one machine uses all of its cores.
+
+The kernel shares out connections (SO_REUSEPORT), not streams: a channel with fifty streams lands on one worker, and
+each worker has the settings' limits for itself. The parent imports neither grpc nor the model: it holds the port,
+starts the workers, starts one again that was killed, and passes SIGTERM and SIGINT on.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from asr_service.errors import ConfigError
+
+log = logging.getLogger("asr.workers")
+
+_POLL_S = 0.2
+
+
+def reserve(address: str) -> tuple[socket.socket, str]:
+    """Hold a port that several processes will share; returns the socket, not listening, and host:port with its number.
+
+    Raises ConfigError where another program has the port, or the host is unknown.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(place)  # fails where somebody listens, which SO_REUSEPORT would not
+        held = socket.socket(family, kind, protocol)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(place)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from error
+    return held, f"{host}:{held.getsockname()[1]}"
+
+
+class Workers:
+    """The processes. `run` returns when all have ended."""
+
+    def __init__(self, command: Sequence[str], count: int, *, restart_s: float) -> None:
+        """`command` starts one worker; one that was killed is started again after `restart_s`."""
+        self._command = list(command)
+        self._restart_s = restart_s
+        self._stopping = False
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._count = count
+
+    def run(self) -> int:
+        """Return 0 after a signal to stop, or the exit code of a worker that ended by itself: the others end then, too.
+
+        A worker ends by itself where settings or model are wrong, and another one would too. One that was killed (out
+        of memory, a crash) is started again.
+        """
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._processes = [self._start() for _ in range(self._count)]
+            return self._watch()
+        finally:
+            self._pass_on(signal.SIGTERM)
+            for process in self._processes:
+                process.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command)
+
+    def _watch(self) -> int:
+        while not self._stopping or any(process.poll() is None for process in self._processes):
+            for index, process in enumerate(self._processes):
+                code = process.poll()
+                if code is None or self._stopping:
+                    continue
+                if code >= 0:
+                    log.error("a worker ended by itself", extra={"fields": {"pid": process.pid, "exit_code": code}})
+                    return code or 1
+                fields = {"pid": process.pid, "signal": -code}
+                log.error("a worker was killed; another one starts", extra={"fields": fields})
+                time.sleep(self._restart_s)
+                if not self._stopping:
+                    self._processes[index] = self._start()
+            time.sleep(_POLL_S)
+        return int(any(process.returncode for process in self._processes))
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # A second signal goes through to the workers too, which then stop at once.
+        self._stopping = True
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)

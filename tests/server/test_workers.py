@@ -1,0 +1,118 @@
+"""Several workers on one port: all serve, a killed one comes back, one signal ends them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from asr_service.errors import ConfigError
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
+from asr_service.server.workers import Workers, reserve
+from tests.engine.conftest import make_tiny_bundle
+
+
+class Parent:
+    """`asr serve --workers 2`; `lines` are the log of it and its workers."""
+
+    def __init__(self, model: Path) -> None:
+        command = [sys.executable, "-m", "asr_service.server", "--workers", "2", "--address", "localhost:0"]
+        self.process = subprocess.Popen(
+            [*command, "--model", str(model)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.lines: list[dict] = []
+        self._arrived = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                with self._arrived:
+                    if line.startswith("{"):
+                        self.lines.append(json.loads(line))
+                    self._arrived.notify_all()
+
+    def wait_for(self, message: str, count: int) -> list[dict]:
+        def found() -> list[dict]:
+            return [line for line in self.lines if line["message"] == message]
+
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(found()) >= count, timeout=60), self.lines
+            return found()
+
+    @property
+    def workers(self) -> list[int]:
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[Parent]:
+    parent = Parent(make_tiny_bundle(tmp_path / "tiny"))
+    yield parent
+    parent.process.kill()
+    parent.process.wait()
+
+
+def connections(port: int, pid: int) -> int:
+    """Connections of clients that a process holds on `port`."""
+    inodes = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}  # noqa: PTH115
+    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))
+    rows = [row.split() for table in tables for row in table.read_text().splitlines()[1:]]
+    ours = [row for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[3] == "01"]
+    return sum(f"socket:[{row[9]}]" in inodes for row in ours)
+
+
+def connect(port: int) -> grpc.Channel:
+    """A connection of its own: channels of one process to one address would share theirs."""
+    channel = grpc.insecure_channel(f"localhost:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
+    info = pb_grpc.SpeechStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=20)
+    assert [model.name for model in info.models] == ["tiny"]
+    return channel
+
+
+@pytest.mark.timeout(180)
+def test_connections_are_shared_out_and_a_killed_worker_comes_back(parent: Parent) -> None:
+    (port,) = {line["port"] for line in parent.wait_for("serving", 2)}
+    channels = [connect(port) for _ in range(16)]
+    assert all(connections(port, pid) for pid in parent.workers), "one worker has all connections"
+    for channel in channels:
+        channel.close()
+    first, second = parent.workers
+    os.kill(first, signal.SIGKILL)
+    parent.wait_for("serving", 3)
+    assert parent.workers.count(second) == 1
+    assert len(parent.workers) == 2
+    for _ in range(8):
+        connect(port).close()
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.process.wait(30) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
+def test_a_worker_that_ends_by_itself_ends_them_all_with_its_code() -> None:
+    quick = "import sys, os, time; sys.exit(3) if os.getpid() % 2 else time.sleep(60)"
+    codes = {Workers([sys.executable, "-c", quick], 4, restart_s=0.0).run() for _ in range(2)}
+    assert codes == {3}
+
+
+def test_a_port_that_somebody_has_is_refused() -> None:
+    with socket.create_server(("localhost", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on localhost:{port}"):
+            reserve(f"localhost:{port}")
