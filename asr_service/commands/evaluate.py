@@ -97,11 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from asr_service.commands.score_lines import score_lines
+    from asr_service.config import load_settings
     from asr_service.evaluation.normalizer import normalizer
     from asr_service.evaluation.problems import refuse_if_any
     from asr_service.evaluation.provenance import provenance
     from asr_service.evaluation.references import audio_problems, read_references
     from asr_service.evaluation.scoring import score
+    from asr_service.evaluation.snr import with_snr
     from asr_service.evaluation.store import save
 
     normalizer(arguments.normalizer)  # a package that is missing is told before hours of work, not after
@@ -120,6 +122,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         name, vocabulary, journal = _name(arguments, identity["model"]), system.vocabulary(), _journal_path(arguments)
         outputs = _recognised(references, system, _spread(arguments), journal, _run_identity(identity, about))
         about |= identity
+    if arguments.json or arguments.html:  # the printed lines have no breakdown by it
+        references = list(with_snr(references, load_settings(arguments.config)))
     rules = {"normalizer": arguments.normalizer, "costs": arguments.costs}
     evaluation = score(references, outputs, system=arguments.name or name, about=about, **rules)
     print(f"{evaluation.system}{_hash(about)}")

@@ -136,6 +136,7 @@ def test_the_report_is_written(asr: Run, test_set: Path, tmp_path: Path) -> None
     assert asr("eval", test_set, "--hyp", hyp, "--html", tmp_path / "report.html", "--audio") == 0
     page = (tmp_path / "report.html").read_text()
     assert "wordle" in page and "basic-1" in page and "data:audio" in page
+    assert "snr_db" in page
 
 
 @pytest.mark.parametrize(
