@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jiwer
+import numpy as np
 import pytest
 import soundfile
 
@@ -136,7 +137,19 @@ def test_the_report_is_written(asr: Run, test_set: Path, tmp_path: Path) -> None
     assert asr("eval", test_set, "--hyp", hyp, "--html", tmp_path / "report.html", "--audio") == 0
     page = (tmp_path / "report.html").read_text()
     assert "wordle" in page and "basic-1" in page and "data:audio" in page
-    assert "snr_db" in page
+
+
+def test_results_have_the_signal_to_noise_ratio_that_the_recordings_suggest(
+    asr: Run, test_set: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    envelope = np.repeat([1.0, 0.0], [24_000, 8_000])  # half a second's pause
+    noisy = 0.1 * envelope * rng.normal(size=32_000) + 0.01 * rng.normal(size=32_000)  # 20 dB
+    soundfile.write(test_set.parent / "0.wav", noisy, 16_000)
+    hyp = hypotheses(tmp_path / "hyp.jsonl", *((f"{number}.wav", "wordle") for number in range(6)))
+    assert asr("eval", test_set, "--hyp", hyp, "--json", tmp_path / "out.json") == 0
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert rows[0]["fields"]["snr_db"] == pytest.approx(20.0, abs=3.0)
 
 
 @pytest.mark.parametrize(
