@@ -56,10 +56,16 @@ def calibration(evaluation: Evaluation, *, bins: int = BINS) -> Calibration | No
             left_out += len(row.output.words)
     if not confidences:
         return None
-    values, truth = np.asarray(confidences), np.asarray(right)
-    table = _reliability(values, truth, bins)
-    ece = sum(one.words * abs(one.accuracy - one.confidence) for one in table) / len(values)
-    return Calibration(len(values), left_out, ece, _auc(values, truth), table)
+    return judge(np.asarray(confidences), np.asarray(right), bins=bins, left_out=left_out)
+
+
+def judge(
+    confidences: NDArray[np.float64], right: NDArray[np.bool_], *, bins: int = BINS, left_out: int = 0
+) -> Calibration:
+    """Judge (W,) confidences of words of which (W,) are right; W is at least 1."""
+    table = _reliability(confidences, right, bins)
+    ece = sum(one.words * abs(one.accuracy - one.confidence) for one in table) / len(confidences)
+    return Calibration(len(confidences), left_out, ece, _auc(confidences, right), table)
 
 
 def _reliability(values: NDArray[np.float64], truth: NDArray[np.bool_], bins: int) -> tuple[ReliabilityBin, ...]:
