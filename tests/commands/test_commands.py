@@ -203,7 +203,9 @@ def test_each_command_registers_itself_and_no_option_is_new() -> None:
         name: sorted(option for action in command._actions for option in action.option_strings if option != "-h")
         for name, command in commands.items()  # type: ignore[union-attr]
     }
-    assert options["serve"] == ["--address", "--config", "--help", "--max-streams", "--model"]
+    assert options["serve"] == [
+        *("--address", "--config", "--help", "--max-streams", "--model", "--share-port", "--workers"),
+    ]
     assert options["transcribe"] == [
         *("--channel", "--config", "--format", "--help", "--mode", "--model", "--output", "--server"),
     ]
