@@ -2,11 +2,19 @@
 
 The hypotheses' scores become posteriors by a softmax; `scale` flattens it, for log-linear scores of whole utterances
 are far too sure of themselves. It is tuned on dev.
+
+Where all of an n-best list errs together these posteriors do not see it. A bundle may have weights of a logistic
+regression over them and what the model's parts say of the word, fitted on dev by `training.calibrate` (for the approach
+see Jiang 2005, "Confidence measures for speech recognition: a survey").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,3 +51,67 @@ def word_confidences(
         )
         found.append(min(1.0, max(0.0, float(total))))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceWeights:
+    """p(word is right) = 1 / (1 + exp(-z)), z the intercept and the weighted sum of the word's features.
+
+    Attributes:
+        posterior: log odds of the word's posterior in the n-best list.
+        share: log odds of the share of hypotheses that have it, whatever their scores.
+        phones: goodness of its pronunciation a frame, under the phone CTC.
+        pieces: mean log-probability of the word-piece CTC in its frames.
+        attention: the decoder's log-probability a word piece.
+        next: the decoder's log-probability of the piece that follows it.
+        language_model: log-probability under the n-gram.
+    """
+
+    intercept: float = 0.0
+    posterior: float = 0.0
+    share: float = 0.0
+    phones: float = 0.0
+    pieces: float = 0.0
+    attention: float = 0.0
+    next: float = 0.0
+    language_model: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("intercept", *FEATURES):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} is {value!r}, must be a finite number")
+
+    def probabilities(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(W, F) features in the order of `FEATURES` → (W,) probabilities."""
+        sums = self.intercept + features @ np.array([getattr(self, name) for name in FEATURES])
+        # Beyond this the answer is 0 or 1 to all digits, and the exponential might overflow.
+        answer: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(sums, -50.0, 50.0)))
+        return answer
+
+
+FEATURES = tuple(item.name for item in dataclasses.fields(ConfidenceWeights) if item.name != "intercept")
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceModels:
+    """Weights by mode; None: the n-best list's posteriors as they are."""
+
+    accurate: ConfidenceWeights | None = None
+    streaming: ConfidenceWeights | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError that names a weight that is unknown or no number."""
+        for mode in ("accurate", "streaming"):
+            value: Any = getattr(self, mode)
+            if value is None or isinstance(value, ConfidenceWeights):
+                continue
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{mode} is {value!r}, must be a table")
+            if unknown := sorted(set(value) - {"intercept", *FEATURES}):
+                raise ValueError(f"{mode}.{unknown[0]} is not known; known are intercept, {', '.join(FEATURES)}")
+            try:
+                weights = ConfidenceWeights(**value)
+            except ValueError as error:
+                raise ValueError(f"{mode}.{error}") from None
+            object.__setattr__(self, mode, weights)

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from asr_service.decoding.confidence import ConfidenceModels
 from asr_service.decoding.ctc_prefix_beam import PrefixBeamOptions
 from asr_service.decoding.joint_beam import JointBeamOptions
 from asr_service.decoding.lexicon_beam import MAX_N_BEST, LexiconBeamOptions
@@ -24,6 +25,7 @@ class DecodingConfig:
         joint: the joint CTC/attention beam, likewise.
         rescoring: weights of the final ranking of the lexicon beam's hypotheses.
         n_best, streaming_n_best: hypotheses that are ranked, by mode; in a live stream somebody waits for it.
+        confidence: how words of the lexicon beam's hypotheses get their confidence, by mode.
         agreement: updates that a partial word must stand unchanged to be called stable; 0: until all hypotheses agree.
         confidence_scale: factor on the scores before they become posteriors; below 1 it makes them less sure.
     """
@@ -37,6 +39,7 @@ class DecodingConfig:
     streaming_n_best: int = 32
     confidence_scale: float = 0.3
     agreement: int = 3
+    confidence: ConfidenceModels = field(default_factory=ConfidenceModels)
 
     def __post_init__(self) -> None:
         for name, low, high in (

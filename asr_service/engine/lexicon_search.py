@@ -21,6 +21,7 @@ from asr_service.decoding.rescoring import (
     attention_log_likelihoods,
     ctc_log_likelihoods,
 )
+from asr_service.decoding.word_features import WordConfidence
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import Bundle
@@ -42,8 +43,11 @@ class LexiconSearch(UtteranceSearch):
         limit: int,
         confidence_scale: float,
         agreement: int | None,
+        word_confidence: WordConfidence | None = None,
     ) -> None:
-        super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
+        super().__init__(
+            limit=limit, confidence_scale=confidence_scale, agreement=agreement, word_confidence=word_confidence
+        )
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._tree = tree
         self._beam = LexiconBeam(tree, options)

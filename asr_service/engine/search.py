@@ -15,6 +15,7 @@ from torch import Tensor
 from asr_service.decoding.confidence import posteriors, word_confidences
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.stabiliser import Stabiliser
+from asr_service.decoding.word_features import WordConfidence
 from asr_service.engine.runner import Encoded
 from asr_service.types import Hypothesis, Word
 
@@ -27,12 +28,21 @@ class UtteranceSearch(ABC):
 
     frame_s: float
 
-    def __init__(self, *, limit: int, confidence_scale: float, agreement: int | None) -> None:
-        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors. `agreement`: updates
-        that a word must stand unchanged to be stable (see `Stabiliser`), None where nothing is shown before the final.
+    def __init__(
+        self,
+        *,
+        limit: int,
+        confidence_scale: float,
+        agreement: int | None,
+        word_confidence: WordConfidence | None = None,
+    ) -> None:
+        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors, which are the words'
+        confidences where there is no `word_confidence`. `agreement`: updates that a word must stand unchanged to be
+        stable (see `Stabiliser`), None where nothing is shown before the final.
         """
         self._limit = limit
         self._confidence_scale = confidence_scale
+        self._word_confidence = word_confidence
         self._live = agreement is not None
         self._stabiliser = Stabiliser(agreement or 0)
         self._encoded: list[Encoded] = []
@@ -61,25 +71,37 @@ class UtteranceSearch(ABC):
         words = tuple(self._word(word, offset_s, 0.0) for word in self._shown)
         return Hypothesis(words), len(self._stabiliser.stable)
 
+    def n_best(self) -> list[tuple[tuple[TimedWord, ...], float]]:
+        """What the utterance may have been, with scores, best first, each starting with the stable words."""
+        spliced: dict[tuple[str, ...], tuple[tuple[TimedWord, ...], float]] = {}
+        for words, score in self._ranked() if self._encoded else ():
+            if words:
+                kept = self._stabiliser.splice(words) if self._stabiliser.stable else tuple(words)
+                spliced.setdefault(tuple(word.text for word in kept), (kept, score))
+        return list(spliced.values())
+
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
         """Ranked alternatives, best first, each starting with the stable words; none when there are no words."""
-        if not self._encoded:
-            return ()
-        ranked = [(words, score) for words, score in self._ranked() if words]
-        if not ranked:
-            return ()
-        spliced: dict[tuple[str, ...], tuple[tuple[TimedWord, ...], float]] = {}
-        for words, score in ranked:
-            kept = self._stabiliser.splice(words) if self._stabiliser.stable else tuple(words)
-            spliced.setdefault(tuple(word.text for word in kept), (kept, score))
-        n_best = [words for words, _ in spliced.values()]
-        weights = posteriors([score for _, score in spliced.values()], self._confidence_scale)
+        found = self.n_best()
         hypotheses = []
-        for words, score in list(spliced.values())[: self._limit]:
-            confidences = word_confidences(words, n_best, weights.tolist())
-            placed = tuple(self._word(w, offset_s, c) for w, c in zip(words, confidences, strict=True))
-            hypotheses.append(Hypothesis(placed, score, float(np.mean(confidences))))
+        for (words, score), sure in zip(found, self._confidences(found), strict=False):
+            placed = tuple(self._word(w, offset_s, c) for w, c in zip(words, sure, strict=True))
+            hypotheses.append(Hypothesis(placed, score, float(np.mean(sure))))
         return tuple(hypotheses)
+
+    def _confidences(self, found: Sequence[tuple[Sequence[TimedWord], float]]) -> list[tuple[float, ...]]:
+        """Of the words of the first `limit` hypotheses."""
+        if not found:
+            return []
+        n_best, scores = [words for words, _ in found], [score for _, score in found]
+        if self._word_confidence is None:
+            weights = posteriors(scores, self._confidence_scale).tolist()
+            return [word_confidences(words, n_best, weights) for words in n_best[: self._limit]]
+        phones, pieces, hidden = self._phones().numpy(), self._pieces().numpy(), self._hidden()
+        return [
+            self._word_confidence(words, n_best, scores, phones=phones, pieces=pieces, hidden=hidden)
+            for words in n_best[: self._limit]
+        ]
 
     def reset(self) -> None:
         """Begin the next utterance."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.spelling import Spelling
+from asr_service.decoding.word_features import WordConfidence, WordFeatures
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.piece_search import PieceSearch
@@ -23,9 +24,20 @@ class SearchSpace:
         self._tree: PronunciationTree | None = None
         if bundle.lexicon is not None and bundle.lm_path is not None:
             self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
+        self._word_confidence = self._confidences()
         self._spelling: Spelling | None = None
         if bundle.lexicon is not None and self._tree is None:
             self._spelling = Spelling(bundle.lexicon, bundle.pieces.pieces, self._config.joint.unknown)
+
+    def _confidences(self) -> dict[Mode, WordConfidence]:
+        """What gives words their confidence, of the modes for which the bundle has weights."""
+        bundle, config = self._bundle, self._config
+        if self._tree is None or bundle.lexicon is None:
+            return {}
+        language_model, scale = self._tree.language_model, config.confidence_scale
+        features = WordFeatures(bundle.model.decoder, bundle.pieces, bundle.lexicon, language_model, scale)
+        weights = {Mode.ACCURATE: config.confidence.accurate, Mode.STREAMING: config.confidence.streaming}
+        return {mode: WordConfidence(features, fitted) for mode, fitted in weights.items() if fitted is not None}
 
     def new_search(self, options: StreamOptions) -> UtteranceSearch:
         config, accurate = self._config, options.mode is Mode.ACCURATE
@@ -50,4 +62,5 @@ class SearchSpace:
             limit=limit,
             confidence_scale=config.confidence_scale,
             agreement=agreement,
+            word_confidence=self._word_confidence.get(options.mode),
         )

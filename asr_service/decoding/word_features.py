@@ -1,0 +1,144 @@
+"""What is known of each word of a finished hypothesis, in numbers: what its confidence is computed from.
+
+Dimensions: W words, U word pieces of the hypothesis, T4 and T8 encoder frames (40 and 80 ms), N phones, V word pieces
+of the vocabulary, D model, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
+from asr_service.decoding.hypothesis import TimedWord
+from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.decoding.rescoring import ctc_log_likelihoods
+from asr_service.decoding.timing import WordGraph, best_path
+from asr_service.decoding.token_tree import TokenTree
+from asr_service.lexicon import Lexicon, phone_ids
+from asr_service.model.decoder import Decoder
+from asr_service.tokenizer import WordPieces
+
+# An n-best list knows no more extreme odds than these, whatever its softmax says.
+_LEAST_POSTERIOR = 1e-3
+# Log-probabilities below this say no more than "not at all", and one of them must not outweigh all else.
+_LEAST_LOG_PROB = -10.0
+
+
+class WordFeatures:
+    """Computes `confidence.FEATURES`; read-only, shared by all searches of a bundle with lexicon and language model."""
+
+    def __init__(
+        self, decoder: Decoder, pieces: WordPieces, lexicon: Lexicon, language_model: WordLanguageModel, scale: float
+    ) -> None:
+        """`scale` flattens the scores of an n-best list before they become posteriors."""
+        self._decoder, self._pieces, self._lexicon = decoder, pieces, lexicon
+        self._language_model, self._scale = language_model, scale
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        words: Sequence[TimedWord],
+        n_best: Sequence[Sequence[TimedWord]],
+        scores: Sequence[float],
+        *,
+        phones: NDArray[np.float32],
+        pieces: NDArray[np.float32],
+        hidden: Tensor,
+    ) -> NDArray[np.float64]:
+        """(W, F) for the words of one of `n_best`, whose entries have `scores`.
+
+        Of the utterance: `phones` (T4, N) and `pieces` (T8, V) are log-probabilities, `hidden` (T8, D) `encoder_out`.
+        """
+        tokens = [self._pieces.encode(word.text) for word in words]
+        said, follows = self._attention(tokens, hidden)
+        columns = {
+            "posterior": _log_odds(word_confidences(words, n_best, posteriors(scores, self._scale).tolist())),
+            "share": _log_odds(word_confidences(words, n_best, [1.0 / len(n_best)] * len(n_best))),
+            "phones": self._pronounced(words, phones),
+            "pieces": _aligned(tokens, pieces),
+            "attention": said,
+            "next": follows,
+            "language_model": self._predicted(words),
+        }
+        return np.stack([columns[name] for name in FEATURES], axis=1)
+
+    def _pronounced(self, words: Sequence[TimedWord], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Goodness of pronunciation a frame (Witt and Young 2000): the log-likelihood of the word's best pronunciation
+        in its frames, less that of the best path; 0 for a word that the lexicon lacks.
+        """
+        found = []
+        for word in words:
+            frames = log_probs[word.start_frame : max(word.end_frame, word.start_frame + 1)]
+            pronunciations = [phone_ids(phones) for phones in self._lexicon.get(word.text)]
+            if pronunciations and len(frames):
+                fit = float(ctc_log_likelihoods(torch.from_numpy(frames), pronunciations).max())
+                found.append((fit - float(frames.max(axis=1).sum())) / len(frames))
+            else:
+                found.append(0.0)
+        return np.maximum(found, _LEAST_LOG_PROB)
+
+    def _attention(
+        self, tokens: Sequence[Sequence[int]], hidden: Tensor
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The decoder's log-probability a piece of each word, (W,), and of the piece that follows it, (W,)."""
+        flat = [token for word in tokens for token in word]
+        tree = TokenTree.build([flat], WordPieces.bos_id)
+        logits = self._decoder.forward_tree(tree.token_ids, tree.depths, tree.visible, hidden.unsqueeze(0))
+        following = torch.tensor([*flat, WordPieces.eos_id])
+        log_probs = torch.log_softmax(logits, dim=-1)[torch.arange(len(following)), following].double().numpy()
+        log_probs = np.maximum(log_probs, _LEAST_LOG_PROB)
+        ends = np.cumsum([len(word) for word in tokens])
+        means = [log_probs[end - len(word) : end].mean() for end, word in zip(ends, tokens, strict=True)]
+        return np.array(means), log_probs[ends]
+
+    def _predicted(self, words: Sequence[TimedWord]) -> NDArray[np.float64]:
+        """The n-gram's log-probability of each word after those before it, (W,)."""
+        state, found = self._language_model.start(), []
+        for word in words:
+            state, log_prob = self._language_model.score(state, word.text)
+            found.append(log_prob)
+        return np.array(found)
+
+
+class WordConfidence:
+    """The chance that each word of a hypothesis is right."""
+
+    def __init__(self, features: WordFeatures, weights: ConfidenceWeights) -> None:
+        self._features, self._weights = features, weights
+
+    def __call__(
+        self,
+        words: Sequence[TimedWord],
+        n_best: Sequence[Sequence[TimedWord]],
+        scores: Sequence[float],
+        *,
+        phones: NDArray[np.float32],
+        pieces: NDArray[np.float32],
+        hidden: Tensor,
+    ) -> tuple[float, ...]:
+        """One number in [0, 1] a word; the arguments are those of `WordFeatures`."""
+        features = self._features(words, n_best, scores, phones=phones, pieces=pieces, hidden=hidden)
+        return tuple(self._weights.probabilities(features).tolist())
+
+
+def _log_odds(probabilities: Sequence[float]) -> NDArray[np.float64]:
+    clipped = np.clip(probabilities, _LEAST_POSTERIOR, 1.0 - _LEAST_POSTERIOR)
+    odds: NDArray[np.float64] = np.log(clipped / (1.0 - clipped))
+    return odds
+
+
+def _aligned(tokens: Sequence[Sequence[int]], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean log-probability of the word-piece CTC in each word's frames of the best alignment of all pieces, (W,)."""
+    graph = WordGraph([[word] for word in tokens])
+    path = best_path(log_probs, graph)
+    if path is None:
+        return np.full(len(tokens), _LEAST_LOG_PROB)
+    states = np.array(path)
+    scores = log_probs[np.arange(len(path)), np.array(graph.labels)[states]]
+    word_of = np.array(graph.word_of)[states]
+    return np.array([max(float(scores[word_of == word].mean()), _LEAST_LOG_PROB) for word in range(len(tokens))])
