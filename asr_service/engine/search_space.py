@@ -15,29 +15,36 @@ from asr_service.types import Mode
 
 
 class SearchSpace:
-    """Prefix tree, n-gram and search settings of a bundle."""
+    """Prefix tree, n-gram and search settings of a bundle.
+
+    Attributes:
+        word_features: of the lexicon search's hypotheses; None for a bundle that has none.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError when the language model cannot be read, or a search setting is wrong."""
         self._bundle = bundle
         self._config = DecodingConfig.from_dict(bundle.decoding)
         self._tree: PronunciationTree | None = None
+        self.word_features: WordFeatures | None = None
         if bundle.lexicon is not None and bundle.lm_path is not None:
             self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
-        self._word_confidence = self._confidences()
+            self.word_features = WordFeatures(
+                bundle.model.decoder,
+                bundle.pieces,
+                bundle.lexicon,
+                self._tree.language_model,
+                self._config.confidence_scale,
+            )
         self._spelling: Spelling | None = None
         if bundle.lexicon is not None and self._tree is None:
             self._spelling = Spelling(bundle.lexicon, bundle.pieces.pieces, self._config.joint.unknown)
 
-    def _confidences(self) -> dict[Mode, WordConfidence]:
-        """What gives words their confidence, of the modes for which the bundle has weights."""
-        bundle, config = self._bundle, self._config
-        if self._tree is None or bundle.lexicon is None:
-            return {}
-        language_model, scale = self._tree.language_model, config.confidence_scale
-        features = WordFeatures(bundle.model.decoder, bundle.pieces, bundle.lexicon, language_model, scale)
-        weights = {Mode.ACCURATE: config.confidence.accurate, Mode.STREAMING: config.confidence.streaming}
-        return {mode: WordConfidence(features, fitted) for mode, fitted in weights.items() if fitted is not None}
+    def _confidence(self, mode: Mode) -> WordConfidence | None:
+        """What gives words their confidence, where the bundle has weights for that."""
+        confidence = self._config.confidence
+        weights = confidence.accurate if mode is Mode.ACCURATE else confidence.streaming
+        return WordConfidence(self.word_features, weights) if self.word_features and weights else None
 
     def new_search(self, options: StreamOptions) -> UtteranceSearch:
         config, accurate = self._config, options.mode is Mode.ACCURATE
@@ -62,5 +69,5 @@ class SearchSpace:
             limit=limit,
             confidence_scale=config.confidence_scale,
             agreement=agreement,
-            word_confidence=self._word_confidence.get(options.mode),
+            word_confidence=self._confidence(options.mode),
         )
