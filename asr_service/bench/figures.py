@@ -131,8 +131,11 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
     bad = {call.stream: call.status for call in record.calls if call.status != "OK"}
     calls = [call for call in record.calls if call.stream not in bad]
     clips = [clip for call in calls for clip in heard(call)]
-    inside = [clip for clip in clips if load.stagger_s <= clip.started_s and clip.ended_s <= load.seconds]
-    words = [word for clip in clips for word in clip.words if load.stagger_s <= word.spoken_s <= load.seconds]
+
+    def under_load(spoken_s: float) -> bool:
+        return load.stagger_s <= spoken_s <= load.seconds
+
+    words = [word for clip in clips for word in clip.words if under_load(word.spoken_s)]
     latencies = [word.latency_s for word in words]
     timings = [call.display.timing(processing_s=None, audio_s=0.0, uncovered_s=()) for call in calls]
     return Figures(
@@ -143,9 +146,9 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
         held=load.streams - len(bad),
         refused=sum(status == REFUSED for status in bad.values()),
         failed=dict(Counter(status for status in bad.values() if status != REFUSED)),
-        first_partial=percentiles(clip.first_partial_s for clip in inside),
+        first_partial=percentiles(clip.first_partial_s for clip in clips if under_load(clip.first_spoken_s)),
         word=percentiles(latencies),
-        final=percentiles(clip.final_s for clip in inside if not clip.closed),
+        final=percentiles(clip.final_s for clip in clips if not clip.closed and under_load(clip.last_spoken_s)),
         final_after_close=percentiles(clip.final_s for clip in clips if clip.closed),
         emitted_words=sum(timing.emitted_words for timing in timings),
         revoked_words=sum(timing.revoked_words for timing in timings),

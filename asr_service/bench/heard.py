@@ -37,7 +37,7 @@ class Heard:
         final_s: from the end of the clip's last word, and after the call's last clip from its half-close, until the
             final with its last words came; the endpoint's silence is in it where `closed` is False.
         closed: whether the call was half-closed behind this clip.
-        started_s, ended_s: of the clip, in run time.
+        first_spoken_s, last_spoken_s: when the clip's first and last word ended, in run time.
     """
 
     played: Played
@@ -47,8 +47,8 @@ class Heard:
     first_partial_s: float | None
     final_s: float | None
     closed: bool
-    started_s: float
-    ended_s: float
+    first_spoken_s: float
+    last_spoken_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def _heard(record: CallRecord, played: Played, here: list[_FinalWord], shown_s: 
         first_s,
         final_s,
         closed,
-        record.begun_s + played.start_s,
-        record.begun_s + played.end_s,
+        record.begun_s + (said[0].end_s if said else played.start_s),
+        record.begun_s + (said[-1].end_s if said else played.end_s),
     )
 
 

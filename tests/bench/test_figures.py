@@ -1,0 +1,109 @@
+"""Figures of a load: counted from what its streams were answered, and invalid where the generator was late."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from asr_service.bench.figures import figures, percentiles, slope
+from asr_service.bench.generator import Load, LoadRecord
+from asr_service.bench.pacing import PaceLog
+from asr_service.bench.process_usage import Usage
+from tests.bench.made_up import call_of, final, interim, record, text_clip
+
+CAT = text_clip("cat", ("the", 0.2, 0.4), ("cat", 0.5, 0.9), ("sat", 1.0, 1.5))
+RIGHT = final(("the", 0.2, 0.4), ("cat", 0.5, 0.9), ("sat", 1.0, 1.5))
+WRONG = final(("the", 0.2, 0.4), ("bat", 0.5, 0.9), ("sat", 1.0, 1.5))
+LOAD = Load(streams=2, seconds=10.0, stagger_s=0.0)
+
+
+def punctual() -> PaceLog:
+    return PaceLog(late_s=[0.001] * 100, messages=100)
+
+
+def load_record(*calls, load=LOAD, pace=None, usage=()) -> LoadRecord:
+    return LoadRecord(load, calls, pace or punctual(), usage)
+
+
+def two_streams(answer, shown_s=2.2):
+    return [record(call_of(CAT), (shown_s, answer), stream=stream) for stream in range(2)]
+
+
+def test_latencies_errors_and_revoked_words_are_counted_over_all_streams():
+    one = record(call_of(CAT), (0.6, interim("the")), (1.1, interim("the bat")), (2.2, RIGHT))
+    two = record(call_of(CAT), (2.2, WRONG), stream=1)
+    found = figures(load_record(one, two))
+    assert (found.streams, found.held, found.refused, found.failed) == (2, 2, 0, {})
+    assert found.word is not None and found.word.count == 5
+    assert max(found.word_quantiles) == pytest.approx(1.8) and min(found.word_quantiles) == pytest.approx(0.2)
+    assert (found.emitted_words, found.revoked_words) == (7, 1)
+    assert found.quality is not None
+    assert (found.quality.errors, found.quality.reference_words, found.quality.clips) == (1, 6, 2)
+    assert found.quality.normalizer == "basic-1"
+    assert found.quality.low <= found.quality.wer <= found.quality.high
+    assert found.final_after_close is not None and found.final_after_close.p50 == pytest.approx(0.2)
+
+
+def test_only_what_was_said_while_all_streams_ran_has_a_latency():
+    calls = [record(call_of(CAT), (2.2, RIGHT), begun_s=9.0)]
+    found = figures(load_record(*calls, load=dataclasses.replace(LOAD, streams=1, stagger_s=9.6)))
+    assert found.word is not None and found.word.count == 1  # "cat" at 9.9; "the" came before, "sat" after
+    assert found.quality is not None and found.quality.reference_words == 3
+
+
+def test_streams_that_were_refused_or_failed_are_counted_and_their_words_are_not():
+    held = record(call_of(CAT), (2.2, RIGHT), stream=0)
+    refused, cut = record(call_of(CAT), stream=1), record(call_of(CAT), (2.2, WRONG), stream=2)
+    refused.status, cut.status = "RESOURCE_EXHAUSTED", "INTERNAL"
+    found = figures(load_record(held, refused, cut, load=dataclasses.replace(LOAD, streams=3)))
+    assert (found.held, found.refused, found.failed) == (1, 1, {"INTERNAL": 1})
+    assert found.quality is not None and found.quality.errors == 0
+
+
+def test_errors_are_compared_with_the_same_calls_alone():
+    found = figures(load_record(*two_streams(WRONG)), alone=two_streams(RIGHT))
+    assert found.quality is not None
+    assert (found.quality.alone_wer, found.quality.changed) == (0.0, 2)
+    assert found.quality.worse_by == pytest.approx(100 / 3)
+
+
+def test_a_load_whose_generator_was_late_is_invalid():
+    late = PaceLog(late_s=[0.001] * 98 + [0.2] * 2, messages=100)
+    assert figures(load_record(*two_streams(RIGHT))).valid
+    assert not figures(load_record(*two_streams(RIGHT), pace=late)).valid
+
+
+def test_a_server_that_reads_late_leaves_the_load_valid():
+    held = PaceLog(late_s=[0.001] * 100, held_s=[3.0] * 100, messages=200)
+    found = figures(load_record(*two_streams(RIGHT), pace=held))
+    assert found.valid and found.server_held is not None and found.server_held.p50 == 3.0
+
+
+def test_cpu_is_told_for_each_second_of_audio_of_a_stream():
+    usage = tuple((float(second), Usage(5.0 + 0.3 * second, (100 + second) << 20)) for second in range(10))
+    found = figures(load_record(*two_streams(RIGHT), usage=usage))
+    assert found.cost is not None
+    assert found.cost.cpu_per_audio_s == pytest.approx(0.15)
+    assert (found.cost.resident_mib, found.cost.most_resident_mib) == (100, 109)
+
+
+def test_without_any_answer_there_are_no_figures_rather_than_zeros():
+    found = figures(load_record(*(record(call_of(CAT), stream=stream) for stream in range(2))))
+    assert (found.word, found.first_partial, found.slope, found.cost) == (None, None, None, None)
+    assert found.quality is not None and found.quality.wer == 1.0
+
+
+def test_a_slope_is_found_with_its_error_and_none_where_there_is_no_line():
+    line = slope([(float(x), 0.5 + 0.01 * x) for x in range(50)])
+    assert line is not None and line.per_s == pytest.approx(0.01) and line.error == pytest.approx(0, abs=1e-9)
+    noisy = slope([(float(x), 0.5 + (-1) ** x) for x in range(50)])
+    assert noisy is not None and abs(noisy.per_s) < 2 * noisy.error
+    assert slope([(1.0, 0.5)] * 5) is None
+    assert slope([]) is None
+
+
+def test_percentiles_leave_out_what_is_unknown():
+    found = percentiles([None, 1.0, 2.0, 3.0])
+    assert found is not None and (found.p50, found.count) == (2.0, 3)
+    assert percentiles([None]) is None

@@ -1,0 +1,72 @@
+"""Lines, JSON and pictures of a load; what was not measured is told as such."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+
+from asr_service.bench.figures import figures
+from asr_service.bench.output import document, lines, ramp_line, write_json
+from asr_service.bench.plots import write_png
+from asr_service.bench.ramp import Objective, RampResult
+from asr_service.errors import ConfigError
+from tests.bench.made_up import call_of, record
+from tests.bench.test_figures import CAT, RIGHT, WRONG, load_record, two_streams
+
+GOOD = figures(load_record(*two_streams(RIGHT)), alone=two_streams(RIGHT))
+RULE = Objective()
+
+
+def late(made):
+    assert made.generator_late is not None
+    return dataclasses.replace(made, generator_late=dataclasses.replace(made.generator_late, p99=0.2))
+
+
+def test_a_rate_is_told_with_its_normaliser_interval_and_what_it_is_alone():
+    text = "\n".join(lines(figures(load_record(*two_streams(WRONG)), alone=two_streams(RIGHT)), RULE))
+    assert "33.33 % [" in text and "basic-1, 95 % bootstrap over utterances" in text
+    assert "0.00 %: +33.33 points by the load, 2 clips with other words" in text
+    assert "broken: " in text
+
+
+def test_a_load_whose_generator_was_late_tells_no_latency():
+    text = "\n".join(lines(late(GOOD), RULE))
+    assert "INVALID: the generator was late" in text
+    assert "first partial" not in text and "objective" not in text and "slope" not in text
+    assert "WER" in text  # the words are what they are
+
+
+def test_json_has_every_figure_and_null_for_what_was_not_measured(tmp_path):
+    nothing = figures(load_record(*(record(call_of(CAT), stream=stream) for stream in range(2))))
+    write_json(tmp_path / "b.json", document({"commit": "c"}, RULE, [GOOD, nothing], RampResult(2, 4)))
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["about"]["commit"] == "c" and found["ramp"]["largest"] == 2
+    good, bad = found["runs"]
+    assert good["valid"] is True and good["word"]["count"] == 6 and len(good["word_quantiles"]) == 101
+    assert good["worse_by_points"] == 0.0
+    assert bad["word"] is None and bad["broken"] == ["no word came"]
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_json(tmp_path / "none" / "b.json", {})
+
+
+def test_the_ramps_result_says_why_it_ended():
+    assert "64 streams held; at 68 the objective broke" in ramp_line(RampResult(64, 68))
+    assert "32 held" in ramp_line(RampResult(32, None, 64)) and "generator was late at 64" in ramp_line(
+        RampResult(32, None, 64)
+    )
+
+
+def test_pictures_are_drawn_also_of_loads_that_have_little(tmp_path):
+    pytest.importorskip("matplotlib")
+    bare = figures(load_record(*(record(call_of(CAT), stream=stream) for stream in range(2))))
+    write_png(tmp_path / "b.png", [GOOD, late(GOOD), bare], RULE)
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_without_matplotlib_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="matplotlib"):
+        write_png(tmp_path / "b.png", [GOOD], RULE)

@@ -1,0 +1,75 @@
+"""Messages go out by the clock, without drift, and who was late is told: the generator, or whom it sends to."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from asr_service.bench import pacing
+from asr_service.bench.pacing import PaceLog, in_real_time, watch_event_loop
+
+
+class Clock:
+    """Time that goes on only where somebody sleeps or works; each sleep wakes `oversleeps_s` late."""
+
+    def __init__(self, oversleeps_s: float = 0.0) -> None:
+        self.now_s = 100.0
+        self.oversleeps_s = oversleeps_s
+        self.sleeps = 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
+        if self.sleeps > 50:
+            raise asyncio.CancelledError
+        self.now_s += seconds + self.oversleeps_s
+
+
+def use(monkeypatch, clock):
+    monkeypatch.setattr(pacing.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(pacing.asyncio, "sleep", clock.sleep)
+    return clock
+
+
+async def sent_at(clock, log, *, messages=5, work_s=0.0):
+    times = []
+    paced = in_real_time([b"x"] * messages, begun=100.0, message_s=0.1, duration_s=0.1 * messages - 0.04, log=log)
+    async for _ in paced:
+        times.append(clock.now_s - 100.0)
+        clock.now_s += work_s
+    return times
+
+
+@pytest.mark.asyncio
+async def test_each_message_goes_when_its_last_sample_has_been_spoken(monkeypatch):
+    clock, log = use(monkeypatch, Clock()), PaceLog()
+    assert await sent_at(clock, log) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.46])
+    assert log.late_s == pytest.approx([0.0] * 5, abs=1e-9)
+    assert (log.held_s, log.messages) == ([], 5)
+
+
+@pytest.mark.asyncio
+async def test_a_generator_that_oversleeps_is_late_and_does_not_drift(monkeypatch):
+    clock, log = use(monkeypatch, Clock(oversleeps_s=0.03)), PaceLog()
+    assert await sent_at(clock, log) == pytest.approx([0.13, 0.23, 0.33, 0.43, 0.49])
+    assert log.late_s == pytest.approx([0.03] * 5)
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_does_not_read_is_not_the_generators_lateness(monkeypatch):
+    clock, log = use(monkeypatch, Clock()), PaceLog()
+    await sent_at(clock, log, work_s=0.15)
+    assert log.late_s == pytest.approx([0.0])
+    assert log.held_s == pytest.approx([0.05, 0.1, 0.15, 0.24])
+
+
+@pytest.mark.asyncio
+async def test_an_event_loop_that_is_blocked_is_late(monkeypatch):
+    use(monkeypatch, Clock(oversleeps_s=0.2))
+    log = PaceLog()
+    with pytest.raises(asyncio.CancelledError):
+        await watch_event_loop(log)
+    assert min(log.late_s) >= 0.19
