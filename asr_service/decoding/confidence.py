@@ -59,21 +59,21 @@ class ConfidenceWeights:
 
     Attributes:
         posterior: log odds of the word's posterior in the n-best list.
-        share: log odds of the share of hypotheses that have it, whatever their scores.
-        phones: goodness of its pronunciation a frame, under the phone CTC.
-        pieces: mean log-probability of the word-piece CTC in its frames.
-        attention: the decoder's log-probability a word piece.
-        next: the decoder's log-probability of the piece that follows it.
+        entropy: mean entropy of the phone CTC in its frames, in nats.
+        pieces: mean log-probability of its word pieces in their frames, under the word-piece CTC.
+        attention: log-probability of its least likely piece under the decoder.
+        following: the same of the piece that follows it: an error throws the decoder off its track.
+        utterance: mean over all pieces of the hypothesis: speakers and rooms differ.
         language_model: log-probability under the n-gram.
     """
 
     intercept: float = 0.0
     posterior: float = 0.0
-    share: float = 0.0
-    phones: float = 0.0
+    entropy: float = 0.0
     pieces: float = 0.0
     attention: float = 0.0
-    next: float = 0.0
+    following: float = 0.0
+    utterance: float = 0.0
     language_model: float = 0.0
 
     def __post_init__(self) -> None:

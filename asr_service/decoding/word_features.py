@@ -16,10 +16,8 @@ from torch import Tensor
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
-from asr_service.decoding.rescoring import ctc_log_likelihoods
 from asr_service.decoding.timing import WordGraph, best_path
 from asr_service.decoding.token_tree import TokenTree
-from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
 
@@ -30,14 +28,14 @@ _LEAST_LOG_PROB = -10.0
 
 
 class WordFeatures:
-    """Computes `confidence.FEATURES`; read-only, shared by all searches of a bundle with lexicon and language model."""
+    """Computes `confidence.FEATURES`; read-only, shared by all searches of a bundle with a language model."""
 
     def __init__(
-        self, decoder: Decoder, pieces: WordPieces, lexicon: Lexicon, language_model: WordLanguageModel, scale: float
+        self, decoder: Decoder, pieces: WordPieces, language_model: WordLanguageModel, *, posterior_scale: float
     ) -> None:
-        """`scale` flattens the scores of an n-best list before they become posteriors."""
-        self._decoder, self._pieces, self._lexicon = decoder, pieces, lexicon
-        self._language_model, self._scale = language_model, scale
+        """`posterior_scale` flattens the scores of an n-best list before they become posteriors."""
+        self._decoder, self._pieces = decoder, pieces
+        self._language_model, self._scale = language_model, posterior_scale
 
     @torch.inference_mode()
     def __call__(
@@ -50,51 +48,36 @@ class WordFeatures:
         pieces: NDArray[np.float32],
         hidden: Tensor,
     ) -> NDArray[np.float64]:
-        """(W, F) for the words of one of `n_best`, whose entries have `scores`.
+        """(W, F) for the words of one of `n_best`, whose entries have `scores` and frames of 40 ms; W is at least 1.
 
         Of the utterance: `phones` (T4, N) and `pieces` (T8, V) are log-probabilities, `hidden` (T8, D) `encoder_out`.
         """
         tokens = [self._pieces.encode(word.text) for word in words]
-        said, follows = self._attention(tokens, hidden)
+        attention, following, utterance = self._attention(tokens, hidden)
         columns = {
             "posterior": _log_odds(word_confidences(words, n_best, posteriors(scores, self._scale).tolist())),
-            "share": _log_odds(word_confidences(words, n_best, [1.0 / len(n_best)] * len(n_best))),
-            "phones": self._pronounced(words, phones),
-            "pieces": _aligned(tokens, pieces),
-            "attention": said,
-            "next": follows,
+            "entropy": _entropies(words, phones),
+            "pieces": _alignment_scores(tokens, pieces),
+            "attention": attention,
+            "following": following,
+            "utterance": utterance,
             "language_model": self._predicted(words),
         }
         return np.stack([columns[name] for name in FEATURES], axis=1)
 
-    def _pronounced(self, words: Sequence[TimedWord], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Goodness of pronunciation a frame (Witt and Young 2000): the log-likelihood of the word's best pronunciation
-        in its frames, less that of the best path; 0 for a word that the lexicon lacks.
+    def _attention(self, tokens: Sequence[Sequence[int]], hidden: Tensor) -> tuple[NDArray[np.float64], ...]:
+        """By the decoder's log-probabilities, each (W,): the least of each word's pieces, that of the piece after the
+        word (or of the end), and the mean over all pieces of the utterance.
         """
-        found = []
-        for word in words:
-            frames = log_probs[word.start_frame : max(word.end_frame, word.start_frame + 1)]
-            pronunciations = [phone_ids(phones) for phones in self._lexicon.get(word.text)]
-            if pronunciations and len(frames):
-                fit = float(ctc_log_likelihoods(torch.from_numpy(frames), pronunciations).max())
-                found.append((fit - float(frames.max(axis=1).sum())) / len(frames))
-            else:
-                found.append(0.0)
-        return np.maximum(found, _LEAST_LOG_PROB)
-
-    def _attention(
-        self, tokens: Sequence[Sequence[int]], hidden: Tensor
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The decoder's log-probability a piece of each word, (W,), and of the piece that follows it, (W,)."""
         flat = [token for word in tokens for token in word]
         tree = TokenTree.build([flat], WordPieces.bos_id)
         logits = self._decoder.forward_tree(tree.token_ids, tree.depths, tree.visible, hidden.unsqueeze(0))
-        following = torch.tensor([*flat, WordPieces.eos_id])
-        log_probs = torch.log_softmax(logits, dim=-1)[torch.arange(len(following)), following].double().numpy()
+        targets = torch.tensor([*flat, WordPieces.eos_id])
+        log_probs = torch.log_softmax(logits, dim=-1)[torch.arange(len(targets)), targets].double().numpy()
         log_probs = np.maximum(log_probs, _LEAST_LOG_PROB)
         ends = np.cumsum([len(word) for word in tokens])
-        means = [log_probs[end - len(word) : end].mean() for end, word in zip(ends, tokens, strict=True)]
-        return np.array(means), log_probs[ends]
+        least = [log_probs[end - len(word) : end].min() for end, word in zip(ends, tokens, strict=True)]
+        return np.array(least), log_probs[ends], np.full(len(tokens), log_probs[:-1].mean())
 
     def _predicted(self, words: Sequence[TimedWord]) -> NDArray[np.float64]:
         """The n-gram's log-probability of each word after those before it, (W,)."""
@@ -132,7 +115,13 @@ def _log_odds(probabilities: Sequence[float]) -> NDArray[np.float64]:
     return odds
 
 
-def _aligned(tokens: Sequence[Sequence[int]], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
+def _entropies(words: Sequence[TimedWord], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean entropy (nats) of the phone CTC in each word's frames, (W,)."""
+    entropies = -(np.exp(log_probs) * log_probs).sum(axis=1, dtype=np.float64)
+    return np.array([entropies[word.start_frame : max(word.end_frame, word.start_frame + 1)].mean() for word in words])
+
+
+def _alignment_scores(tokens: Sequence[Sequence[int]], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean log-probability of the word-piece CTC in each word's frames of the best alignment of all pieces, (W,)."""
     graph = WordGraph([[word] for word in tokens])
     path = best_path(log_probs, graph)

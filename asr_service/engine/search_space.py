@@ -32,9 +32,8 @@ class SearchSpace:
             self.word_features = WordFeatures(
                 bundle.model.decoder,
                 bundle.pieces,
-                bundle.lexicon,
                 self._tree.language_model,
-                self._config.confidence_scale,
+                posterior_scale=self._config.confidence_scale,
             )
         self._spelling: Spelling | None = None
         if bundle.lexicon is not None and self._tree is None:
