@@ -76,7 +76,11 @@ def hear(
     if space.word_features is None:
         raise ValueError(f"{bundle.directory} has no lexicon or no language model: its confidences have no weights")
     search = space.new_search(StreamOptions(mode))
-    features, shares, right, speakers, corpora = [], [], [], [], []
+    features: list[NDArray[np.float64]] = []
+    sure: list[float] = []
+    right: list[bool] = []
+    speakers: list[str] = []
+    corpora: list[str] = []
     for utterance, known in zip(utterances, tqdm(dev, desc=f"searching ({mode.value})", mininterval=5), strict=True):
         search.reset()
         for stretch in stretches(known.encoded, mode, bundle.streaming.chunk_frames):
@@ -91,14 +95,12 @@ def hear(
                 words, n_best, scores, phones=encoded.phones, pieces=encoded.pieces, hidden=encoded.hidden
             )
         )
-        shares += word_confidences(words, n_best, posteriors(scores, config.confidence_scale).tolist())
+        sure += word_confidences(words, n_best, posteriors(scores, config.confidence_scale).tolist())
         operations = align([(utterance.text.split(), [word.text for word in words])])[0]
         right += [operation == "C" for operation in operations if operation != "D"]
         speakers += [utterance.speaker] * len(words)
         corpora += [utterance.corpus] * len(words)
-    return HeardWords(
-        np.concatenate(features), np.array(shares), np.array(right), np.array(speakers), np.array(corpora)
-    )
+    return HeardWords(np.concatenate(features), np.array(sure), np.array(right), np.array(speakers), np.array(corpora))
 
 
 def report(heard: HeardWords, mode: Mode) -> None:

@@ -1,0 +1,83 @@
+"""Confidences of a search: with the bundle's weights, and without them as the n-best list has it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
+from asr_service.engine.interface import StreamOptions
+from asr_service.engine.runner import Encoded, ModelRunner
+from asr_service.engine.search_space import SearchSpace
+from asr_service.model.bundle import Bundle
+from asr_service.types import Hypothesis, Mode
+
+WEIGHTS = dataclasses.asdict(ConfidenceWeights(intercept=1.5, posterior=0.3, entropy=-0.4, language_model=0.1))
+
+
+@pytest.fixture(scope="module")
+def encoded(tiny_bundle: Bundle) -> Encoded:
+    features = torch.randn(320, 80, generator=torch.Generator().manual_seed(1)).numpy()
+    return ModelRunner(tiny_bundle, streams=1, threads=1).encode_whole(features)
+
+
+def heard(bundle: Bundle, encoded: Encoded, mode: Mode, **decoding: object) -> tuple[Hypothesis, ...]:
+    space = SearchSpace(dataclasses.replace(bundle, decoding={**bundle.decoding, **decoding}))
+    search = space.new_search(StreamOptions(mode, max_alternatives=4))
+    search.step(encoded)
+    return search.final(offset_s=0.0)
+
+
+def sure(hypotheses: tuple[Hypothesis, ...]) -> list[tuple[float, ...]]:
+    return [tuple(word.confidence for word in hypothesis.words) for hypothesis in hypotheses]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_bundle_without_weights_answers_with_the_posteriors_of_its_n_best_list(tiny_bundle, encoded, mode) -> None:
+    decoding = {name: value for name, value in tiny_bundle.decoding.items() if name != "confidence"}
+    bundle = dataclasses.replace(tiny_bundle, decoding=decoding)
+    found = heard(bundle, encoded, mode)
+    search = SearchSpace(bundle).new_search(StreamOptions(mode))
+    search.step(encoded)
+    entries = search.n_best()
+    lists, weights = [words for words, _ in entries], posteriors([score for _, score in entries], 0.3).tolist()
+    assert len(found) == 4
+    assert sure(found) == [word_confidences(words, lists, weights) for words in lists[:4]]
+    assert [one.confidence for one in found] == [float(np.mean(row)) for row in sure(found)]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_weights_of_a_mode_are_used_in_that_mode_alone(tiny_bundle, encoded, mode) -> None:
+    plain = heard(tiny_bundle, encoded, mode)
+    other = next(one for one in Mode if one is not mode)
+    assert heard(tiny_bundle, encoded, mode, confidence={other.value: WEIGHTS}) == plain
+    weighted = heard(tiny_bundle, encoded, mode, confidence={mode.value: WEIGHTS})
+    assert [one.text for one in weighted] == [one.text for one in plain]
+    assert sure(weighted) != sure(plain)
+
+
+def test_with_weights_every_alternatives_confidence_is_the_mean_of_its_words_in_the_unit_interval(
+    tiny_bundle, encoded
+) -> None:
+    found = heard(tiny_bundle, encoded, Mode.ACCURATE, confidence={"accurate": WEIGHTS})
+    assert len(found) == 4
+    for hypothesis, row in zip(found, sure(found), strict=True):
+        assert all(0.0 < confidence < 1.0 for confidence in row)
+        assert hypothesis.confidence == pytest.approx(np.mean(row))
+
+
+def test_confidences_follow_from_the_features_of_each_hypothesis(tiny_bundle, encoded) -> None:
+    found = heard(tiny_bundle, encoded, Mode.ACCURATE, confidence={"accurate": WEIGHTS})
+    space = SearchSpace(tiny_bundle)
+    search = space.new_search(StreamOptions(Mode.ACCURATE))
+    search.step(encoded)
+    lists, scores = zip(*search.n_best(), strict=True)
+    for words, row in zip(lists, sure(found), strict=False):
+        features = space.word_features(
+            words, lists, scores, phones=encoded.phones, pieces=encoded.pieces, hidden=encoded.hidden
+        )
+        sums = 1.5 + features @ [WEIGHTS[name] for name in FEATURES]
+        assert row == pytest.approx(1 / (1 + np.exp(-sums)))
