@@ -1,8 +1,8 @@
 """Settings of the service: every limit has a number and a default here.
 
 Settings are frozen and checked when they are made, so nothing behind them checks again. A settings file is TOML with
-one table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`, `[engine]`); what it does not name keeps its
-default, and a name that does not exist is an error rather than ignored:
+one table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`, `[engine]`, `[phrase_hints]`); what it does not
+name keeps its default, and a name that does not exist is an error rather than ignored:
 
     [server]
     address = "0.0.0.0:50051"
@@ -237,6 +237,32 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseHintSettings:
+    """Words and phrases that a client expects.
+
+    Attributes:
+        max_phrases: of a request. Their tree is built when the stream opens, on the engine's thread.
+        default_boost: of hints that name none.
+    """
+
+    table: typing.ClassVar[str] = "phrase_hints"
+
+    max_phrases: int = 2000
+    default_boost: float = 8.0
+
+    MOST_PHRASES: typing.ClassVar[int] = 5000
+    MAX_CHARACTERS: typing.ClassVar[int] = 100
+    MAX_WORDS: typing.ClassVar[int] = 10
+    MAX_BOOST: typing.ClassVar[float] = 20.0
+    # Each different boost makes the search a little dearer.
+    MAX_BOOSTS: typing.ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        _in_range(self, "max_phrases", 0, self.MOST_PHRASES)
+        _in_range(self, "default_boost", 0, self.MAX_BOOST)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process."""
 
@@ -245,6 +271,7 @@ class Settings:
     audio: AudioSettings = field(default_factory=AudioSettings)
     endpointing: EndpointingSettings = field(default_factory=EndpointingSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    phrase_hints: PhraseHintSettings = field(default_factory=PhraseHintSettings)
 
     def __post_init__(self) -> None:
         longest = self.engine.max_utterance_s

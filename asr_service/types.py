@@ -58,6 +58,14 @@ class EndpointingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseHint:
+    """A phrase that is likely to be spoken: normalised words, and by how much, as a natural logarithm of odds."""
+
+    phrase: str
+    boost: float
+
+
+@dataclass(frozen=True, slots=True)
 class RecognitionConfig:
     """What one stream or one unary call asks for, after validation."""
 
@@ -74,6 +82,7 @@ class RecognitionConfig:
     speech_start_timeout_s: float | None = None
     speech_end_timeout_s: float | None = None
     endpointing: EndpointingConfig = field(default_factory=EndpointingConfig)
+    phrase_hints: tuple[PhraseHint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,36 @@ UNKNOWN_WORD = "<unk>"
 
 
 class WordLanguageModel:
-    """An n-gram over `words`; any other word has the probability of <unk>. Read-only, shared by all searches."""
+    """An n-gram over `words`; any other word has the probability of <unk>. Read-only, shared by all searches.
 
-    def __init__(self, path: Path, words: Sequence[str]) -> None:
+    Attributes:
+        words: by their ids.
+        unknown_id: of a word that is not among them.
+        first_spare_id: from here on, ids that the n-gram takes for unknown words too, for a stream to give to its own.
+    """
+
+    def __init__(self, path: Path, words: Sequence[str], *, spares: int = 0) -> None:
         """Raises BundleError when the file is missing or no KenLM model."""
         if not path.is_file():
             raise BundleError(f"{path}: no such file", field=path.name)
-        dictionary = Dictionary([*words, UNKNOWN_WORD])
+        dictionary = Dictionary([*words, UNKNOWN_WORD, *(f"<spare {number}>" for number in range(spares))])
         try:
             self.kenlm = KenLM(str(path), dictionary)
         except RuntimeError as error:
             raise BundleError(f"{path}: not a KenLM model: {error}", field=path.name) from None
         self.words = tuple(words)
         self.unknown_id = len(self.words)
+        self.first_spare_id = self.unknown_id + 1
+        self._no_context = self.kenlm.start(True)
         self._ids = {word: index for index, word in enumerate(self.words)}
+
+    def index(self, word: str) -> int | None:
+        """The id of a word, None for one that is not among `words`."""
+        return self._ids.get(word)
+
+    def unigram(self, index: int) -> float:
+        """Return log10 p of a word, by its id, without context."""
+        return float(self.kenlm.score(self._no_context, index)[1])
 
     def start(self) -> LMState:
         """The state at the begin of a sentence."""

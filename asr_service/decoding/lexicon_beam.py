@@ -13,12 +13,15 @@ import numpy as np
 from flashlight.lib.text.decoder import CriterionType, DecodeResult, LexiconDecoder, LexiconDecoderOptions
 from numpy.typing import NDArray
 
+from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.language_model import LN10
 from asr_service.decoding.pronunciation_tree import COLUMNS, NEVER_COLUMN, PronunciationTree, with_second_names
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
 
 MAX_N_BEST = 100
+# The phone that begins with a column; 0 for blank and for a second name, with which a phone only goes on.
+_PHONE_OF_COLUMN = [column if column < PHONE_VOCABULARY_SIZE else 0 for column in range(COLUMNS)]
 # How much further back than asked the library looks for the end of a word.
 _EXTRA_LOOK_BACK = 100
 
@@ -60,14 +63,22 @@ class LexiconBeam:
     Memory is bounded by `max_frames` x `beam_size` hypotheses. Not thread-safe; the tree it was given is shared.
     """
 
-    def __init__(self, tree: PronunciationTree, options: LexiconBeamOptions | None = None) -> None:
-        self._tree = tree
+    def __init__(
+        self, tree: PronunciationTree, options: LexiconBeamOptions | None = None, hinted: HintedTree | None = None
+    ) -> None:
+        """`hinted`: the stream's own tree in the place of `tree`, made for the `lm_weight` of `options`. The boosts
+        that a hypothesis got count in its score and in its acoustic score.
+        """
+        self._tree, self._hinted = tree, hinted
+        self._phones = _PHONE_OF_COLUMN if hinted is None else hinted.phone_of_column
         self.options = options = options or LexiconBeamOptions()
         self._decoder = LexiconDecoder(
             LexiconDecoderOptions(
                 beam_size=options.beam_size,
                 # Each phone has two columns, and blank always has its own.
-                beam_size_token=min(COLUMNS, 2 * options.beam_size_token + 1),
+                beam_size_token=min(COLUMNS, 2 * options.beam_size_token + 1)
+                if hinted is None
+                else hinted.beam_size_token(options.beam_size_token),
                 beam_threshold=options.beam_threshold,
                 lm_weight=options.lm_weight * LN10,
                 word_score=options.word_score,
@@ -76,7 +87,7 @@ class LexiconBeam:
                 log_add=options.log_add,
                 criterion_type=CriterionType.CTC,
             ),
-            tree.tree,
+            tree.tree if hinted is None else hinted.tree,
             tree.language_model.kenlm,
             NEVER_COLUMN,
             BLANK_ID,
@@ -114,8 +125,8 @@ class LexiconBeam:
             if room <= 0:
                 self._fix_words()
                 continue
-            columns = with_second_names(log_probs[position : position + room], self._frames)
-            self._decoder.decode_step(columns.ctypes.data, columns.shape[0], COLUMNS)
+            columns = self._columns(log_probs[position : position + room])
+            self._decoder.decode_step(columns.ctypes.data, *columns.shape)
             self._frames += columns.shape[0]
             position += columns.shape[0]
 
@@ -135,9 +146,7 @@ class LexiconBeam:
         """How many first complete words all hypotheses alive now share: every later hypothesis starts with them."""
         if self._frames == 0:
             return 0
-        histories = [
-            [label for label in result.words if label >= 0] for result in self._decoder.get_all_final_hypothesis()
-        ]
+        histories = [self._labels(result) for result in self._decoder.get_all_final_hypothesis()]
         if not histories:
             return 0
         # The first and the last in order differ as early as any two.
@@ -171,7 +180,7 @@ class LexiconBeam:
         found: dict[tuple[int, ...], BeamHypothesis] = {}
         # Equal scores come in an order that depends on addresses in memory; the words decide instead.
         for result in sorted(results, key=lambda result: (-result.score, result.words)):
-            key = tuple(label for label in result.words if label >= 0)
+            key = tuple(self._labels(result))
             if key not in found:
                 found[key] = self._hypothesis(result)
                 if len(found) == min(limit, MAX_N_BEST):
@@ -184,20 +193,43 @@ class LexiconBeam:
         acoustic, lm = result.emittingModelScore, result.lmScore * LN10
         return BeamHypothesis(words, self._forgotten_score + result.score, acoustic, lm, phones)
 
+    def _columns(self, log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._hinted is None:
+            return with_second_names(log_probs, self._frames)
+        return self._hinted.with_boosts(log_probs, self._frames, self.options.beam_size_token)
+
+    def _labels(self, result: DecodeResult) -> list[int]:
+        """The words' labels of a hypothesis' complete words; those of a phrase one by one."""
+        labels = [label for label in result.words if label >= 0]
+        if self._hinted is None:
+            return labels
+        return [word for label in labels for word in self._hinted.words_of(label)]
+
     def _words_and_phones(self, result: DecodeResult) -> tuple[tuple[TimedWord, ...], tuple[int, ...]]:
         words, phones = list(self._fixed), list(self._fixed_phones)
-        start: int | None = None
+        spoken: list[tuple[int, int]] = []  # phones since the last label, and the frames in which they begin
         previous = NEVER_COLUMN
         # Entry 0 is the state before the first frame that is still held, the one beyond the frames the sentence end.
         for frame, token, label in zip(
             range(self._offset, self._frames), result.tokens[1:], result.words[1:], strict=False
         ):
-            if token not in (BLANK_ID, NEVER_COLUMN):
-                start = frame if start is None else start
-                if token < PHONE_VOCABULARY_SIZE and token != previous:
-                    phones.append(token)
+            phone = self._phones[token]
+            if phone and token != previous:
+                spoken.append((phone, frame))
+                phones.append(phone)
             if label >= 0:
-                words.append(TimedWord(self._tree.words[label], frame if start is None else start, frame + 1))
-                start = None
+                words += self._timed(label, spoken, frame + 1)
+                spoken = []
             previous = token
         return tuple(words), tuple(phones)
+
+    def _timed(self, label: int, spoken: Sequence[tuple[int, int]], end: int) -> list[TimedWord]:
+        """The words of a label, each until the next begins, the last until `end`."""
+        # Frames are forgotten where the best hypothesis had completed a word: of another some phones may be gone.
+        frames = [frame for _, frame in spoken] or [end - 1]
+        if self._hinted is None:
+            return [TimedWord(self._tree.words[label], frames[0], end)]
+        texts = [self._tree.words[index] for index in self._hinted.words_of(label)]
+        begins = self._hinted.begins(label, [phone for phone, _ in spoken])
+        starts = [frames[0], *(frames[place] for place in begins), end]
+        return [TimedWord(text, starts[place], starts[place + 1]) for place, text in enumerate(texts)]

@@ -19,6 +19,7 @@ import numpy as np
 from flashlight.lib.text.decoder import SmearingMode, Trie
 from numpy.typing import NDArray
 
+from asr_service.config import PhraseHintSettings
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon
 
@@ -27,7 +28,7 @@ COLUMNS = 2 * PHONE_VOCABULARY_SIZE
 NEVER_COLUMN = COLUMNS - 1
 # flashlight keeps six words an entry of the tree.
 MAX_HOMOPHONES = 6
-_IMPOSSIBLE = np.float32(-1e9)
+IMPOSSIBLE = np.float32(-1e9)
 # At most 0.008 in all: it decides between equals alone.
 _TIE_BREAK, _TIE_BREAK_FRAMES = 4e-6, 2048
 
@@ -42,11 +43,10 @@ class PronunciationTree:
         """Raises BundleError when the language model cannot be read."""
         self.words = tuple(lexicon)
         self.known = frozenset(self.words)
-        self.language_model = WordLanguageModel(lm_path, self.words)
+        self.language_model = WordLanguageModel(lm_path, self.words, spares=PhraseHintSettings.MOST_PHRASES)
         # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its
         # first. In log10, as the library's own scores are.
-        start = self.language_model.kenlm.start(True)
-        unigrams = [self.language_model.kenlm.score(start, index)[1] for index in range(len(self.words))]
+        unigrams = [self.language_model.unigram(index) for index in range(len(self.words))]
         self.tree = Trie(COLUMNS, BLANK_ID)
         self.dropped_homophones = 0
         taken: dict[tuple[int, ...], int] = {}
@@ -76,7 +76,7 @@ def with_second_names(log_probs: NDArray[np.float32], first_frame: int) -> NDArr
     with the phone that the next begins with, all places of the boundary would score the same, and the library would
     take any.
     """
-    columns = np.full((log_probs.shape[0], COLUMNS), _IMPOSSIBLE, dtype=np.float32)
+    columns = np.full((log_probs.shape[0], COLUMNS), IMPOSSIBLE, dtype=np.float32)
     columns[:, :PHONE_VOCABULARY_SIZE] = log_probs
     frames = np.arange(first_frame, first_frame + log_probs.shape[0]) % _TIE_BREAK_FRAMES
     columns[:, PHONE_VOCABULARY_SIZE:NEVER_COLUMN] = log_probs[:, 1:] - _TIE_BREAK * frames[:, None]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_service.errors import AsrError
-from asr_service.types import EndpointingConfig, Hypothesis, Mode
+from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint
 
 SAMPLE_RATE_HZ = 16_000
 EVIDENCE_PERIOD_S = 0.08
@@ -27,6 +27,7 @@ class StreamOptions:
     mode: Mode
     max_alternatives: int = 1
     interim_results: bool = False
+    phrase_hints: tuple[PhraseHint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
+from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.open_vocabulary import spelled_words, with_spelled_words
+from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import (
     NO_ALIGNMENT,
@@ -44,13 +46,19 @@ class LexiconSearch(UtteranceSearch):
         confidence_scale: float,
         agreement: int | None,
         word_confidence: WordConfidence | None = None,
+        hints: PhraseHints | None = None,
     ) -> None:
+        """`hints`: what the stream expects to hear."""
         super().__init__(
             limit=limit, confidence_scale=confidence_scale, agreement=agreement, word_confidence=word_confidence
         )
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._tree = tree
-        self._beam = LexiconBeam(tree, options)
+        self._hints = hints
+        hinted = None
+        if hints is not None and bundle.lexicon is not None:
+            hinted = HintedTree(tree, bundle.lexicon, hints, options.lm_weight)
+        self._beam = LexiconBeam(tree, options, hinted)
 
     def reset(self) -> None:
         super().reset()
@@ -96,11 +104,15 @@ class LexiconSearch(UtteranceSearch):
         tokens = [self._bundle.pieces.encode(" ".join(words)) for words in texts]
         pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
         attention = attention_log_likelihoods(self._bundle.model.decoder, self._hidden(), tokens).tolist()
+        boosts = [self._hints.score(words) if self._hints else 0.0 for words in texts]
         return [
             weights.phones * phone_score
             + weights.language_model * self._tree.language_model.sentence(words)
             + weights.word * len(words)
             + weights.pieces * piece_score
             + weights.attention * attention_score
-            for words, phone_score, piece_score, attention_score in zip(texts, phones, pieces, attention, strict=True)
+            + boost
+            for words, phone_score, piece_score, attention_score, boost in zip(
+                texts, phones, pieces, attention, boosts, strict=True
+            )
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asr_service.decoding.config import DecodingConfig
+from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.word_features import WordConfidence, WordFeatures
@@ -69,4 +70,5 @@ class SearchSpace:
             confidence_scale=config.confidence_scale,
             agreement=agreement,
             word_confidence=self._confidence(options.mode),
+            hints=PhraseHints(options.phrase_hints) or None,
         )

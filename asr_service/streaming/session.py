@@ -107,7 +107,9 @@ class Session:
         self.end: End | None = None
         self.error: AsrError | None = None
         self.finals = 0
-        options = StreamOptions(config.mode, max(1, config.max_alternatives), config.interim_results)
+        options = StreamOptions(
+            config.mode, max(1, config.max_alternatives), config.interim_results, config.phrase_hints
+        )
         self._handle = engine.open(options, self._policy(endpointing), self._sink)
 
     # --- what the client sends -------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""Phrase hints: what they are worth in a ranking and in the lexicon beam, and that they stay with their stream."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from asr_service.decoding.hinted_tree import HintedTree
+from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.phrase_hints import PhraseHints
+from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.types import PhraseHint
+from tests.decoding import tiny
+
+WIDE = LexiconBeamOptions(
+    beam_size=5000, beam_size_token=40, beam_threshold=1e6, lm_weight=0.8, word_score=-0.5, log_add=False
+)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> PronunciationTree:
+    return PronunciationTree(tiny.lexicon(), tiny.arpa(tmp_path_factory.mktemp("lm")))
+
+
+def hints(**boosts: float) -> PhraseHints:
+    return PhraseHints([PhraseHint(phrase.replace("_", " "), boost) for phrase, boost in boosts.items()])
+
+
+def hinted_beam(tree: PronunciationTree, options: LexiconBeamOptions, **boosts: float) -> LexiconBeam:
+    return LexiconBeam(tree, options, HintedTree(tree, tiny.lexicon(), hints(**boosts), options.lm_weight))
+
+
+@pytest.mark.parametrize(
+    ("text", "worth"),
+    [
+        ("", 0.0),
+        ("see a dog", 0.0),
+        ("see a cat", 5.0),
+        ("a cat", 2.0),
+        ("a cat see a cat a cat", 9.0),  # the longest phrase at each place; what it took is not counted again
+        ("see a see a cat", 5.0),
+        ("cats", 0.0),
+    ],
+)
+def test_a_ranking_counts_the_longest_phrase_at_each_place(text: str, worth: float) -> None:
+    assert hints(see_a_cat=5.0, a_cat=2.0).score(text.split()) == worth
+
+
+def test_of_a_phrase_that_comes_twice_the_larger_boost_counts() -> None:
+    twice = PhraseHints([PhraseHint("cat", 3.0), PhraseHint("cat", 1.0), PhraseHint("sea", 0.0)])
+    assert twice.boosts == {("cat",): 3.0}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_wide_beam_adds_each_expected_words_boost_to_what_it_finds_without(tree, seed) -> None:
+    boosts = {"cats": 2.5, "sea": 1.5, "a": 0.7}
+    plain, hinted = LexiconBeam(tree, WIDE), hinted_beam(tree, WIDE, **boosts)
+    log_probs = tiny.random_log_probs(7, 40, seed)
+    for beam in (plain, hinted):
+        beam.step(log_probs)
+    before = {hypothesis.texts: hypothesis.score for hypothesis in plain.finish()}
+    gains = [
+        hypothesis.score - before[hypothesis.texts] - sum(boosts.get(word, 0.0) for word in hypothesis.texts)
+        for hypothesis in hinted.finish()
+        if hypothesis.texts in before
+    ]
+    # At a word's end the tree allows a little more than CTC does (see pronunciation_tree), so some gain more.
+    assert len(gains) > 50
+    assert min(gains) > -1e-3
+    assert sum(gain < 1e-3 for gain in gains) > len(gains) / 2
+
+
+def test_expected_homophones_win_and_others_do_not_change(tree) -> None:
+    log_probs = tiny.spoken("see a cat", seed=1)
+    for boosts, first in (({}, "see"), ({"cat": 9.0}, "see"), ({"sea": 9.0}, "sea")):
+        beam = hinted_beam(tree, WIDE, **boosts)
+        beam.step(log_probs)
+        assert beam.finish()[0].texts == (first, "a", "cat")
+
+
+def test_a_phrase_comes_word_by_word_with_its_phones_and_times(tree) -> None:
+    log_probs = tiny.spoken("see a cat", seed=1)
+    plain, hinted = LexiconBeam(tree, WIDE), hinted_beam(tree, WIDE, sea_a_cat=20.0)
+    for beam in (plain, hinted):
+        beam.step(log_probs)
+    assert hinted.best().texts == ("sea", "a", "cat")
+    assert hinted.shared_words() <= 3
+    best, same = hinted.finish()[0], plain.finish()[0]
+    assert best.texts == ("sea", "a", "cat")
+    assert best.phone_ids == same.phone_ids
+    for word, other in zip(best.words, same.words, strict=True):
+        assert word.start_frame == other.start_frame
+        assert word.end_frame >= other.end_frame
+        assert word.end_frame > word.start_frame
+
+
+def test_streams_share_the_tree_and_not_each_others_hints(tree) -> None:
+    log_probs = [tiny.random_log_probs(30, 40, seed) for seed in range(5)]
+
+    def answers(beam: LexiconBeam) -> list:
+        found = []
+        for frames in log_probs:
+            beam.begin()
+            beam.step(frames)
+            found.append(beam.finish())
+        return found
+
+    options = dataclasses.replace(WIDE, beam_size=50, beam_size_token=10)
+    before = answers(LexiconBeam(tree, options))
+    neighbour = LexiconBeam(tree, options)
+    expecting = hinted_beam(tree, options, cats=12.0, sea_a_cat=15.0, a=3.0)
+    assert answers(expecting) != before
+    assert answers(neighbour) == before
+    assert answers(LexiconBeam(tree, options)) == before
+    assert answers(hinted_beam(tree, options)) == before
+
+
+def test_any_split_of_the_frames_gives_the_same_with_hints(tree) -> None:
+    options = dataclasses.replace(WIDE, beam_size=30, beam_size_token=6, max_frames=130, look_back=20)
+    log_probs = np.concatenate([tiny.spoken("see a cat sea a cats", seed) for seed in range(12)])
+    whole, split = (hinted_beam(tree, options, a_cat=3.0, sea=2.0) for _ in range(2))
+    whole.step(log_probs)
+    for begin in range(0, len(log_probs), 7):
+        split.step(log_probs[begin : begin + 7])
+    assert len(log_probs) > options.max_frames
+    assert whole.finish() == split.finish()
+
+
+def test_phrases_with_words_that_nobody_can_pronounce_are_told(tree) -> None:
+    hinted = HintedTree(tree, tiny.lexicon(), hints(see_kato=3.0, cat=3.0), 0.8)
+    assert hinted.unheard == (("see", "kato"),)
