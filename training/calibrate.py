@@ -110,15 +110,19 @@ def report(heard: HeardWords, mode: Mode) -> None:
         who = ", ".join(sorted(set(heard.speakers[half].tolist())))
         print(f"{name} half: speakers {who} ({half.sum()} words, {heard.right[half].mean():.1%} right)")
     fitted = cross_fitted(heard.features, heard.right, second)
-    print(f"\n{mode.value}: judged on the half that was not used to fit")
-    print(f"{'':28s} {'n-best posterior':>24s}   {'fitted':>24s}")
-    print(f"{'words of':28s} {'words':>6s}   {'ECE':>6s} {'AUC':>6s}  {'ECE':>14s} {'AUC':>6s}")
+    print(
+        f"\n{mode.value}: judged on the half that was not used to fit; by chance: the ECE of confidences without fault"
+    )
+    print(f"{'':24s}  {'':6s}  {'n-best posterior':>16s}  {'fitted':>14s}  {'by chance':>9s}")
+    print(f"{'words of':24s}  {'words':>6s}  {'ECE':>9s} {'AUC':>6s}  {'ECE':>7s} {'AUC':>6s}  {'ECE':>9s}")
     everyone = np.ones(len(heard.right), dtype=bool)
     parts = [("all", everyone)] + [(name, heard.corpora == name) for name in sorted(set(heard.corpora.tolist()))]
     for name, part in [*parts, ("first half of speakers", ~second), ("second half of speakers", second)]:
-        before = judge(heard.posteriors[part], heard.right[part])
-        after = judge(fitted[part], heard.right[part])
-        print(f"{name:28s} {after.words:6d}   {before.ece:6.3f} {_auc(before)}  {after.ece:14.3f} {_auc(after)}")
+        before, after = judge(heard.posteriors[part], heard.right[part]), judge(fitted[part], heard.right[part])
+        print(
+            f"{name.removeprefix('librispeech_'):24s}  {after.words:6d}  {before.ece:9.3f} {_auc(before)}  "
+            f"{after.ece:7.3f} {_auc(after)}  {chance_ece(fitted[part]):9.3f}"
+        )
     print("\nconfidence  share right  words")
     for row in judge(fitted, heard.right).bins:
         print(f"{row.confidence:10.3f}  {row.accuracy:11.3f}  {row.words:5d}")
@@ -127,6 +131,12 @@ def report(heard: HeardWords, mode: Mode) -> None:
         chances = cross_fitted(heard.features, heard.right, second, names)
         judged = judge(chances, heard.right)
         print(f"{name:22s}  {judged.ece:6.3f} {_auc(judged)}  {log_loss(chances, heard.right):8.4f}", flush=True)
+
+
+def chance_ece(confidences: NDArray[np.float64], *, draws: int = 50, seed: int = 0) -> float:
+    """The mean ECE where each word is right with the chance that its confidence says: few words never fit exactly."""
+    rng = np.random.default_rng(seed)
+    return float(np.mean([judge(confidences, rng.random(len(confidences)) < confidences).ece for _ in range(draws)]))
 
 
 def write_weights(directory: Path, mode: Mode, weights: ConfidenceWeights) -> None:

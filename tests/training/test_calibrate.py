@@ -13,7 +13,7 @@ from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.runner import Encoded
 from asr_service.evaluation.calibration import judge
 from asr_service.types import Mode
-from training.calibrate import HeardWords, report, stretches, write_weights
+from training.calibrate import HeardWords, chance_ece, report, stretches, write_weights
 from training.logistic import cross_fitted, fit, halves, log_loss
 
 TRUE = ConfidenceWeights(intercept=1.0, posterior=0.5, entropy=-2.0, pieces=0.7)
@@ -90,6 +90,13 @@ def test_a_speakers_own_words_have_no_say_in_their_confidences() -> None:
 def test_log_loss_is_that_of_the_chances_given() -> None:
     assert log_loss(np.array([0.8, 0.4]), np.array([True, False])) == pytest.approx(-np.log([0.8, 0.6]).mean())
     assert log_loss(np.array([1.0]), np.array([False])) == pytest.approx(-np.log(1e-6))
+
+
+def test_confidences_without_fault_have_an_ece_by_chance_that_falls_with_the_words() -> None:
+    chances = np.random.default_rng(0).uniform(0.3, 1.0, 5_000)
+    few, many = chance_ece(chances[:200]), chance_ece(chances, draws=10)
+    assert few > 0.05 and many < 0.05
+    assert chance_ece(np.ones(50)) == 0.0
 
 
 def test_weights_go_into_the_config_beside_the_other_modes_and_all_else_stays(tmp_path: Path) -> None:
