@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from asr_service.bench.playlist import Clip
 from asr_service.config import Settings
+from asr_service.errors import InvalidAudio
 from asr_service.evaluation.forced_alignment import AlignmentCache, ForcedAligner
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
@@ -21,7 +22,7 @@ def load_clips(
 ) -> list[Clip]:
     """Clips in order. `aligner` is asked for only where a clip's words are not in the cache.
 
-    Raises OSError, InvalidAudio, and what `aligner` raises.
+    Raises OSError; InvalidAudio, also for a clip that cannot hold its words; what `aligner` raises.
     """
     clips: list[Clip] = []
     loaded: ForcedAligner | None = None
@@ -30,7 +31,10 @@ def load_clips(
         words = cache.get(waveform, reference.text)
         if words is None:
             loaded = loaded or aligner()
-            words = loaded(waveform, reference.text)
+            try:
+                words = loaded(waveform, reference.text)
+            except InvalidAudio as error:
+                raise InvalidAudio(f"{reference.utterance_id}: {error.message}") from error
             cache.put(waveform, reference.text, words)
         clips.append(Clip(reference, _linear16(waveform), words))
     return clips

@@ -60,7 +60,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the server used between the last stream's start and the end of `seconds`.
+    """What the server used from before the first stream to after the last, when all of the audio has been worked on.
 
     Attributes:
         cpu_per_audio_s: seconds of processor time for a second of audio of one stream.
@@ -153,7 +153,7 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
         emitted_words=sum(timing.emitted_words for timing in timings),
         revoked_words=sum(timing.revoked_words for timing in timings),
         quality=_quality(clips, [clip for call in alone for clip in heard(call)], normalizer),
-        cost=_cost(record, load.streams - len(bad)),
+        cost=_cost(record, sum(call.call.duration_s for call in calls)),
         slope=slope([(word.spoken_s, word.latency_s) for word in words]),
         generator_late=percentiles(record.pace.late_s),
         server_held=percentiles(record.pace.held_s),
@@ -224,14 +224,12 @@ def _reference(clip: Heard, number: int) -> Reference:
     return Reference(f"{number}:{spoken.utterance_id}", spoken.text, speaker=spoken.speaker, corpus=spoken.corpus)
 
 
-def _cost(record: LoadRecord, held: int) -> Cost | None:
-    load = record.load
-    inside = [(time_s, used) for time_s, used in record.usage if load.stagger_s <= time_s <= load.seconds]
-    if len(inside) < 2 or not held:
+def _cost(record: LoadRecord, audio_s: float) -> Cost | None:
+    if len(record.usage) < 2 or not audio_s:
         return None
-    (first_s, first), (last_s, last) = inside[0], inside[-1]
+    (_, first), (_, last) = record.usage[0], record.usage[-1]
     return Cost(
-        cpu_per_audio_s=(last.cpu_s - first.cpu_s) / (last_s - first_s) / held,
-        resident_mib=record.usage[0][1].resident_bytes / MIB,
+        cpu_per_audio_s=(last.cpu_s - first.cpu_s) / audio_s,
+        resident_mib=first.resident_bytes / MIB,
         most_resident_mib=max(used.resident_bytes for _, used in record.usage) / MIB,
     )

@@ -132,6 +132,8 @@ async def run_load(address: str, clips: Sequence[Clip], load: Load, *, pid: int 
             for watcher in watchers:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
+    if pid is not None and (last := usage(pid)) is not None:
+        used.append((time.monotonic() - origin, last))
     return LoadRecord(load, tuple(sorted(calls, key=lambda call: (call.stream, call.begun_s))), pace, tuple(used))
 
 

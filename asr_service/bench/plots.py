@@ -70,8 +70,12 @@ def write_png(path: Path, runs: Sequence[Figures], objective: Objective) -> None
     )
     errors.legend()
     errors.set_ylabel("word error rate (%)")
+    numbers = sorted({run.streams for run in every})
     for axes in (words, cost, errors):
         axes.set_xlabel("streams")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(numbers, [str(number) for number in numbers])
+        axes.minorticks_off()
     try:
         page.savefig(path, format="png", dpi=120)
     except OSError as error:

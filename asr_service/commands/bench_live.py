@@ -35,6 +35,7 @@ def register(subparsers: Any) -> None:
     server.add_argument("--pid", type=int, help="process of --server on this machine, for CPU and memory")
     server.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     server.add_argument("--config", type=Path, metavar="FILE", help="settings of its own server (TOML)")
+    server.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes of its own server")
     load = parser.add_argument_group("load")
     load.add_argument("--streams", type=_numbers, default=[1, 8, 32], metavar="N,N,...", help="default: 1,8,32")
     load.add_argument("--ramp", action="store_true", help="from the first of --streams up, until the objective breaks")
@@ -187,7 +188,7 @@ def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, int | None]]:
         return
     most = arguments.limit if arguments.ramp else max(arguments.streams)
     options = ["--max-streams", str(most)] + (["--config", str(arguments.config)] if arguments.config else [])
-    with ServerProcess(arguments.model, *options) as server:
+    with ServerProcess(arguments.model, *options, workers=arguments.workers) as server:
         yield server.address, server.pid
 
 
@@ -200,7 +201,7 @@ def _about(arguments: argparse.Namespace, address: str) -> dict[str, str]:
     return provenance(sys.argv[1:]) | {
         "model": info.models[0].name,
         "server_version": info.version,
-        "server": "running already" if arguments.server else "a process beside it",
+        "server": "running already" if arguments.server else f"beside it, {arguments.workers} worker(s)",
     }
 
 
@@ -209,6 +210,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         arguments.usage_error("--pid is for --server; of its own server the process is known")
     if arguments.config and arguments.server:
         arguments.usage_error("--config has no effect with --server: it has settings of its own")
+    if arguments.workers > 1 and arguments.server:
+        arguments.usage_error("--workers has no effect with --server: it runs already")
     if arguments.seconds <= arguments.stagger:
         arguments.usage_error("--seconds must be longer than --stagger: latencies are taken while all streams run")
     if arguments.pause < 0 or arguments.stagger < 0:

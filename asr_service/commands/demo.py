@@ -105,12 +105,14 @@ def print_errors(reference: str, transcript: str) -> None:
 class ServerProcess:
     """`asr serve` on a free port, from its "serving" log line on until the block ends; then SIGTERM.
 
-    `options` are further options of `asr serve`. Raises RuntimeError with the end of the server's log when it does not
-    come to serve.
+    `options` are further options of `asr serve`; with several `workers` all of them serve before the block begins.
+    Raises RuntimeError with the end of the server's log when it does not come to serve.
     """
 
-    def __init__(self, model: Path | None, *options: str) -> None:
+    def __init__(self, model: Path | None, *options: str, workers: int = 1) -> None:
         command = [sys.executable, "-m", "asr_service.server", "--address", "localhost:0", *options]
+        command += ["--workers", str(workers)] if workers > 1 else []
+        self._to_come = workers
         self._command = command if model is None else [*command, "--model", str(model)]
         self._log: deque[str] = deque(maxlen=KEPT_LOG_LINES)
         self._serving = threading.Event()
@@ -124,7 +126,7 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self._serving.wait(START_TIMEOUT_S)
-        if not self.address:
+        if self._to_come:
             self._stop()
             raise RuntimeError("the server did not start:\n" + "".join(self._log))
         self.start_s = time.monotonic() - started
@@ -146,7 +148,9 @@ class ServerProcess:
                     fields = json.loads(line)
                     if fields.get("message") == "serving":
                         self.address, self.model = f"localhost:{fields['port']}", fields["model"]
-                        self._serving.set()
+                        self._to_come = max(0, self._to_come - 1)
+                        if not self._to_come:
+                            self._serving.set()
         self._serving.set()  # it has ended
 
     def _stop(self) -> None:

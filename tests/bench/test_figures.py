@@ -84,7 +84,7 @@ def test_cpu_is_told_for_each_second_of_audio_of_a_stream():
     usage = tuple((float(second), Usage(5.0 + 0.3 * second, (100 + second) << 20)) for second in range(10))
     found = figures(load_record(*two_streams(RIGHT), usage=usage))
     assert found.cost is not None
-    assert found.cost.cpu_per_audio_s == pytest.approx(0.15)
+    assert found.cost.cpu_per_audio_s == pytest.approx(0.3 * 9 / (2 * CAT.duration_s))
     assert (found.cost.resident_mib, found.cost.most_resident_mib) == (100, 109)
 
 
