@@ -93,9 +93,9 @@ def test_log_loss_is_that_of_the_chances_given() -> None:
 
 
 def test_confidences_without_fault_have_an_ece_by_chance_that_falls_with_the_words() -> None:
-    chances = np.random.default_rng(0).uniform(0.3, 1.0, 5_000)
+    chances = np.random.default_rng(9).uniform(0.3, 1.0, 5_000)
     few, many = chance_ece(chances[:200]), chance_ece(chances, draws=10)
-    assert few > 0.05 and many < 0.05
+    assert few > 0.05 and many < 0.03
     assert chance_ece(np.ones(50)) == 0.0
 
 
