@@ -16,6 +16,7 @@ import numpy as np
 from flashlight.lib.text.decoder import LMState
 from numpy.typing import NDArray
 
+from asr_service.decoding.hinted_pieces import HintedPieces, Hoped
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
 
@@ -58,6 +59,7 @@ class _Prefix:
     bonus: float
     lm_score: float
     lm_state: LMState | None
+    hoped: Hoped | None = None
 
 
 @dataclass(slots=True)
@@ -91,12 +93,16 @@ class CtcPrefixBeam:
         word_start: str = "▁",
         blank_id: int = 0,
         ignored_ids: Sequence[int] = (1, 2),
+        hints: HintedPieces | None = None,
     ) -> None:
-        """`pieces` are the V tokens' texts; `ignored_ids` are tokens that CTC never emits (begin and end)."""
+        """`pieces` are the V tokens' texts; `ignored_ids` are tokens that CTC never emits (begin and end); `hints` are
+        what the stream expects, for the same pieces.
+        """
         self._pieces = [piece.removeprefix(word_start) for piece in pieces]
         self._starts_word = [piece.startswith(word_start) for piece in pieces]
         self.options = options or PrefixBeamOptions()
         self._lm = language_model
+        self._hints = hints
         self._blank_id = blank_id
         self._ignored = frozenset(ignored_ids)
         self.begin()
@@ -104,7 +110,7 @@ class CtcPrefixBeam:
     def begin(self) -> None:
         """Forget everything and start an utterance."""
         state = self._lm.start() if self._lm else None
-        root = _Prefix(0, None, -1, 0, "", 0.0, 0.0, state)
+        root = _Prefix(0, None, -1, 0, "", 0.0, 0.0, state, self._hints.start() if self._hints else None)
         self._beam: dict[int, _Entry] = {0: _Entry(root, in_blank=0.0)}
         self._frames = 0
 
@@ -159,6 +165,9 @@ class CtcPrefixBeam:
             child.word = self._pieces[label]
         else:
             child.word += self._pieces[label]
+        if self._hints is not None and prefix.hoped is not None:
+            child.hoped = self._hints.extended(prefix.hoped, label)
+            child.bonus += child.hoped.score - prefix.hoped.score
         return child
 
     def _end_word(self, prefix: _Prefix) -> None:
@@ -201,6 +210,8 @@ class CtcPrefixBeam:
             lm_score += last.lm_score + end
         elif ended and prefix.word:
             bonus += self.options.word_score
+        if ended and self._hints is not None and prefix.hoped is not None:
+            bonus += self._hints.ended(prefix.hoped) - prefix.hoped.score
         return BeamHypothesis(self._words(prefix), acoustic + bonus, acoustic, lm_score)
 
     def _words(self, prefix: _Prefix) -> tuple[TimedWord, ...]:

@@ -10,12 +10,14 @@ may go before other spellings (`Spelling`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asr_service.decoding.ctc_prefix_score import CTCPrefixScorer
-from asr_service.decoding.spelling import Spelled, Spelling
+from asr_service.decoding.hinted_pieces import HintedPieces
+from asr_service.decoding.spelling import Spelling
 from asr_service.model.decoder import Decoder
 
 
@@ -68,8 +70,11 @@ def joint_beam_search(
     eos_id: int,
     options: JointBeamOptions,
     spelling: Spelling | None = None,
+    hints: HintedPieces | None = None,
 ) -> list[TokenHypothesis]:
     """Search one utterance: `encoder_out` (S, D) and CTC log-probabilities (S, V) → finished hypotheses, best first.
+
+    `spelling`: what a lexicon says of the words, `hints`: what the stream expects; both add to the joint score.
 
     Deterministic. An utterance of no frames has the empty hypothesis only.
     """
@@ -83,13 +88,14 @@ def joint_beam_search(
     tokens = torch.full((1, 0), 0, dtype=torch.long)
     attention = torch.zeros(1, dtype=torch.float64)
     last = torch.tensor([bos_id])
-    spelled = [Spelled()]
+    scorers: list[Any] = [scorer for scorer in (spelling, hints) if scorer is not None]
+    places = [[scorer.start()] for scorer in scorers]  # of each scorer, of each row
     finished: list[TokenHypothesis] = []
     for length in range(longest + 1):
         log_probs = decoder.step(last, cache).double()
         ends = (1 - weight) * (attention + log_probs[:, eos_id]) + weight * state.complete
-        if spelling is not None:
-            ends += torch.tensor([spelling.ended(place) for place in spelled], dtype=ends.dtype)
+        for by_text, at in zip(scorers, places, strict=True):
+            ends += torch.tensor([by_text.ended(place) for place in at], dtype=ends.dtype)
         finished += [
             TokenHypothesis(tuple(row), score + options.length_reward * length)
             for row, score in zip(tokens.tolist(), ends.tolist(), strict=True)
@@ -102,24 +108,27 @@ def joint_beam_search(
         prefix_scores, extended = scorer.extend(state, candidates)
         attention_scores = attention.unsqueeze(1) + best
         joint = (1 - weight) * attention_scores + weight * prefix_scores
-        if spelling is not None:
-            places = [
-                spelling.extended(place, token_id)
-                for place, token_ids in zip(spelled, candidates.tolist(), strict=True)
+        extensions = [
+            [
+                by_text.extended(place, token_id)
+                for place, token_ids in zip(at, candidates.tolist(), strict=True)
                 for token_id in token_ids
             ]
-            joint += torch.tensor([place.score for place in places], dtype=joint.dtype).view_as(joint)
+            for by_text, at in zip(scorers, places, strict=True)
+        ]
+        for reached in extensions:
+            joint += torch.tensor([place.score for place in reached], dtype=joint.dtype).view_as(joint)
         score, index = joint.flatten().topk(min(options.beam_size, joint.numel()))
-        if spelling is not None:
-            spelled = [places[chosen] for chosen in index.tolist()]
+        places = [[reached[chosen] for chosen in index.tolist()] for reached in extensions]
         row = index // candidates.shape[1]
         last = candidates.flatten()[index]
         tokens = torch.cat([tokens[row], last.unsqueeze(1)], dim=1)
         attention = attention_scores.flatten()[index]
         state = extended.select(index)
         cache.reorder(row)
-        # Scores only fall from here (but for the reward), so once the worst finished one is out of reach, stop.
+        # Scores only fall from here (but for the reward), so once the worst finished one is out of reach, stop. With
+        # hints they may rise again.
         reachable = float(score[0]) + options.length_reward * longest
-        if len(finished) == options.beam_size and reachable < finished[-1].score:
+        if hints is None and len(finished) == options.beam_size and reachable < finished[-1].score:
             break
     return finished

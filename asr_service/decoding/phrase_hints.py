@@ -1,7 +1,7 @@
 """What a stream expects to hear: phrases of words, each with a boost, in a prefix tree over words.
 
 A boost is a natural logarithm: a hypothesis that has the phrase is taken to be e^boost times as likely. The searches
-apply it where they look ahead (`hinted_tree`, `hinted_pieces`), the final ranking applies it here.
+apply it where they look ahead (`hinted_tree`, `hinted_pieces`); the final ranking applies it here.
 """
 
 from __future__ import annotations
@@ -49,6 +49,22 @@ class PhraseHints:
             total += boost
             place += max(1, length)
         return total
+
+    def settled(self, words: Sequence[str]) -> tuple[int, float]:
+        """How many of the first words count the same whatever follows `words`, and the boosts in them."""
+        total, place = 0.0, 0
+        while place < len(words) and not self._may_go_on(words, place):
+            length, boost = self._longest(words, place)
+            total += boost
+            place += max(1, length)
+        return place, total
+
+    def _may_go_on(self, words: Sequence[str], place: int) -> bool:
+        """Whether all words from `place` on begin a phrase that is longer."""
+        node: _Node | None = self._root
+        for word in words[place:]:
+            node = node.children.get(word) if node is not None else None
+        return node is not None and bool(node.children)
 
     def _longest(self, words: Sequence[str], place: int) -> tuple[int, float]:
         """How many words from `place` on are a phrase, and its boost; (0, 0.0) where there is none."""

@@ -30,6 +30,9 @@ class Spelling:
         self._pieces = pieces
         self._unknown = unknown
 
+    def start(self) -> Spelled:
+        return Spelled()
+
     def extended(self, before: Spelled, token_id: int) -> Spelled:
         """The place after one more piece."""
         piece, score = self._pieces[token_id], before.score

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
+from asr_service.decoding.hinted_pieces import HintedPieces
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
+from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.rescoring import NO_ALIGNMENT, ctc_log_likelihoods
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.stabiliser import shared_length
@@ -41,11 +43,15 @@ class PieceSearch(UtteranceSearch):
         limit: int,
         confidence_scale: float,
         agreement: int | None,
+        hints: PhraseHints | None = None,
     ) -> None:
-        """`joint` None: finals come from the prefix beam too, and so start with what was shown."""
+        """`joint` None: finals come from the prefix beam too, and so start with what was shown. `hints`: what the
+        stream expects to hear.
+        """
         super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
         self._bundle, self._joint, self._spelling = bundle, joint, spelling
-        self._beam = CtcPrefixBeam(bundle.pieces.pieces, live)
+        self._hints = HintedPieces(hints, bundle.pieces.pieces) if hints is not None else None
+        self._beam = CtcPrefixBeam(bundle.pieces.pieces, live, hints=self._hints)
 
     def reset(self) -> None:
         super().reset()
@@ -76,6 +82,7 @@ class PieceSearch(UtteranceSearch):
                 eos_id=WordPieces.eos_id,
                 options=self._joint,
                 spelling=self._spelling,
+                hints=self._hints,
             )
             texts = [self._bundle.pieces.decode(hypothesis.token_ids) for hypothesis in found]
             pronounced = self._pronounced(texts)

@@ -50,6 +50,7 @@ class SearchSpace:
         config, accurate = self._config, options.mode is Mode.ACCURATE
         agreement = None if accurate else config.agreement
         limit = max(1, options.max_alternatives)
+        hints = PhraseHints(options.phrase_hints) or None
         if self._tree is None:
             return PieceSearch(
                 self._bundle,
@@ -59,6 +60,7 @@ class SearchSpace:
                 limit=limit,
                 confidence_scale=config.confidence_scale,
                 agreement=agreement,
+                hints=hints,
             )
         return LexiconSearch(
             self._bundle,
@@ -70,5 +72,5 @@ class SearchSpace:
             confidence_scale=config.confidence_scale,
             agreement=agreement,
             word_confidence=self._confidence(options.mode),
-            hints=PhraseHints(options.phrase_hints) or None,
+            hints=hints,
         )

@@ -12,6 +12,7 @@ from asr_service.config import EndpointingSettings, EngineSettings, Settings
 from asr_service.engine.interface import EngineInfo
 from asr_service.errors import InvalidField, ModelNotFound, NoConfig, Unsupported
 from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.server.phrase_hints import phrase_hints
 from asr_service.types import AudioEncoding, AudioFormat, EndpointingConfig, Mode, RecognitionConfig
 
 ENCODINGS: dict[int, AudioEncoding] = {
@@ -47,7 +48,7 @@ def unary_config(request: pb.RecognizeRequest, info: EngineInfo, settings: Setti
     """Check a unary request's config. Raises NoConfig, InvalidField, ModelNotFound, Unsupported."""
     if not request.HasField("config"):
         raise NoConfig("the request has no config", field="config")
-    config = _recognition_config(request.config, info, default_mode=Mode.ACCURATE)
+    config = _recognition_config(request.config, info, settings, default_mode=Mode.ACCURATE)
     return dataclasses.replace(config, endpointing=settings.endpointing.default)
 
 
@@ -57,7 +58,7 @@ def streaming_config(
     """Check a stream's first message. Raises NoConfig, InvalidField, ModelNotFound, Unsupported."""
     if not streaming.HasField("config"):
         raise NoConfig("streaming_config has no config", field="streaming_config.config")
-    base = _recognition_config(streaming.config, info, default_mode=Mode.STREAMING)
+    base = _recognition_config(streaming.config, info, settings, default_mode=Mode.STREAMING)
     if streaming.interim_results and base.mode is Mode.ACCURATE:
         name = "streaming_config.interim_results"
         raise Unsupported(f"{name}: there are no interim results in mode ACCURATE", field=name)
@@ -73,7 +74,9 @@ def streaming_config(
     )
 
 
-def _recognition_config(config: pb.RecognitionConfig, info: EngineInfo, *, default_mode: Mode) -> RecognitionConfig:
+def _recognition_config(
+    config: pb.RecognitionConfig, info: EngineInfo, settings: Settings, *, default_mode: Mode
+) -> RecognitionConfig:
     if config.encoding not in ENCODINGS:
         raise _invalid("config.encoding", config.encoding, "an AudioEncoding of this API")
     if config.audio_channel < 0:
@@ -93,6 +96,7 @@ def _recognition_config(config: pb.RecognitionConfig, info: EngineInfo, *, defau
         max_alternatives=max(1, config.max_alternatives),
         word_time_offsets=config.enable_word_time_offsets,
         word_confidence=config.enable_word_confidence,
+        phrase_hints=phrase_hints(config.phrase_hints, settings.phrase_hints),
     )
 
 

@@ -1,0 +1,64 @@
+"""Phrase hints of a request to ours: texts normalised as the models' words are, limits held."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from asr_service.config import PhraseHintSettings
+from asr_service.errors import InvalidField
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.types import PhraseHint
+
+FIELD = "config.phrase_hints"
+_WORDS = re.compile(r"'?[a-z][a-z']*( '?[a-z][a-z']*)*")
+# Typographic apostrophes and dashes as people and word processors write them.
+_TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "-": " ", "\u2010": " ", "\u2011": " "})
+
+
+def phrase_hints(hints: Sequence[pb.PhraseHints], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:
+    """Check and normalise. Raises InvalidField that names the field, with its place, and the limit."""
+    found: list[PhraseHint] = []
+    boosts: set[float] = set()
+    for place, group in enumerate(hints):
+        field = f"{FIELD}[{place}]"
+        if not group.phrases:
+            raise InvalidField(f"{field}.phrases is empty; it must have at least one phrase", field=f"{field}.phrases")
+        if len(found) + len(group.phrases) > settings.max_phrases:
+            raise InvalidField(
+                f"{FIELD} has more than {settings.max_phrases} phrases, the most of a request", field=FIELD
+            )
+        if not 0 <= group.boost <= settings.MAX_BOOST:
+            raise InvalidField(
+                f"{field}.boost is {group.boost:g}; it must be 0 to {settings.MAX_BOOST:g}", field=f"{field}.boost"
+            )
+        boost = group.boost or settings.default_boost
+        boosts.add(boost)
+        if len(boosts) > settings.MAX_BOOSTS:
+            raise InvalidField(
+                f"{FIELD} has more than {settings.MAX_BOOSTS} different boosts, the most of a request", field=FIELD
+            )
+        found += [
+            PhraseHint(_normalised(phrase, f"{field}.phrases[{number}]", settings), boost)
+            for number, phrase in enumerate(group.phrases)
+        ]
+    return tuple(found)
+
+
+def _normalised(phrase: str, field: str, settings: PhraseHintSettings) -> str:
+    """Lower case without accents, hyphens as spaces. Raises InvalidField for what the models cannot write."""
+    if len(phrase) > settings.MAX_CHARACTERS:
+        raise InvalidField(
+            f"{field} has {len(phrase)} characters; it must have at most {settings.MAX_CHARACTERS}", field=field
+        )
+    decomposed = unicodedata.normalize("NFKD", phrase.translate(_TYPOGRAPHY))
+    plain = "".join(char for char in decomposed if not unicodedata.combining(char)).lower()
+    words = plain.split()
+    text = " ".join(words)
+    if not _WORDS.fullmatch(text):
+        rule = "letters a to z, apostrophes, hyphens and spaces; write numbers as words"
+        raise InvalidField(f"{field} is {phrase[:30]!a}; it must be {rule}", field=field)
+    if len(words) > settings.MAX_WORDS:
+        raise InvalidField(f"{field} has {len(words)} words; it must have at most {settings.MAX_WORDS}", field=field)
+    return text
