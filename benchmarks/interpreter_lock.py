@@ -3,8 +3,7 @@
 A real server in this process, its engine's encoder steps timed where they happen; the streams come from a process of
 their own, in messages of 20 ms at the pace of speech. Then, with no stream open, the very same steps are made again:
 the same slots, chunks and lengths, on the same runner, in a thread of the same kind. The first over the second is what
-the interpreter lock costs (over 1.3: the engine needs a process of its own). Printed beside it: the
-processor time of the whole process, event loop and searches with it.
+the interpreter lock costs (over 1.3: the engine needs a process of its own).
 
 The engine's thread, the event loop and the generator want a core each; with fewer, they wait for one too. That wait is
 known (the run queue's, /proc/thread-self/schedstat of Linux) and taken off: what is left is work and the lock.

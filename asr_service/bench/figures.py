@@ -16,6 +16,8 @@ from asr_service.evaluation.scoring import score
 
 # A generator whose 99th percentile of lateness is above this has measured itself.
 MAX_LATE_S = 0.05
+# An utterance that ends at a pause shorter than this was cut: nobody has finished a sentence there.
+SHORT_PAUSE_S = 0.4
 MIB = 1 << 20
 
 
@@ -90,6 +92,7 @@ class Figures:
         word: from the end of a word, by forced alignment of the reference, until it was shown and stayed.
         final: from the end of a clip's last word to its final, the endpoint's silence with it.
         final_after_close: from the half-close to the call's last final.
+        utterances, short_splits: finals, and those of them that ended inside of a clip at a pause under SHORT_PAUSE_S.
         generator_late: of the generator itself; `server_held`: of messages that the call took late.
         word_quantiles: 0 to 100 per cent of the word latencies.
     """
@@ -107,6 +110,8 @@ class Figures:
     final_after_close: Percentiles | None
     emitted_words: int
     revoked_words: int
+    utterances: int
+    short_splits: int
     quality: Quality | None
     cost: Cost | None
     slope: Slope | None
@@ -152,6 +157,8 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
         final_after_close=percentiles(clip.final_s for clip in clips if clip.closed),
         emitted_words=sum(timing.emitted_words for timing in timings),
         revoked_words=sum(timing.revoked_words for timing in timings),
+        utterances=sum(clip.utterances for clip in clips),
+        short_splits=sum(pause_s < SHORT_PAUSE_S for clip in clips for pause_s in clip.splits_s),
         quality=_quality(clips, [clip for call in alone for clip in heard(call)], normalizer),
         cost=_cost(record, sum(call.call.duration_s for call in calls)),
         slope=slope([(word.spoken_s, word.latency_s) for word in words]),

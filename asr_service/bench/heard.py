@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ class Heard:
             nothing was recognised.
         final_s: from the end of the clip's last word, and after the call's last clip from its half-close, until the
             final with its last words came; the endpoint's silence is in it where `closed` is False.
+        splits_s: for each place where an utterance ended before the clip did, the pause of the speaker there.
+        utterances: finals that begin in this clip.
         closed: whether the call was half-closed behind this clip.
         first_spoken_s, last_spoken_s: when the clip's first and last word ended, in run time.
     """
@@ -46,6 +49,8 @@ class Heard:
     words: tuple[WordLatency, ...]
     first_partial_s: float | None
     final_s: float | None
+    splits_s: tuple[float, ...]
+    utterances: int
     closed: bool
     first_spoken_s: float
     last_spoken_s: float
@@ -58,6 +63,10 @@ class _FinalWord:
     shown_s: float
     final_s: float
     utterance: int
+
+
+# (index in what was said, recognised word, whether it is right)
+_Pair = tuple[int, _FinalWord, bool]
 
 
 def heard(record: CallRecord) -> list[Heard]:
@@ -74,7 +83,7 @@ def heard(record: CallRecord) -> list[Heard]:
         begun = {word.utterance for word in here} - earlier
         earlier |= begun
         shown_s = [record.first_shown_s[utterance] for utterance in begun] + [word.shown_s for word in here]
-        found.append(_heard(record, played, here, shown_s, closed=last))
+        found.append(_heard(record, played, here, shown_s, utterances=len(begun), closed=last))
     return found
 
 
@@ -88,8 +97,11 @@ def _final_words(record: CallRecord) -> Iterator[_FinalWord]:
             yield _FinalWord(word.text, reached_s, word.end_s + next(latencies), final_s, utterance)
 
 
-def _heard(record: CallRecord, played: Played, here: list[_FinalWord], shown_s: list[float], *, closed: bool) -> Heard:
+def _heard(
+    record: CallRecord, played: Played, here: list[_FinalWord], shown_s: list[float], *, utterances: int, closed: bool
+) -> Heard:
     said = played.words
+    pairs = list(_aligned(said, here))
     first_s = final_s = None
     if here and said:
         # What was shown before the first word began was not that word.
@@ -100,23 +112,37 @@ def _heard(record: CallRecord, played: Played, here: list[_FinalWord], shown_s: 
         played,
         record.stream,
         " ".join(word.text for word in here),
-        tuple(_latencies(record, said, here)),
+        tuple(
+            WordLatency(record.begun_s + said[place].end_s, word.shown_s - said[place].end_s)
+            for place, word, right in pairs
+            if right
+        ),
         first_s,
         final_s,
+        tuple(_splits(said, pairs)),
+        utterances,
         closed,
         record.begun_s + (said[0].end_s if said else played.start_s),
         record.begun_s + (said[-1].end_s if said else played.end_s),
     )
 
 
-def _latencies(record: CallRecord, said: Sequence[SpokenWord], here: Sequence[_FinalWord]) -> Iterator[WordLatency]:
+def _aligned(said: Sequence[SpokenWord], here: Sequence[_FinalWord]) -> Iterator[_Pair]:
+    """Each word that was recognised, with the index of what was said there, and whether it is right."""
     (operations,) = align([([word.text for word in said], [_as_scored(word.text) for word in here])])
-    reference, shown = iter(said), iter(here)
+    place, shown = -1, iter(here)
     for operation in operations:
-        spoken = None if operation == "I" else next(reference)
+        place += operation != "I"
         word = None if operation == "D" else next(shown)
-        if operation == "C" and spoken is not None and word is not None:
-            yield WordLatency(record.begun_s + spoken.end_s, word.shown_s - spoken.end_s)
+        if operation in "CS" and word is not None:
+            yield place, word, operation == "C"
+
+
+def _splits(said: Sequence[SpokenWord], pairs: Sequence[_Pair]) -> Iterator[float]:
+    for (before, earlier, _), (after, later, _) in itertools.pairwise(pairs):
+        if earlier.utterance != later.utterance:
+            # Where words between them are missing, the longest pause is where the end was seen.
+            yield max(said[place + 1].start_s - said[place].end_s for place in range(before, after))
 
 
 def _as_scored(word: str) -> str:

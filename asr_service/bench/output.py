@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr_service.bench.figures import MAX_LATE_S, Figures, Percentiles
+from asr_service.bench.figures import MAX_LATE_S, SHORT_PAUSE_S, Figures, Percentiles
 from asr_service.bench.ramp import Objective, RampResult
 from asr_service.errors import ConfigError
 
@@ -31,6 +31,12 @@ def lines(figures: Figures, objective: Objective) -> Iterator[str]:
         yield (
             f"  revoked / emitted words      {figures.revoked_words} / {figures.emitted_words} "
             f"({100 * figures.revoked_share:.1f} %)"
+        )
+    if figures.utterances:
+        share = 100 * figures.short_splits / figures.utterances
+        yield (
+            f"  cut at a pause under {SHORT_PAUSE_S:g} s   {figures.short_splits} / {figures.utterances} utterances "
+            f"({share:.1f} %)"
         )
     yield from _quality_lines(figures)
     if figures.cost is not None:

@@ -52,6 +52,14 @@ def test_only_what_was_said_while_all_streams_ran_has_a_latency():
     assert found.quality is not None and found.quality.reference_words == 3
 
 
+def test_utterances_cut_at_short_pauses_are_counted():
+    slow = text_clip("slow", ("the", 0.2, 0.4), ("cat", 0.9, 1.1), ("sat", 1.2, 1.5))
+    answers = [(1.0, ("the", 0.2, 0.4)), (1.6, ("cat", 0.9, 1.1)), (2.1, ("sat", 1.2, 1.5))]
+    call = record(call_of(slow), *((time_s, final(word, utterance=n)) for n, (time_s, word) in enumerate(answers)))
+    found = figures(load_record(call, load=dataclasses.replace(LOAD, streams=1)))
+    assert (found.utterances, found.short_splits) == (3, 1)
+
+
 def test_streams_that_were_refused_or_failed_are_counted_and_their_words_are_not():
     held = record(call_of(CAT), (2.2, RIGHT), stream=0)
     refused, cut = record(call_of(CAT), stream=1), record(call_of(CAT), (2.2, WRONG), stream=2)

@@ -76,6 +76,23 @@ def test_what_is_shown_before_the_first_word_begins_is_not_its_first_partial():
     assert clip.first_partial_s == pytest.approx(0.5)
 
 
+def test_an_utterance_that_ends_inside_a_clip_is_told_with_the_speakers_pause_there():
+    (clip,) = heard(
+        record(
+            call_of(CAT),
+            (1.9, final(("the", 0.2, 0.4), ("hat", 0.5, 0.9))),  # wrong, but a word in its place
+            (2.2, final(("sat", 1.0, 1.5), utterance=1)),
+        )
+    )
+    assert clip.splits_s == pytest.approx((0.1,)) and clip.utterances == 2
+    (clip,) = heard(record(call_of(CAT), (1.9, final(("the", 0.2, 0.4))), (2.2, final(("sat", 1.0, 1.5), utterance=1))))
+    assert clip.splits_s == pytest.approx((0.1,))  # the longer of both pauses around the missing word
+    first, second = heard(
+        record(call_of(CAT, DOG), (2.4, final(("sat", 1.0, 1.5))), (5.5, final(("dog", 3.6, 4.0), utterance=1)))
+    )
+    assert (first.splits_s, second.splits_s) == ((), ())
+
+
 def test_a_clip_without_an_answer_has_errors_and_no_latency():
     (clip,) = heard(record(call_of(CAT)))
     assert (clip.text, clip.words, clip.first_partial_s, clip.final_s) == ("", (), None, None)

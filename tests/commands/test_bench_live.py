@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_service.cli import main
+from asr_service.cli import build_parser, main
+from asr_service.commands import bench as bench_command
+from asr_service.commands import bench_live
 from asr_service.config import ServerSettings, Settings
 from asr_service.evaluation.forced_alignment import AlignmentCache
 from asr_service.evaluation.in_process import bundle_digest
@@ -79,3 +81,10 @@ def test_wrong_usage_is_told_before_anything_starts(options, problem, capsys):
 def test_a_manifest_that_is_not_there_is_named(tmp_path, capsys):
     assert main(["bench", "live", str(tmp_path / "none.jsonl"), "--alignments", str(Path(tmp_path))]) == 1
     assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_without_a_subcommand_the_figures_are_those_of_this_machine():
+    plain = build_parser().parse_args(["bench", "--rounds", "2"])
+    assert plain.run is bench_command.run and (plain.rounds, plain.streams) == (2, [1, 4, 16])
+    live = build_parser().parse_args(["bench", "live", "set.jsonl", "--streams", "1,64"])
+    assert live.run is bench_live.run and live.streams == [1, 64]
