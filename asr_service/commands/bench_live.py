@@ -116,6 +116,7 @@ class Bench:
         """Raises ServiceError where a call alone does not go well."""
         from asr_service.bench.figures import figures
         from asr_service.bench.generator import Load, run_load
+        from asr_service.commands.progress import shown
 
         arguments = self._arguments
         load = Load(
@@ -129,7 +130,8 @@ class Bench:
         )
         alone: list[CallRecord] = []
         if not arguments.no_alone:  # first, so that the server is warm: the first use of anything is slower
-            alone = [record for stream in range(streams) for record in self._stream_alone(load, stream)]
+            each = shown(range(streams), streams, "streams, each alone")
+            alone = [record for stream in each for record in self._stream_alone(load, stream)]
         elif not self._warm:
             self._play(load, [0])
         self._warm = True
