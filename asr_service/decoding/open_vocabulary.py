@@ -2,12 +2,15 @@
 
 The lexicon beam must explain every sound with words it knows; the word-piece CTC spells what it hears. Where its best
 path spells a word that the lexicon lacks, that spelling takes the place of the words that the beam found there, and the
-ranking decides between the two. Dimensions: T8 frames of 80 ms, V word pieces.
+ranking decides between the two. Where the path spells nearly a word that the stream expects and the lexicon lacks, that
+word is tried as well. Dimensions: T8 frames of 80 ms, V word pieces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import difflib
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,10 @@ from asr_service.tokenizer import WordPieces
 
 # Frames of the phone CTC, in which the lexicon beam counts, to one of the word-piece CTC.
 FRAMES_PER_PIECE_FRAME = 2
+# Share of letters that a spelling must have in common with an expected word, counted over both.
+NEAR = 0.7
+# Expected words that are tried in one utterance: each is one more hypothesis to rank.
+MAX_TRIED = 8
 
 
 def spelled_words(pieces: WordPieces, log_probs: NDArray[np.float32]) -> list[TimedWord]:
@@ -52,3 +59,23 @@ def with_spelled_words(
             placed = TimedWord(new.text, words[first].start_frame, words[last].end_frame)
             results.append((*words[:first], placed, *words[last + 1 :]))
     return results
+
+
+class ExpectedSpellings:
+    """Words that a stream expects and that the lexicon lacks: nobody knows how they sound. Immutable."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = frozenset(words)
+        self._by_letter: dict[str, list[str]] = defaultdict(list)
+        for word in sorted(self.words):
+            self._by_letter[word[0]].append(word)
+
+    def near(self, spelled: Sequence[TimedWord]) -> list[TimedWord]:
+        """For spelled words the nearest expected ones that begin with the same letter, `MAX_TRIED` at most."""
+        found: list[TimedWord] = []
+        for word in spelled:
+            candidates = self._by_letter.get(word.text[:1], [])
+            nearest = difflib.get_close_matches(word.text, candidates, n=1, cutoff=NEAR)
+            if nearest and nearest[0] != word.text and len(found) < MAX_TRIED:
+                found.append(TimedWord(nearest[0], word.start_frame, word.end_frame))
+        return found

@@ -14,7 +14,7 @@ import torch
 from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
-from asr_service.decoding.open_vocabulary import spelled_words, with_spelled_words
+from asr_service.decoding.open_vocabulary import ExpectedSpellings, spelled_words, with_spelled_words
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import (
@@ -56,8 +56,11 @@ class LexiconSearch(UtteranceSearch):
         self._tree = tree
         self._hints = hints
         hinted = None
+        self._expected = ExpectedSpellings(())
         if hints is not None and bundle.lexicon is not None:
             hinted = HintedTree(tree, bundle.lexicon, hints, options.lm_weight)
+            unheard = {word for phrase in hinted.unheard for word in phrase} - tree.known
+            self._expected = ExpectedSpellings(word for word in unheard if not bundle.pieces.unknown_characters(word))
         self._beam = LexiconBeam(tree, options, hinted)
 
     def reset(self) -> None:
@@ -91,11 +94,18 @@ class LexiconSearch(UtteranceSearch):
         Nobody knows how they are pronounced: their phones are taken to fit as well as those of what they replace.
         """
         spelled = spelled_words(self._bundle.pieces, self._pieces().numpy())
-        opened = with_spelled_words(best.words, spelled, self._tree.known)
+        opened = with_spelled_words(best.words, [*spelled, *self._expected.near(spelled)], self._tree.known)
         if not opened:
             return []
         scores = self._scores(opened, [phones] * len(opened))
-        return [(words, score + self._weights.unknown) for words, score in zip(opened, scores, strict=True)]
+        # What the stream expects is no unknown word to it.
+        return [
+            (
+                words,
+                score if any(word.text in self._expected.words for word in words) else score + self._weights.unknown,
+            )
+            for words, score in zip(opened, scores, strict=True)
+        ]
 
     def _scores(self, found: Sequence[Sequence[TimedWord]], phones: Sequence[float]) -> list[float]:
         """The log-linear sum for each word sequence; `phones` are the log-likelihoods of their phones."""

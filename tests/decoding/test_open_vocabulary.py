@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from asr_service.decoding.hypothesis import TimedWord
-from asr_service.decoding.open_vocabulary import spelled_words, with_spelled_words
+from asr_service.decoding.open_vocabulary import (
+    MAX_TRIED,
+    ExpectedSpellings,
+    spelled_words,
+    with_spelled_words,
+)
 from asr_service.tokenizer import WordPieces
 
 
@@ -46,3 +51,16 @@ def test_an_unknown_spelling_replaces_the_words_it_overlaps_and_a_known_one_noth
 
 def test_a_spelling_where_the_beam_found_nothing_is_left_out() -> None:
     assert with_spelled_words((TimedWord("a", 0, 4),), [TimedWord("zzz", 30, 40)], {"a"}) == []
+
+
+def test_expected_words_are_tried_where_they_are_nearly_spelled() -> None:
+    expected = ExpectedSpellings(["metternich", "katowice", "zzyzx"])
+    spelled = [
+        TimedWord("the", 0, 5),
+        TimedWord("meternik", 5, 14),
+        TimedWord("zzyzx", 14, 22),
+        TimedWord("cat", 22, 30),
+    ]
+    assert expected.near(spelled) == [TimedWord("metternich", 5, 14)]
+    assert ExpectedSpellings([]).near(spelled) == []
+    assert len(expected.near([spelled[1]] * 20)) == MAX_TRIED

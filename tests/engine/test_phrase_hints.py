@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from asr_service.decoding.open_vocabulary import spelled_words
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import SearchSpace
@@ -54,6 +55,16 @@ def test_expected_words_are_found_more_and_a_neighbour_hears_what_it_would(space
     assert neighbour.final(offset_s=0.0)[0] == alone
     assert answer(space, encoded, mode) == alone
     assert answer(space, encoded, mode, hints) == hinted
+
+
+def test_a_word_that_the_lexicon_lacks_is_heard_where_it_is_nearly_spelled(tiny_bundle, spaces, encoded) -> None:
+    mode = Mode.ACCURATE
+    spelled = [word.text for word in spelled_words(tiny_bundle.pieces, encoded.pieces)]
+    near = spelled[0] + spelled[0][-1]
+    assert near not in WORDS and near not in spelled
+    assert near not in answer(spaces["lexicon"], encoded, mode).text.split()
+    # Its random decoder and n-gram think little of it: what is shown is that the hypothesis is there to be ranked.
+    assert near in answer(spaces["lexicon"], encoded, mode, (PhraseHint(near, 500.0),)).text.split()
 
 
 @pytest.mark.parametrize("mode", list(Mode))
