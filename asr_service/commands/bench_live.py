@@ -196,15 +196,24 @@ def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, int | None]]:
 
 def _about(arguments: argparse.Namespace, address: str) -> dict[str, str]:
     from asr_service.client import Client
+    from asr_service.evaluation.in_process import bundle_digest
     from asr_service.evaluation.provenance import provenance
+    from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
 
     with Client(address) as client:
         info = client.server_info()
-    return provenance(sys.argv[1:]) | {
-        "model": info.models[0].name,
-        "server_version": info.version,
-        "server": "running already" if arguments.server else f"beside it, {arguments.workers} worker(s)",
-    }
+    digest = bundle_digest(arguments.model or SHIPPED_DIR / DEFAULT_MODEL)
+    # A running server does not tell its weights; those of the word ends are known in any case.
+    hashes = {"aligned_by" if arguments.server else "model_hash": f"sha256:{digest}"}
+    return (
+        provenance(sys.argv[1:])
+        | hashes
+        | {
+            "model": info.models[0].name,
+            "server_version": info.version,
+            "server": "running already" if arguments.server else f"beside it, {arguments.workers} worker(s)",
+        }
+    )
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:
