@@ -241,13 +241,15 @@ class PhraseHintSettings:
     """Words and phrases that a client expects.
 
     Attributes:
-        max_phrases: of a request. Their tree is built when the stream opens, on the engine's thread.
+        max_phrases, max_characters: of a request in all. Their tree is built when the stream opens, on the engine's
+            thread, unless another stream brought the same phrases lately.
         default_boost: of hints that name none.
     """
 
     table: typing.ClassVar[str] = "phrase_hints"
 
     max_phrases: int = 2000
+    max_characters: int = 20_000
     default_boost: float = 8.0
 
     MOST_PHRASES: typing.ClassVar[int] = 5000
@@ -259,6 +261,7 @@ class PhraseHintSettings:
 
     def __post_init__(self) -> None:
         _in_range(self, "max_phrases", 0, self.MOST_PHRASES)
+        _in_range(self, "max_characters", 0, self.MOST_PHRASES * self.MAX_CHARACTERS)
         _in_range(self, "default_boost", 0, self.MAX_BOOST)
 
 

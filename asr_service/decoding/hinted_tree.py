@@ -34,7 +34,7 @@ from asr_service.decoding.pronunciation_tree import (
 from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon
 
 # A phrase's words have several pronunciations each: this many of their combinations, the preferred ones first.
-MAX_PRONUNCIATIONS = 8
+MAX_PRONUNCIATIONS = 4
 _PHONES = PHONE_VOCABULARY_SIZE - 1
 
 
@@ -53,9 +53,10 @@ class _Branch:
 
 
 class HintedTree:
-    """The tree of one stream; what it shares it never changes.
+    """The tree of streams that expect the same; immutable, and what it shares with others it never changes.
 
     Attributes:
+        hints: what it was made for.
         tree: the library's.
         columns: how many columns it has.
         phone_of_column: the phone that begins with a column; 0 for blank and for second names.
@@ -63,7 +64,8 @@ class HintedTree:
     """
 
     def __init__(self, shared: PronunciationTree, lexicon: Lexicon, hints: PhraseHints, lm_weight: float) -> None:
-        """`lm_weight`: what the search multiplies the n-gram's natural logarithms by, above 0."""
+        """`lm_weight`: what the search multiplies the n-gram's natural logarithms by."""
+        self.hints = hints
         model = shared.language_model
         self._boosts = tuple(sorted(set(hints.boosts.values())))
         self.columns = COLUMNS + 2 * _PHONES * len(self._boosts)
@@ -83,7 +85,8 @@ class HintedTree:
                 continue
             label = self._label([index for index in ids if index is not None])
             log10 = model.unigram(label)
-            ahead = log10 + boost / (lm_weight * LN10)
+            # The look-ahead is multiplied by the weight: without one there is none.
+            ahead = log10 + (boost / (lm_weight * LN10) if lm_weight > 0 else 0.0)
             first = COLUMNS + 2 * _PHONES * self._boosts.index(boost)
             combinations = itertools.product(*(lexicon[word] for word in words))
             for pronunciations in itertools.islice(combinations, MAX_PRONUNCIATIONS):

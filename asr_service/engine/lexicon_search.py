@@ -15,7 +15,6 @@ from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.open_vocabulary import ExpectedSpellings, spelled_words, with_spelled_words
-from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import (
     NO_ALIGNMENT,
@@ -46,21 +45,17 @@ class LexiconSearch(UtteranceSearch):
         confidence_scale: float,
         agreement: int | None,
         word_confidence: WordConfidence | None = None,
-        hints: PhraseHints | None = None,
+        hinted: HintedTree | None = None,
     ) -> None:
-        """`hints`: what the stream expects to hear."""
+        """`hinted`: the tree for what the stream expects to hear, made for the `lm_weight` of `options`."""
         super().__init__(
             limit=limit, confidence_scale=confidence_scale, agreement=agreement, word_confidence=word_confidence
         )
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._tree = tree
-        self._hints = hints
-        hinted = None
-        self._expected = ExpectedSpellings(())
-        if hints is not None and bundle.lexicon is not None:
-            hinted = HintedTree(tree, bundle.lexicon, hints, options.lm_weight)
-            unheard = {word for phrase in hinted.unheard for word in phrase} - tree.known
-            self._expected = ExpectedSpellings(word for word in unheard if not bundle.pieces.unknown_characters(word))
+        self._hints = hinted.hints if hinted is not None else None
+        unheard = {word for phrase in hinted.unheard for word in phrase} - tree.known if hinted is not None else ()
+        self._expected = ExpectedSpellings(word for word in unheard if not bundle.pieces.unknown_characters(word))
         self._beam = LexiconBeam(tree, options, hinted)
 
     def reset(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 from asr_service.decoding.config import DecodingConfig
+from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.spelling import Spelling
@@ -12,7 +15,10 @@ from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.piece_search import PieceSearch
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import Bundle
-from asr_service.types import Mode
+from asr_service.types import Mode, PhraseHint
+
+# Clients send the same phrases with each stream: so many of their trees are kept. `PhraseHintSettings` bounds each.
+HINTED_TREES = 8
 
 
 class SearchSpace:
@@ -36,6 +42,7 @@ class SearchSpace:
                 self._tree.language_model,
                 posterior_scale=self._config.confidence_scale,
             )
+        self._hinted_tree = functools.lru_cache(HINTED_TREES)(self._build_hinted_tree)
         self._spelling: Spelling | None = None
         if bundle.lexicon is not None and self._tree is None:
             self._spelling = Spelling(bundle.lexicon, bundle.pieces.pieces, self._config.joint.unknown)
@@ -50,7 +57,6 @@ class SearchSpace:
         config, accurate = self._config, options.mode is Mode.ACCURATE
         agreement = None if accurate else config.agreement
         limit = max(1, options.max_alternatives)
-        hints = PhraseHints(options.phrase_hints) or None
         if self._tree is None:
             return PieceSearch(
                 self._bundle,
@@ -60,17 +66,24 @@ class SearchSpace:
                 limit=limit,
                 confidence_scale=config.confidence_scale,
                 agreement=agreement,
-                hints=hints,
+                hints=PhraseHints(options.phrase_hints) or None,
             )
+        beam = config.accurate if accurate else config.streaming
         return LexiconSearch(
             self._bundle,
             self._tree,
-            config.accurate if accurate else config.streaming,
+            beam,
             config.rescoring,
             n_best=config.n_best if accurate else config.streaming_n_best,
             limit=limit,
             confidence_scale=config.confidence_scale,
             agreement=agreement,
             word_confidence=self._confidence(options.mode),
-            hints=hints,
+            hinted=self._hinted_tree(options.phrase_hints, beam.lm_weight),
         )
+
+    def _build_hinted_tree(self, phrase_hints: tuple[PhraseHint, ...], lm_weight: float) -> HintedTree | None:
+        hints = PhraseHints(phrase_hints)
+        if not hints or self._tree is None or self._bundle.lexicon is None:
+            return None
+        return HintedTree(self._tree, self._bundle.lexicon, hints, lm_weight)

@@ -21,6 +21,7 @@ def phrase_hints(hints: Sequence[pb.PhraseHints], settings: PhraseHintSettings) 
     """Check and normalise. Raises InvalidField that names the field, with its place, and the limit."""
     found: list[PhraseHint] = []
     boosts: set[float] = set()
+    characters = 0
     for place, group in enumerate(hints):
         field = f"{FIELD}[{place}]"
         if not group.phrases:
@@ -28,6 +29,11 @@ def phrase_hints(hints: Sequence[pb.PhraseHints], settings: PhraseHintSettings) 
         if len(found) + len(group.phrases) > settings.max_phrases:
             raise InvalidField(
                 f"{FIELD} has more than {settings.max_phrases} phrases, the most of a request", field=FIELD
+            )
+        characters += sum(map(len, group.phrases))
+        if characters > settings.max_characters:
+            raise InvalidField(
+                f"{FIELD} has more than {settings.max_characters} characters, the most of a request", field=FIELD
             )
         if not 0 <= group.boost <= settings.MAX_BOOST:
             raise InvalidField(

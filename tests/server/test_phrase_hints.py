@@ -13,7 +13,7 @@ from asr_service.types import Mode, PhraseHint
 
 MODES = (Mode.STREAMING, Mode.ACCURATE)
 INFO = EngineInfo("m", ("en",), MODES, ("phrase_hints",), max_streams=1, chunk_s=0.64)
-SETTINGS = Settings(phrase_hints=PhraseHintSettings(max_phrases=6, default_boost=7.0))
+SETTINGS = Settings(phrase_hints=PhraseHintSettings(max_phrases=6, max_characters=300, default_boost=7.0))
 
 
 def taken(*groups: pb.PhraseHints, info: EngineInfo = INFO) -> tuple[PhraseHint, ...]:
@@ -45,6 +45,7 @@ def test_hints_are_normalised_as_the_models_words_are() -> None:
         ([{}], "config.phrase_hints[0].phrases", "at least one"),
         ([{"phrases": ["a"] * 7}], "config.phrase_hints", "6"),
         ([{"phrases": ["a"] * 4}] * 2, "config.phrase_hints", "6"),
+        ([{"phrases": ["a" * 80] * 2}] * 2, "config.phrase_hints", "300"),
         ([{"phrases": ["a", "b" * 101]}], "config.phrase_hints[0].phrases[1]", "100"),
         ([{"phrases": ["a"]}, {"phrases": ["b " * 11]}], "config.phrase_hints[1].phrases[0]", "10"),
         ([{"phrases": ["a"], "boost": 20.5}], "config.phrase_hints[0].boost", "0 to 20"),
