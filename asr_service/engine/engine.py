@@ -92,7 +92,10 @@ class BatchingEngine:
             model=self._bundle.name,
             languages=(self._bundle.language,),
             modes=(Mode.ACCURATE, Mode.STREAMING) if config.positions == "rotary" else (Mode.ACCURATE,),
-            features=("word_time_offsets", "word_confidence", "alternatives", "voice_activity_events", "flush"),
+            features=(
+                *("word_time_offsets", "word_confidence", "alternatives", "voice_activity_events", "flush"),
+                "phrase_hints",
+            ),
             max_streams=self._settings.max_streams,
             chunk_s=self._bundle.streaming.chunk_frames * config.subsampling * 0.01,
         )
