@@ -27,9 +27,9 @@ it. Word error rates are in percent of the reference words, on dev, all normalis
 brackets the 95 % interval of a bootstrap over utterances (2,000 draws), for several seeds of their mean. After it, each
 seed's own, and ± half the 95 % interval of the mean over seeds by Student's t. Accuracy is the share of utterances
 without an error, with Wilson's interval. *accurate* hears the whole utterance, *streaming* its chunks, and what a
-bundle looks ahead of them. *LM* is the bundle as it is: pronunciation lexicon and word n-gram, then ranked by all heads; *no LM* is
-what it does without its n-gram: word pieces, among which the lexicon's words go before others. Where the machine did
-other work beside, the wall time is longer than the training needs, the CPU time is not.
+bundle looks ahead of them. *LM* is the bundle as it is: pronunciation lexicon and word n-gram, then ranked by all
+heads; *no LM* is what it does without its n-gram: word pieces, among which the lexicon's words go before others. Where
+the machine did other work beside, the wall time is longer than the training needs, the CPU time is not.
 """
 
 
