@@ -118,7 +118,8 @@ def _log_odds(probabilities: Sequence[float]) -> NDArray[np.float64]:
 def _entropies(words: Sequence[TimedWord], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean entropy (nats) of the phone CTC in each word's frames, (W,)."""
     entropies = -(np.exp(log_probs) * log_probs).sum(axis=1, dtype=np.float64)
-    return np.array([entropies[word.start_frame : max(word.end_frame, word.start_frame + 1)].mean() for word in words])
+    spans = [(min(word.start_frame, len(entropies) - 1), word.end_frame) for word in words]  # never empty
+    return np.array([entropies[start : max(end, start + 1)].mean() for start, end in spans])
 
 
 def _alignment_scores(tokens: Sequence[Sequence[int]], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:

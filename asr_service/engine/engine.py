@@ -180,8 +180,8 @@ class BatchingEngine:
                 chunk_features=self._runner.chunk_features,
                 lookahead_features=self._runner.lookahead_features,
             )
-            self._searches[handle] = self._space.new_search(options)
             self._runner.reset(handle.slot)
+            self._guard(self._streams[handle], lambda: self._open(handle, options))
             return
         stream = self._streams.get(handle)
         if stream is None:
@@ -194,6 +194,9 @@ class BatchingEngine:
             self._guard(stream, lambda: self._finish(stream))
         elif message.kind is _Kind.CANCEL:
             self._free(stream)
+
+    def _open(self, handle: StreamHandle, options: StreamOptions) -> None:
+        self._searches[handle] = self._space.new_search(options)
 
     def _audio(self, stream: Stream, pcm: NDArray[np.float32], *, last: bool = False) -> None:
         features, energies, stream.carry = self._runner.features(pcm, stream.carry, last=last)
@@ -281,5 +284,6 @@ class BatchingEngine:
 
     def _free(self, stream: Stream) -> None:
         if self._streams.pop(stream.handle, None) is not None:
-            self._searches.pop(stream.handle).reset()
+            if (search := self._searches.pop(stream.handle, None)) is not None:  # none where opening it failed
+                search.reset()
             self._slots.release(stream.handle)

@@ -7,6 +7,7 @@ starts the workers, starts one again that was killed, and passes SIGTERM and SIG
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 import socket
@@ -20,6 +21,7 @@ from asr_service.errors import ConfigError
 log = logging.getLogger("asr.workers")
 
 _POLL_S = 0.2
+_PR_SET_PDEATHSIG = 1
 
 
 def reserve(address: str) -> tuple[socket.socket, str]:
@@ -39,6 +41,11 @@ def reserve(address: str) -> tuple[socket.socket, str]:
     except OSError as error:
         raise ConfigError(f"cannot listen on {address}: {error.strerror}") from error
     return held, f"{host}:{held.getsockname()[1]}"
+
+
+def _end_with_parent() -> None:
+    """In a worker that begins: when its parent is gone, killed without a word, the kernel sends it SIGTERM (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Workers:
@@ -70,7 +77,7 @@ class Workers:
                 signal.signal(number, handler)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command)
+        return subprocess.Popen(self._command, preexec_fn=_end_with_parent)  # noqa: PLW1509  # there are no threads here
 
     def _watch(self) -> int:
         while not self._stopping or any(process.poll() is None for process in self._processes):

@@ -224,6 +224,27 @@ def test_a_failure_stays_in_its_stream(engine: BatchingEngine, monkeypatch: pyte
     assert engine.healthy
 
 
+def test_a_stream_whose_search_cannot_be_made_fails_alone_and_frees_its_slot(
+    engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(options: object) -> None:
+        raise RuntimeError("no such tree")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._space, "new_search", refuse)
+        sick, sick_listener = start(engine, Mode.STREAMING)
+        assert sick_listener.done.wait(60)
+    failure = sick_listener.outputs[-1]
+    assert isinstance(failure, Failed) and isinstance(failure.error, EngineFailure)
+    engine.audio(sick, babble(0.5, 1))  # late: of a stream that has ended
+    well, well_listener = start(engine, Mode.STREAMING)
+    engine.audio(well, babble(3.0, 2))
+    engine.finish(well)
+    assert well_listener.done.wait(60)
+    assert isinstance(well_listener.outputs[-1], Finished) and well_listener.finals()
+    assert engine.active_streams == 0 and engine.healthy
+
+
 def test_stop_ends_open_streams_and_refuses_new_ones(tiny_bundle: Bundle) -> None:
     engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=2))
     engine.start()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,17 @@ def test_connections_are_shared_out_and_a_killed_worker_comes_back(parent: Paren
     assert parent.process.wait(30) == 0
     with pytest.raises(ProcessLookupError):
         os.kill(second, 0)
+
+
+@pytest.mark.timeout(180)
+def test_workers_end_when_their_parent_is_killed(parent: Parent) -> None:
+    parent.wait_for("serving", 2)
+    workers = parent.workers
+    parent.process.kill()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 def test_a_worker_that_ends_by_itself_ends_them_all_with_its_code() -> None:
