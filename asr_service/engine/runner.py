@@ -96,6 +96,15 @@ class ModelRunner:
         output = self.bundle.model.encode(torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)]))
         return self._encoded(output)[0]
 
+    @torch.inference_mode()
+    def encode_utterances(self, utterances: Sequence[NDArray[np.float32]]) -> list[Encoded]:
+        """Utterances, (T, F) each, with full context, padded to the longest and encoded in one batch."""
+        lengths = [len(features) for features in utterances]
+        padded = np.zeros((len(utterances), max(lengths), self.bundle.model.config.n_mels), dtype=np.float32)
+        for row, features in zip(padded, utterances, strict=True):
+            row[: len(features)] = features
+        return self._encoded(self.bundle.model.encode(torch.from_numpy(padded), torch.tensor(lengths)))
+
     def _encoded(self, output: EncoderOutput) -> list[Encoded]:
         pieces = torch.log_softmax(self.bundle.model.ctc_logits(output), dim=-1).numpy()
         phone_logits = self.bundle.model.phone_logits(output)
