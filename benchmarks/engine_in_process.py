@@ -1,0 +1,144 @@
+"""Live streams on an engine in this process: no sockets, no clock, so processor time is the engine's alone.
+
+Every stream gets the next stretch of its audio, then all of it is answered, then the next: one batch a turn. That is
+the engine at its fullest; under a live load chunks come one by one and batches are as large as the engine is late.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.config import Settings
+from asr_service.engine.engine import BatchingEngine
+from asr_service.engine.interface import Failed, Final, Finished, Progress, StreamOptions, StreamOutput
+from asr_service.evaluation.references import read_references
+from asr_service.evaluation.waveform import read_waveform
+from asr_service.streaming.endpointer import Endpointer
+from asr_service.types import EndpointingConfig, Mode
+
+SAMPLE_RATE_HZ = 16_000
+# Audio that the front end may keep: a window's rest and less than one 80 ms frame.
+KEPT_S = 0.2
+PATIENCE_S = 600.0
+
+
+def recordings(manifest: Path, streams: int, seconds: float) -> list[NDArray[np.float32]]:
+    """One for each stream, of this length: a manifest's clips one after the other, each clip in one stream only."""
+    settings, whole = Settings(), round(seconds * SAMPLE_RATE_HZ)
+    references = read_references([manifest])
+    clips = iter(references[:: max(1, len(references) // round(streams * seconds / 3 + 1))])
+    rows = []
+    for _ in range(streams):
+        row = np.zeros(0, dtype=np.float32)
+        while len(row) < whole:
+            row = np.concatenate([row, read_waveform(next(clips), settings)])
+        rows.append(row[:whole])
+    return rows
+
+
+class _Listener:
+    """The sink of one stream."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.processed_s = 0.0
+        self.ended = False
+        self.news = threading.Event()
+
+    def __call__(self, output: StreamOutput) -> None:
+        if isinstance(output, Progress):
+            self.processed_s = output.processed_s
+        elif isinstance(output, Final):
+            self.words += [word.text for word in output.alternatives[0].words]
+        elif isinstance(output, Finished):
+            self.ended = True
+        elif isinstance(output, Failed):
+            raise output.error
+        self.news.set()
+
+    def wait(self, until_s: float) -> None:
+        while not self.ended and self.processed_s < until_s:
+            if not self.news.wait(PATIENCE_S):
+                raise TimeoutError("the engine does not answer")
+            self.news.clear()
+
+
+def play(engine: BatchingEngine, audio: Sequence[NDArray[np.float32]], block_s: float) -> list[str]:
+    """All of these at once, in blocks of `block_s`; returns their transcripts."""
+    options = StreamOptions(Mode.STREAMING, interim_results=True)
+    listeners = [_Listener() for _ in audio]
+    handles = [engine.open(options, Endpointer(EndpointingConfig()), listener) for listener in listeners]
+    block = round(block_s * SAMPLE_RATE_HZ)
+    for start in range(0, max(map(len, audio)), block):
+        for handle, samples in zip(handles, audio, strict=True):
+            engine.audio(handle, samples[start : start + block])
+        for listener in listeners:
+            listener.wait(start / SAMPLE_RATE_HZ + block_s - KEPT_S if start + block <= len(audio[0]) else 0.0)
+    for handle in handles:
+        engine.finish(handle)
+    for listener in listeners:
+        listener.wait(float("inf"))
+    return [" ".join(listener.words) for listener in listeners]
+
+
+def settings_for(latency: str, streams: int) -> Settings:
+    settings = Settings()
+    return dataclasses.replace(
+        settings, engine=dataclasses.replace(settings.engine, latency=latency, max_streams=streams)
+    )
+
+
+@dataclasses.dataclass
+class Spent:
+    """Processor seconds of the whole process, wall seconds, and the engine thread's seconds by part."""
+
+    cpu_s: float
+    wall_s: float
+    parts: dict[str, float]
+
+
+class Clocked:
+    """Clocks an engine's parts where they are called; `measure` says what a piece of work took."""
+
+    def __init__(self, engine: BatchingEngine) -> None:
+        self._parts: dict[str, float] = defaultdict(float)
+        # The parts are private, and nothing but a benchmark needs a clock in them.
+        runner, space = engine._runner, engine._space  # noqa: SLF001
+        self._clock(runner, "features", "features")
+        self._clock(runner, "encode_chunks", "encoder")
+        new_search = space.new_search
+
+        def clocked_search(*arguments: Any) -> Any:
+            search = new_search(*arguments)
+            for method, part in (("step", "search"), ("partial", "partials"), ("final", "final pass")):
+                self._clock(search, method, part)
+            return search
+
+        space.new_search = clocked_search  # type: ignore[method-assign]
+
+    def _clock(self, owner: Any, method: str, part: str) -> None:
+        function = getattr(owner, method)
+
+        def clocked(*arguments: Any, **named: Any) -> Any:
+            begun = time.thread_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._parts[part] += time.thread_time() - begun
+
+        setattr(owner, method, clocked)
+
+    def measure(self, work: Callable[[], Any]) -> tuple[Any, Spent]:
+        self._parts.clear()
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        return result, Spent(time.process_time() - cpu, time.perf_counter() - wall, dict(self._parts))
