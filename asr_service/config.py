@@ -216,6 +216,12 @@ class EngineSettings:
             held back and how many hypotheses the final pass ranks, together.
         max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
         idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
+        final_budget_s: computation that a turn of the engine spends on finals of live streams, before it looks for live
+            audio again; one final is always made.
+        accurate_budget_s: the same for accurate utterances (files, unary calls); one part of one is always done.
+        accurate_batch_s: audio, with its padding, of accurate utterances that are encoded in one batch; while live
+            streams are open, no more than fits into `accurate_budget_s`. A longer utterance is encoded alone.
+        accurate_queue_s: a stream whose accurate utterances wait with this much audio is read no further.
     """
 
     table: typing.ClassVar[str] = "engine"
@@ -225,6 +231,10 @@ class EngineSettings:
     latency: str = "balanced"
     max_utterance_s: float = 30.0
     idle_wait_s: float = 0.5
+    final_budget_s: float = 0.1
+    accurate_budget_s: float = 0.05
+    accurate_batch_s: float = 40.0
+    accurate_queue_s: float = 40.0
 
     MAX_ALTERNATIVES: typing.ClassVar[int] = 30
 
@@ -234,6 +244,10 @@ class EngineSettings:
         _require(self.latency in LATENCIES, "engine.latency", self.latency, "one of " + ", ".join(LATENCIES))
         _in_range(self, "max_utterance_s", 1, 120)
         _in_range(self, "idle_wait_s", 0.01, 10)
+        _in_range(self, "final_budget_s", 0.001, 60)
+        _in_range(self, "accurate_budget_s", 0.001, 60)
+        _in_range(self, "accurate_batch_s", 1, 3600)
+        _in_range(self, "accurate_queue_s", 1, 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +255,10 @@ class PhraseHintSettings:
     """Words and phrases that a client expects.
 
     Attributes:
-        max_phrases, max_characters: of a request in all. Their tree is built when the stream opens, on the engine's
-            thread, unless another stream brought the same phrases lately.
+        max_phrases, max_characters: of a request in all. Their tree is built before the stream opens, on a thread of
+            its own, unless another stream brought the same phrases lately.
         default_boost: of hints that name none.
+        max_waiting: calls whose trees wait to be built; the next one is refused.
     """
 
     table: typing.ClassVar[str] = "phrase_hints"
@@ -251,6 +266,7 @@ class PhraseHintSettings:
     max_phrases: int = 2000
     max_characters: int = 20_000
     default_boost: float = 8.0
+    max_waiting: int = 64
 
     MOST_PHRASES: typing.ClassVar[int] = 5000
     MAX_CHARACTERS: typing.ClassVar[int] = 100
@@ -258,8 +274,11 @@ class PhraseHintSettings:
     MAX_BOOST: typing.ClassVar[float] = 20.0
     # Each different boost makes the search a little dearer.
     MAX_BOOSTS: typing.ClassVar[int] = 4
+    # Clients send the same phrases with each stream: so many of their trees are kept.
+    KEPT_TREES: typing.ClassVar[int] = 8
 
     def __post_init__(self) -> None:
+        _in_range(self, "max_waiting", 1, 10_000)
         _in_range(self, "max_phrases", 0, self.MOST_PHRASES)
         _in_range(self, "max_characters", 0, self.MOST_PHRASES * self.MAX_CHARACTERS)
         _in_range(self, "default_boost", 0, self.MAX_BOOST)

@@ -31,7 +31,7 @@ from asr_service.engine.interface import (
     UtterancePolicy,
 )
 from asr_service.errors import EngineFailure, NoCapacity, ShuttingDown
-from asr_service.types import Hypothesis, Mode, Word
+from asr_service.types import Hypothesis, Mode, PhraseHint, Word
 
 RATE_HZ = 16_000
 FRAME = 1280
@@ -89,18 +89,20 @@ class FakeEngine:
         pace: float = 0.0,
         fail_at_s: float | None = None,
         spell: Callable[[int], str] = DIGITS.__getitem__,
+        features: tuple[str, ...] = ("word_time_offsets", "word_confidence"),
     ) -> None:
         self.info = EngineInfo(
             model="tones",
             languages=("en",),
             modes=(Mode.STREAMING, Mode.ACCURATE),
-            features=("word_time_offsets", "word_confidence"),
+            features=features,
             max_streams=max_streams,
             chunk_s=FRAME_S,
         )
         self.gate = threading.Event()
         self.gate.set()
         self.healthy = True
+        self.prepared: list[tuple[str, Mode, tuple[PhraseHint, ...]]] = []  # with the thread's name
         self.queued_samples = 0
         self.most_queued_s = 0.0
         self._pace, self._fail_at_s, self._spell = pace, fail_at_s, spell
@@ -117,6 +119,9 @@ class FakeEngine:
 
     def start(self) -> None:
         self._thread.start()
+
+    def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> None:
+        self.prepared.append((threading.current_thread().name, mode, phrase_hints))
 
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
         if self._stopped:

@@ -154,6 +154,12 @@ class Engine(Protocol):
         """Start the engine's thread."""
         ...
 
+    def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> None:
+        """Make ready what streams with these hints need, so that `open` need not. Thread-safe, and as slow as there are
+        many phrases: not for an event loop. What it made may be dropped again when many others were prepared since.
+        """
+        ...
+
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
         """Take a slot. Raises NoCapacity when none is free, ShuttingDown after `stop`. Thread-safe."""
         ...

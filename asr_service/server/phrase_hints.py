@@ -1,20 +1,46 @@
-"""Phrase hints of a request to ours: texts normalised as the models' words are, limits held."""
+"""Phrase hints of a request to ours: texts normalised as the models' words are, limits held; and made ready in time."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from asr_service.config import PhraseHintSettings
-from asr_service.errors import InvalidField
+from asr_service.engine.interface import Engine
+from asr_service.errors import InvalidField, NoCapacity
 from asr_service.generated.asr.v1 import speech_pb2 as pb
-from asr_service.types import PhraseHint
+from asr_service.types import PhraseHint, RecognitionConfig
 
 FIELD = "config.phrase_hints"
 _WORDS = re.compile(r"'?[a-z][a-z']*( '?[a-z][a-z']*)*")
 # Typographic apostrophes and dashes as people and word processors write them.
 _TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "-": " ", "\u2010": " ", "\u2011": " "})
+
+
+class HintPreparation:
+    """Has the engine build what calls with phrase hints need, on one thread beside the event loop and the engine's."""
+
+    def __init__(self, settings: PhraseHintSettings) -> None:
+        self._most = settings.max_waiting
+        self._waiting = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="phrase-hints")
+
+    async def prepare(self, engine: Engine, config: RecognitionConfig) -> None:
+        """Wait until `engine.open` will be quick. Raises NoCapacity where too many calls wait already."""
+        if not config.phrase_hints:
+            return
+        if self._waiting >= self._most:
+            raise NoCapacity(f"{self._waiting} calls with {FIELD} wait to begin, as many as this server lets wait")
+        self._waiting += 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, engine.prepare, config.mode, config.phrase_hints
+            )
+        finally:
+            self._waiting -= 1
 
 
 def phrase_hints(hints: Sequence[pb.PhraseHints], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:

@@ -30,6 +30,7 @@ from asr_service.errors import (
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import InternalError, current_call
+from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, unary_config
 from asr_service.server.responses import server_info, streaming_response, unary_response
 from asr_service.streaming.async_session import AsyncSession, LoopWaker
@@ -57,6 +58,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         self.engine: Engine | None = None
         self._settings = settings
         self._waker: LoopWaker | None = None
+        self._hints = HintPreparation(settings.phrase_hints)
         self._draining = False
         self._live: dict[AsyncSession, bool] = {}  # whether it is a stream
         self._nobody = asyncio.Event()
@@ -90,7 +92,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             raise InvalidAudio("audio is empty (0 bytes)", field="audio")
         limits = audio_limits(self._settings.audio, max_duration_s=self._settings.stream.max_unary_s)
         decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
-        session = self._open(engine, config, decoder, is_stream=False)
+        session = await self._open(engine, config, decoder, is_stream=False)
         reader = asyncio.create_task(_push_whole(request.audio, session))
         try:
             finals = [result async for update in session.updates() for result in update.results if result.is_final]
@@ -107,7 +109,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         request_id = current_call.get().request_id
         limits = stream_limits(self._settings.audio, self._settings.stream)
         decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
-        session = self._open(engine, config, decoder, is_stream=True)
+        session = await self._open(engine, config, decoder, is_stream=True)
         reader = asyncio.create_task(self._read(request_iterator, session))
         try:
             async for update in session.updates():
@@ -126,9 +128,11 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             raise Unavailable("the engine has failed; the server must be restarted")
         return self.engine
 
-    def _open(
+    async def _open(
         self, engine: Engine, config: RecognitionConfig, decoder: StreamDecoder, *, is_stream: bool
     ) -> AsyncSession:
+        await self._hints.prepare(engine, config)
+        self._ready_engine()  # the server may have begun to drain meanwhile
         if self._waker is None:
             self._waker = LoopWaker(asyncio.get_running_loop())
         session = AsyncSession(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from asr_service.config import EngineSettings, PhraseHintSettings
+from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.open_vocabulary import spelled_words
-from asr_service.engine.interface import StreamOptions
+from asr_service.decoding.phrase_hints import PhraseHints
+from asr_service.engine.engine import BatchingEngine
+from asr_service.engine.interface import Finished, StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import SearchSpace
-from asr_service.types import Hypothesis, Mode, PhraseHint
+from asr_service.streaming.endpointer import Endpointer
+from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint
 from tests.engine.conftest import WORDS
 
 BOOST = 18.0
@@ -72,3 +80,47 @@ def test_hints_that_are_worth_nothing_change_nothing(spaces, encoded, mode) -> N
     assert answer(spaces["lexicon"], encoded, mode, (PhraseHint("tick", 0.0),)) == answer(
         spaces["lexicon"], encoded, mode
     )
+
+
+def test_a_tree_is_built_once_on_the_thread_that_asks_and_stays_with_its_stream(
+    tiny_bundle, encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace(tiny_bundle)
+    built: list[tuple[str, PhraseHints]] = []
+
+    def build(shared: object, lexicon: object, hints: PhraseHints, *rest: object) -> HintedTree:
+        built.append((threading.current_thread().name, hints))
+        return HintedTree(shared, lexicon, hints, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("asr_service.engine.search_space.HintedTree", build)
+    expected = (PhraseHint("tick", BOOST),)
+    with ThreadPoolExecutor(4, thread_name_prefix="caller") as callers:
+        list(callers.map(lambda _: space.prepare(Mode.STREAMING, expected), range(8)))
+    assert [name.partition("_")[0] for name, _ in built] == ["caller"]
+    make = space.searches(StreamOptions(Mode.STREAMING, phrase_hints=expected))
+    for place in range(PhraseHintSettings.KEPT_TREES + 1):
+        space.prepare(Mode.STREAMING, (PhraseHint("baa", 1.0 + place),))
+    count = len(built)
+    make().step(encoded)
+    assert len(built) == count  # what the stream holds outlives the cache, so that its search never builds
+
+
+def test_the_engine_builds_no_tree_on_its_own_thread(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def build(*of: object) -> HintedTree:
+        threads.append(threading.current_thread().name)
+        return HintedTree(*of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("asr_service.engine.search_space.HintedTree", build)
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=2))
+    engine.start()
+    try:
+        outputs: queue.SimpleQueue[object] = queue.SimpleQueue()
+        options = StreamOptions(Mode.STREAMING, phrase_hints=(PhraseHint("tick", BOOST),))
+        engine.finish(engine.open(options, Endpointer(EndpointingConfig()), outputs.put))
+        while not isinstance(outputs.get(timeout=60), Finished):
+            pass
+    finally:
+        engine.stop()
+    assert threads == [threading.current_thread().name]

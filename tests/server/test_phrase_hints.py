@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from asr_service.config import PhraseHintSettings, Settings
 from asr_service.engine.interface import EngineInfo
-from asr_service.errors import InvalidField, Unsupported
+from asr_service.errors import InvalidField, NoCapacity, Unsupported
 from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, unary_config
-from asr_service.types import Mode, PhraseHint
+from asr_service.types import Mode, PhraseHint, RecognitionConfig
+from tests.fake_engine import FakeEngine, linear16, say
+from tests.server.conftest import Start
 
 MODES = (Mode.STREAMING, Mode.ACCURATE)
 INFO = EngineInfo("m", ("en",), MODES, ("phrase_hints",), max_streams=1, chunk_s=0.64)
@@ -70,3 +76,36 @@ def test_hints_that_break_a_limit_are_refused_by_field_and_limit(groups, field: 
 def test_hints_are_refused_where_the_model_does_not_offer_them() -> None:
     with pytest.raises(Unsupported, match="phrase_hints"):
         taken(pb.PhraseHints(phrases=["kato"]), info=EngineInfo("m", ("en",), MODES, (), max_streams=1, chunk_s=0.64))
+
+
+def test_trees_are_made_beside_the_event_loop_before_the_stream_opens(start: Start) -> None:
+    engine = FakeEngine(features=("phrase_hints",))
+    service = start(engine)
+    answer = service.recognize(
+        linear16(say(1, 0.5)),
+        encoding=pb.RecognitionConfig.LINEAR16,
+        sample_rate_hertz=16_000,
+        phrase_hints=[pb.PhraseHints(phrases=["Kato"], boost=3.0)],
+    )
+    assert answer.results
+    (thread, mode, hints), *more = engine.prepared
+    assert not more
+    assert thread.startswith("phrase-hints") and mode is Mode.ACCURATE and hints == (PhraseHint("kato", 3.0),)
+
+
+@pytest.mark.asyncio
+async def test_when_too_many_wait_for_their_trees_the_next_is_refused() -> None:
+    built = threading.Event()
+    engine = FakeEngine()
+    engine.prepare = lambda *_: built.wait(30)  # type: ignore[assignment]
+    preparation = HintPreparation(PhraseHintSettings(max_waiting=2))
+    config = RecognitionConfig(phrase_hints=(PhraseHint("kato", 3.0),))
+    waiting = [asyncio.create_task(preparation.prepare(engine, config)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(NoCapacity, match=r"2 calls with .* wait to begin"):
+        await preparation.prepare(engine, config)
+    await preparation.prepare(engine, RecognitionConfig())  # nothing to wait for
+    waiting[1].cancel()  # its client has gone
+    built.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await preparation.prepare(engine, config)
