@@ -1,11 +1,16 @@
 """What phrase hints do for rare words of dev: their recall, and the errors of all other words, by boost.
 
-    python -m training.hints_report --bundle asr_service/models/en-s --every 1
+    python -m training.hints_report --bundle asr_service/models/en-s --every 3
 
 The words are drawn (fixed seed) from those that occur once or twice in the texts, have four letters or more, are in the
 lexicon and are rare to the n-gram (log10 p at most `RARE`). Odd utterances choose the boost, even ones are reported,
 each with words of their own: without hints, with the words, and with distractors beside them: other words of the
-lexicon, as rare and as long. Posteriors are those of `training.posteriors`, so that only the search runs.
+lexicon, as rare and as long. Then the words of all utterances that the lexicon lacks, which it has to pronounce by
+their letters. Posteriors are those of `training.posteriors`, so that only the search runs; live streams are searched
+chunk by chunk, as the engine does it. Changes come with 95 % intervals: pairs of utterances drawn again and again
+(bootstrap).
+
+Dimensions: N utterances.
 """
 
 from __future__ import annotations
@@ -18,6 +23,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_service.config import PhraseHintSettings
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.search_space import SearchSpace
@@ -25,6 +34,7 @@ from asr_service.evaluation.alignment import align, aligned_words
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode, PhraseHint
+from training.calibrate import stretches
 from training.data import PcmStore, read_manifest, speech_dir
 from training.posteriors import DevUtterance, posteriors
 
@@ -32,22 +42,53 @@ FRAME_S = 0.04
 MIN_LETTERS = 4
 MOST_OCCURRENCES = 2
 RARE = -5.0
+_DRAWS = 2000
+_WIDTH = 26
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run over utterances: the expected words' recall, errors a word of all others, and of all words.
+    """Of one run over utterances, each (N,): expected words that were said and of them found, the other words and the
+    errors in them, and expected words that were heard where they were not said.
 
     Attributes:
-        false_alarms: expected words that were heard where they were not said.
         cost: CPU seconds of the search per second of audio.
     """
 
-    recall: float
-    rest: float
-    wer: float
-    false_alarms: int
+    said: NDArray[np.int64]
+    found: NDArray[np.int64]
+    others: NDArray[np.int64]
+    other_errors: NDArray[np.int64]
+    false_alarms: NDArray[np.int64]
     cost: float
+
+    @property
+    def recall(self) -> float:
+        return _rate(self.found, self.said)
+
+    @property
+    def rest(self) -> float:
+        """Errors a word of all others."""
+        return _rate(self.other_errors, self.others)
+
+    @property
+    def wer(self) -> float:
+        return _rate(self.other_errors + self.said - self.found, self.others + self.said)
+
+
+def _rate(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float:
+    return float(part.sum() / max(1, whole.sum()))
+
+
+def interval(
+    before: tuple[NDArray[np.int64], NDArray[np.int64]], after: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> tuple[float, float]:
+    """95 % of what the change of a rate, (part, whole) each (N,), is when the utterances are drawn with replacement."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(before[0]), (_DRAWS, len(before[0])))
+    rates = [part[drawn].sum(axis=1) / np.maximum(1, whole[drawn].sum(axis=1)) for part, whole in (before, after)]
+    low, high = np.quantile(rates[1] - rates[0], (0.025, 0.975))
+    return float(low), float(high)
 
 
 def rare_words(dev: Sequence[DevUtterance], lexicon: Lexicon, model: WordLanguageModel) -> list[str]:
@@ -71,59 +112,75 @@ def distractors(
 
 
 def recognise(
-    space: SearchSpace, dev: Sequence[DevUtterance], mode: Mode, hints: Sequence[PhraseHint]
+    space: SearchSpace, dev: Sequence[DevUtterance], mode: Mode, hints: Sequence[PhraseHint], chunk_frames: int
 ) -> tuple[list[str], float]:
     """The texts of `dev`, and the CPU seconds of the search per second of audio."""
     search = space.new_search(StreamOptions(mode, phrase_hints=tuple(hints)))
     texts, frames, started = [], 0, time.process_time()
     for utterance in dev:
         search.reset()
-        search.step(utterance.encoded)
+        for stretch in stretches(utterance.encoded, mode, chunk_frames):
+            search.step(stretch)
         found = search.final(offset_s=0.0)
         texts.append(found[0].text if found else "")
         frames += len(utterance.encoded.phones)
     return texts, (time.process_time() - started) / (frames * FRAME_S)
 
 
-def figures(references: Sequence[str], texts: Sequence[str], expected: set[str], cost: float) -> Figures:
-    """Recall of `expected`, and the errors elsewhere: all but those in which one of them was said and not heard."""
-    pairs = [(reference.split(), text.split()) for reference, text in zip(references, texts, strict=True)]
-    counts: Counter[str] = Counter()
-    for (reference, heard), operations in zip(pairs, align(pairs), strict=True):
-        for word in aligned_words(reference, heard, operations):
-            counts["errors"] += word.operation != "C"
-            counts["false alarms"] += word.operation != "C" and word.hypothesis in expected
-            if word.reference in expected:
-                counts["said"] += 1
-                counts["found"] += word.operation == "C"
-            else:
-                counts["others"] += word.reference is not None
-                counts["other errors"] += word.operation != "C"
-    return Figures(
-        counts["found"] / max(1, counts["said"]),
-        counts["other errors"] / max(1, counts["others"]),
-        counts["errors"] / max(1, counts["said"] + counts["others"]),
-        counts["false alarms"],
-        cost,
-    )
-
-
-def measured(
-    space: SearchSpace, dev: Sequence[DevUtterance], mode: Mode, words: Sequence[str], more: Sequence[str], boost: float
+def figures(
+    references: Sequence[str], texts: Sequence[str], words: set[str], hinted: set[str], cost: float = 0.0
 ) -> Figures:
-    """With `words` and `more` as hints where `boost` is above 0; recall is that of `words`."""
-    hints = [PhraseHint(word, boost) for word in (*words, *more) if boost > 0]
-    texts, cost = recognise(space, dev, mode, hints)
-    expected = {*words, *(hint.phrase for hint in hints)}
-    found = figures([utterance.text for utterance in dev], texts, set(words), cost)
-    alarms = figures([utterance.text for utterance in dev], texts, expected, cost).false_alarms
-    return dataclasses.replace(found, false_alarms=alarms)
+    """Recall of `words`, errors in all but those where one of them was said; false alarms are of `hinted` too."""
+    pairs = [(reference.split(), text.split()) for reference, text in zip(references, texts, strict=True)]
+    counts = np.zeros((5, len(pairs)), dtype=np.int64)
+    for row, ((reference, heard), operations) in enumerate(zip(pairs, align(pairs), strict=True)):
+        for word in aligned_words(reference, heard, operations):
+            is_right = word.operation == "C"
+            expected = word.reference in words
+            counts[:, row] += (
+                expected,
+                expected and is_right,
+                word.reference is not None and not expected,
+                not expected and not is_right,
+                not is_right and word.hypothesis in hinted,
+            )
+    return Figures(*counts, cost=cost)
 
 
-def row(name: str, found: Figures) -> str:
-    return (
-        f"{name:32s} {found.recall:7.1%} {found.rest:14.2%} {found.wer:7.2%} {found.false_alarms:13d} {found.cost:9.4f}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trial:
+    """Some utterances, searched in one mode, without hints and with many."""
+
+    space: SearchSpace
+    dev: Sequence[DevUtterance]
+    mode: Mode
+    chunk_frames: int
+
+    def figures(self, words: Sequence[str], more: Sequence[str], boost: float) -> Figures:
+        """With `words` and `more` as hints where `boost` is above 0; recall is that of `words`."""
+        hints = [PhraseHint(word, boost) for word in (*words, *more) if boost > 0]
+        texts, cost = recognise(self.space, self.dev, self.mode, hints, self.chunk_frames)
+        return figures([utterance.text for utterance in self.dev], texts, set(words), {*words, *more}, cost)
+
+
+def row(name: str, found: Figures, before: Figures | None = None) -> str:
+    """A line of the table; with `before`, how much recall and errors of the rest have changed since, in points."""
+    line = (
+        f"{name:{_WIDTH}s} {found.recall:7.1%} {found.rest:8.2%} {found.wer:7.2%} {found.false_alarms.sum():6d} "
+        f"{found.cost:8.4f}"
     )
+    if before is None:
+        return line
+    recall = interval((before.found, before.said), (found.found, found.said))
+    rest = interval((before.other_errors, before.others), (found.other_errors, found.others))
+    return (
+        f"{line}   {_points(found.recall - before.recall, recall, 1):22s} {_points(found.rest - before.rest, rest, 2)}"
+    )
+
+
+def _points(change: float, limits: tuple[float, float], digits: int) -> str:
+    low, high = (f"{100 * limit:+.{digits}f}" for limit in limits)
+    return f"{100 * change:+.{digits}f} ({low} to {high})"
 
 
 def report(
@@ -133,34 +190,56 @@ def report(
     mode: Mode,
     *,
     boosts: Sequence[float],
+    reported: float | None,
     count: int,
     more: int,
     seed: int,
 ) -> None:
-    """Print both tables."""
+    """Print the tables; `reported`: the boost of the reported half, None for the one with the fewest errors."""
     assert bundle.lexicon is not None and bundle.lm_path is not None
     model = WordLanguageModel(bundle.lm_path, tuple(bundle.lexicon))
     rare = set(rare_words(dev, bundle.lexicon, model))
     halves = {"odd": dev[1::2], "even": dev[::2]}
+    trials = {name: Trial(space, half, mode, bundle.streaming.chunk_frames) for name, half in halves.items()}
     drawn = {}
+    print(f"mode {mode.value}")
     for name, half in halves.items():
         said = sorted(rare & {word for utterance in half for word in utterance.text.split()})
         drawn[name] = random.Random(seed).sample(said, min(count, len(said)))
         print(f"{name}: {len(half)} utterances, {len(drawn[name])} of {len(said)} rare words")
     others = distractors(dev, bundle.lexicon, model, more, seed)
-    print(f"\n{mode.value} search{'':17s}  recall  WER, all other     WER  false alarms  CPU s/s")
-    results = {boost: measured(space, halves["odd"], mode, drawn["odd"], [], boost) for boost in (0.0, *boosts)}
-    for boost, found in results.items():
-        print(row(f"odd, boost {boost:g}" if boost else "odd, no hints", found), flush=True)
-    # The fewest errors in all: what words that were not said cost, and what words that were said save.
-    best = min(boosts, key=lambda boost: (results[boost].wer, boost))
-    even, words = halves["even"], drawn["even"]
-    for name, added, boost in (
-        ("even, no hints", [], 0.0),
-        (f"even, boost {best:g}", [], best),
-        (f"even, boost {best:g}, +{len(others)} others", others, best),
-    ):
-        print(row(name, measured(space, even, mode, words, added, boost)), flush=True)
+    print(f"{'':{_WIDTH}s}                           false    CPU s   change, in points, since no hints")
+    print(f"{'':{_WIDTH}s}  recall     rest     WER alarms  a second   recall                 rest")
+    if boosts:
+        trial, words = trials["odd"], drawn["odd"]
+        before = trial.figures(words, [], 0.0)
+        print(row("odd, no hints", before), flush=True)
+        results = {}
+        for boost in boosts:
+            results[boost] = trial.figures(words, [], boost)
+            print(row(f"odd, boost {boost:g}", results[boost], before), flush=True)
+        # The fewest errors in all: what words that were not said cost, and what words that were said save.
+        reported = reported or min(boosts, key=lambda boost: (results[boost].wer, boost))
+    boost = reported or PhraseHintSettings.default_boost
+    trial, words = trials["even"], drawn["even"]
+    before = trial.figures(words, [], 0.0)
+    print(row("even, no hints", before), flush=True)
+    for name, added in ((f"even, boost {boost:g}", []), (f"even, {boost:g}, +{len(others)} others", others)):
+        print(row(name, trial.figures(words, added, boost), before), flush=True)
+    _report_unknown(Trial(space, dev, mode, bundle.streaming.chunk_frames), bundle.lexicon, others, boost)
+
+
+def _report_unknown(trial: Trial, lexicon: Lexicon, others: Sequence[str], boost: float) -> None:
+    """The utterances with words that the lexicon lacks, and as many distractors as there are such words."""
+    unknown = sorted({word for utterance in trial.dev for word in utterance.text.split() if word not in lexicon})
+    having = [utterance for utterance in trial.dev if set(unknown) & set(utterance.text.split())]
+    if not unknown:
+        return
+    trial = dataclasses.replace(trial, dev=having)
+    before = trial.figures(unknown, [], 0.0)
+    print(f"{len(unknown)} words that the lexicon lacks, {len(having)} utterances with them")
+    print(row("unknown, no hints", before), flush=True)
+    print(row(f"unknown, boost {boost:g}", trial.figures(unknown, others[: len(unknown)], boost), before), flush=True)
 
 
 def main() -> None:
@@ -168,11 +247,12 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
     parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
-    parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE)
-    parser.add_argument("--every", type=int, default=1, help="take every k-th utterance")
+    parser.add_argument("--mode", type=Mode, action="append", help="accurate or streaming; both without it")
+    parser.add_argument("--every", type=int, default=3, help="take every k-th utterance")
     parser.add_argument("--words", type=int, default=100, help="how many rare words of each half are expected")
     parser.add_argument("--distractors", type=int, default=1000)
-    parser.add_argument("--boosts", type=float, nargs="+", default=[4.0, 6.0, 8.0, 10.0, 12.0])
+    parser.add_argument("--boosts", type=float, nargs="*", default=[8.0, 11.0, 14.0, 17.0, 20.0], help="to try")
+    parser.add_argument("--boost", type=float, help="to report; the best of --boosts, or the default, without it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.bundle)
@@ -181,17 +261,19 @@ def main() -> None:
     utterances = read_manifest(speech_dir() / "dev.jsonl")
     store = PcmStore.build(utterances, arguments.pcm)
     rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
-    dev = posteriors(bundle, utterances, store, rows[:: arguments.every], arguments.mode, arguments.out)
-    report(
-        SearchSpace(bundle),
-        bundle,
-        dev,
-        arguments.mode,
-        boosts=arguments.boosts,
-        count=arguments.words,
-        more=arguments.distractors,
-        seed=arguments.seed,
-    )
+    space = SearchSpace(bundle)
+    for mode in arguments.mode or list(Mode):
+        report(
+            space,
+            bundle,
+            posteriors(bundle, utterances, store, rows[:: arguments.every], mode, arguments.out),
+            mode,
+            boosts=arguments.boosts,
+            reported=arguments.boost,
+            count=arguments.words,
+            more=arguments.distractors,
+            seed=arguments.seed,
+        )
 
 
 if __name__ == "__main__":
