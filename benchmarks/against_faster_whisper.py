@@ -4,8 +4,9 @@ SPEED ONLY: the peer's weights are random, so its tokens are forced: as many as 
 Both hear the same real speech and use one thread. The peer is given what favours it:
 
 - arrays, no voice activity detection, one window of the encoder a turn, nothing repeated at other temperatures;
-- `lean` decodes greedily, without a prompt and without word times, which LocalAgreement needs; `as published` has
-  whisper_streaming's own options (beam 5, word times, the last 200 characters, here 50 tokens, as the prompt);
+- `lean` decodes greedily and without a prompt; `as published` has whisper_streaming's beam of 5 and its prompt, the
+  last 200 characters (here 50 tokens); the word times that it needs are left out, for random ones would send it over
+  the window again;
 - agreement is perfect: all that two windows in a row have heard is committed, and over 15 s the window is cut at the
   last committed end of a sentence (of a recording of the test set), or where there is none, at the last committed word.
 

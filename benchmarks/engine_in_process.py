@@ -7,6 +7,7 @@ the engine at its fullest; under a live load chunks come one by one and batches 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 import time
 from collections import defaultdict
@@ -29,13 +30,15 @@ SAMPLE_RATE_HZ = 16_000
 # Audio that the front end may keep: a window's rest and less than one 80 ms frame.
 KEPT_S = 0.2
 PATIENCE_S = 600.0
+TYPICAL_CLIP_S = 5.0
 
 
 def recordings(manifest: Path, streams: int, seconds: float) -> list[NDArray[np.float32]]:
-    """One for each stream, of this length: a manifest's clips one after the other, each clip in one stream only."""
+    """One for each stream, of this length: a manifest's clips one after the other, few clips twice."""
     settings, whole = Settings(), round(seconds * SAMPLE_RATE_HZ)
     references = read_references([manifest])
-    clips = iter(references[:: max(1, len(references) // round(streams * seconds / 3 + 1))])
+    wanted = round(streams * (1 + seconds / TYPICAL_CLIP_S))
+    clips = itertools.cycle(references[:: max(1, len(references) // wanted)])
     rows = []
     for _ in range(streams):
         row = np.zeros(0, dtype=np.float32)

@@ -23,7 +23,7 @@ PROMPT_TOKENS = 50
 START_TOKENS = 2
 OPTIONS: dict[str, dict[str, Any]] = {
     "lean": {"beam_size": 1},
-    "as published": {"beam_size": 5, "word_timestamps": True},
+    "as published": {"beam_size": 5},
 }
 
 

@@ -36,7 +36,7 @@ def load_clips(
             except InvalidAudio as error:
                 raise InvalidAudio(f"{reference.utterance_id}: {error.message}") from error
             cache.put(waveform, reference.text, words)
-        clips.append(Clip(reference, _linear16(waveform), words))
+        clips.append(Clip(reference, linear16(waveform), words))
     return clips
 
 
@@ -52,5 +52,5 @@ def needed(references: Sequence[Reference], *, seconds: float, streams: int) -> 
     return list(references[::step])
 
 
-def _linear16(waveform: NDArray[np.float32]) -> bytes:
+def linear16(waveform: NDArray[np.float32]) -> bytes:
     return np.round(np.clip(waveform, -1, 1) * FULL_SCALE).astype("<i2").tobytes()
