@@ -20,6 +20,7 @@ RANK = {
     "audio": 2,
     "tokenizer": 2,
     "lexicon": 2,
+    "letter_to_sound": 3,
     "features": 3,
     "model": 4,
     "decoding": 5,

@@ -138,7 +138,8 @@ class TestTrainingLexicon:
         assert possessive(tuple(base.split())) == (*base.split(), *ending.split())
 
     def test_letters_to_sounds_are_learnt_from_examples(self):
-        from training.letter_to_sound import LetterToSound, align
+        from asr_service.letter_to_sound import LetterToSound
+        from training.letter_to_sound import align
 
         sounds = {"b": "B", "c": "K", "d": "D", "g": "G", "h": "HH", "m": "M", "n": "N", "p": "P", "r": "R", "t": "T"}
         words = {}
@@ -148,7 +149,7 @@ class TestTrainingLexicon:
             words[f"sho{last}"] = ("SH", "AA", coda)
         for unseen in ("bat", "meet", "shop"):
             del words[unseen]
-        model = LetterToSound(align(sorted(words.items())), order=3)
+        model = LetterToSound.learn(align(sorted(words.items())), order=3)
         assert model.pronounce("bat") == [("B", "AE", "T")]
         assert model.pronounce("meet") == [("M", "IY", "T")]
         assert model.pronounce("shop") == [("SH", "AA", "P")]

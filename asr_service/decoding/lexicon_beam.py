@@ -229,7 +229,7 @@ class LexiconBeam:
         frames = [frame for _, frame in spoken] or [end - 1]
         if self._hinted is None:
             return [TimedWord(self._tree.words[label], frames[0], end)]
-        texts = [self._tree.words[index] for index in self._hinted.words_of(label)]
+        texts = self._hinted.texts(label)
         begins = self._hinted.begins(label, [phone for phone, _ in spoken])
         starts = [frames[0], *(frames[place] for place in begins), end]
         return [TimedWord(text, starts[place], starts[place + 1]) for place, text in enumerate(texts)]

@@ -17,8 +17,15 @@ from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.piece_search import PieceSearch
 from asr_service.engine.search import UtteranceSearch
+from asr_service.letter_to_sound import LetterToSound
+from asr_service.lexicon import Pronunciation
 from asr_service.model.bundle import Bundle
 from asr_service.types import Mode, PhraseHint
+
+# In a bundle's directory, where it has one: how words sound that its lexicon lacks.
+LETTER_TO_SOUND_FILE = "letter_to_sound.json.gz"
+# Such a word's likeliest pronunciations that are looked for.
+GUESSES = 3
 
 
 class SearchSpace:
@@ -45,6 +52,7 @@ class SearchSpace:
         # One at a time: streams that bring the same phrases at once wait for one tree instead of building each its own.
         self._building = threading.Lock()
         self._hinted_tree = functools.lru_cache(PhraseHintSettings.KEPT_TREES)(self._build_hinted_tree)
+        self._letter_to_sound: LetterToSound | None = None  # read when a stream expects a word that nobody knows
         self._spelling: Spelling | None = None
         if bundle.lexicon is not None and self._tree is None:
             self._spelling = Spelling(bundle.lexicon, bundle.pieces.pieces, self._config.joint.unknown)
@@ -108,4 +116,13 @@ class SearchSpace:
         hints = PhraseHints(phrase_hints)
         if not hints or self._tree is None or self._bundle.lexicon is None:
             return None
-        return HintedTree(self._tree, self._bundle.lexicon, hints, lm_weight)
+        return HintedTree(self._tree, self._bundle.lexicon, hints, lm_weight, self._pronounce)
+
+    def _pronounce(self, word: str) -> list[Pronunciation]:
+        """Of a word that the lexicon lacks; none where the bundle does not know how letters sound."""
+        if self._letter_to_sound is None:
+            path = self._bundle.directory / LETTER_TO_SOUND_FILE
+            if not path.is_file():
+                return []
+            self._letter_to_sound = LetterToSound.load(path)
+        return self._letter_to_sound.pronounce(word, n_best=GUESSES)

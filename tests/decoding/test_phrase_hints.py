@@ -131,3 +131,25 @@ def test_any_split_of_the_frames_gives_the_same_with_hints(tree) -> None:
 def test_phrases_with_words_that_nobody_can_pronounce_are_told(tree) -> None:
     hinted = HintedTree(tree, tiny.lexicon(), hints(see_kato=3.0, cat=3.0), 0.8)
     assert hinted.unheard == (("see", "kato"),)
+
+
+def test_a_word_that_no_lexicon_has_is_heard_by_its_guessed_pronunciations_alone_and_in_a_phrase(tree) -> None:
+    log_probs = tiny.spoken("see a cat", seed=1)
+    guesses = {"kat": (("G", "AE", "T"), ("K", "AE", "T")), "eigh": (("EH",),)}
+    for expected, words in (
+        ({"kat": 20.0}, ("see", "a", "kat")),
+        ({"eigh_kat": 25.0}, ("see", "eigh", "kat")),
+        ({"a_kat": 25.0, "kat": 20.0}, ("see", "a", "kat")),
+        ({"kit": 20.0}, ("see", "a", "cat")),
+    ):
+        beam = LexiconBeam(
+            tree,
+            WIDE,
+            HintedTree(tree, tiny.lexicon(), hints(**expected), WIDE.lm_weight, lambda word: guesses.get(word, ())),
+        )
+        beam.step(log_probs)
+        best = beam.finish()[0]
+        assert best.texts == words
+        assert all(word.start_frame < word.end_frame for word in best.words)
+        assert [word.start_frame for word in best.words] == sorted(word.start_frame for word in best.words)
+        assert beam.shared_words() <= 3
