@@ -26,7 +26,7 @@ from asr_service.model.bundle import Bundle
 # Of a phone posterior (see model/encoder.py).
 PHONE_FRAME_S = 0.04
 # Bumped whenever the times of the same clip, text and bundle would change.
-ALIGNMENT_VERSION = 1
+ALIGNMENT_VERSION = 2
 
 
 class SpokenWord(NamedTuple):
@@ -64,8 +64,10 @@ class ForcedAligner:
         if placed is None:
             length_s = len(waveform) / SAMPLE_RATE_HZ
             raise InvalidAudio(f"{len(words)} words do not fit into a recording of {length_s:.2f} s")
+        length_s = len(waveform) / SAMPLE_RATE_HZ  # the last frame may reach beyond it
         return tuple(
-            SpokenWord(word.text, word.start_frame * PHONE_FRAME_S, word.end_frame * PHONE_FRAME_S) for word in placed
+            SpokenWord(word.text, word.start_frame * PHONE_FRAME_S, min(word.end_frame * PHONE_FRAME_S, length_s))
+            for word in placed
         )
 
 
