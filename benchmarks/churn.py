@@ -71,7 +71,9 @@ async def cycle(address: str, speech: bytes, kind: str, stay_s: float) -> str:
             elif relay is not None:
                 relay.reset()
         except ServiceError as error:
-            return f"{kind}: {error.status}"
+            return f"{kind}, but {error.status}"
+        except TimeoutError:
+            return f"{kind}, but no end after {PATIENCE_S:g} s"
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

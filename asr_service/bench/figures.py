@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from asr_service.bench.generator import REFUSED, CallRecord, LoadRecord
+from asr_service.bench.generator import REFUSED, CallRecord, Load, LoadRecord
 from asr_service.bench.heard import Heard, heard
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
@@ -18,6 +19,8 @@ from asr_service.evaluation.scoring import score
 MAX_LATE_S = 0.05
 # An utterance that ends at a pause shorter than this was cut: nobody has finished a sentence there.
 SHORT_PAUSE_S = 0.4
+# The silence after which a final is asked for: the default of `endpointing.min_trailing_silence_s`.
+SILENCE_S = 0.8
 MIB = 1 << 20
 
 
@@ -91,9 +94,13 @@ class Figures:
         first_partial: from the end of a clip's first word.
         word: from the end of a word, by forced alignment of the reference, until it was shown and stayed.
         final: from the end of a clip's last word to its final, the endpoint's silence with it.
+        final_after_silence: from SILENCE_S after the end of a clip's last word to its final.
+        final_after_endpoint: from when the message had been sent in which an utterance ended to its final: what the
+            final pass, the queue and the way take. Calls' last finals are not among these.
         final_after_close: from the half-close to the call's last final.
         utterances, short_splits: finals, and those of them that ended inside of a clip at a pause under SHORT_PAUSE_S.
         generator_late: of the generator itself; `server_held`: of messages that the call took late.
+        generator_cpu_per_audio_s: the generator's own processor time for a second of audio of one stream.
         word_quantiles: 0 to 100 per cent of the word latencies.
     """
 
@@ -107,6 +114,8 @@ class Figures:
     first_partial: Percentiles | None
     word: Percentiles | None
     final: Percentiles | None
+    final_after_silence: Percentiles | None
+    final_after_endpoint: Percentiles | None
     final_after_close: Percentiles | None
     emitted_words: int
     revoked_words: int
@@ -118,6 +127,7 @@ class Figures:
     generator_late: Percentiles | None
     server_held: Percentiles | None
     messages: int
+    generator_cpu_per_audio_s: float | None = None
     word_quantiles: tuple[float, ...] = ()
 
     @property
@@ -142,6 +152,8 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
 
     words = [word for clip in clips for word in clip.words if under_load(word.spoken_s)]
     latencies = [word.latency_s for word in words]
+    finals = [clip.final_s for clip in clips if not clip.closed and under_load(clip.last_spoken_s)]
+    played_s = sum(call.call.duration_s for call in calls)
     timings = [call.display.timing(processing_s=None, audio_s=0.0, uncovered_s=()) for call in calls]
     return Figures(
         streams=load.streams,
@@ -153,20 +165,34 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
         failed=dict(Counter(status for status in bad.values() if status != REFUSED)),
         first_partial=percentiles(clip.first_partial_s for clip in clips if under_load(clip.first_spoken_s)),
         word=percentiles(latencies),
-        final=percentiles(clip.final_s for clip in clips if not clip.closed and under_load(clip.last_spoken_s)),
+        final=percentiles(finals),
+        final_after_silence=percentiles(final_s - SILENCE_S for final_s in finals if final_s is not None),
+        final_after_endpoint=percentiles(
+            after_s for call in calls for ended_s, after_s in _after_endpoints(call, load) if under_load(ended_s)
+        ),
         final_after_close=percentiles(clip.final_s for clip in clips if clip.closed),
         emitted_words=sum(timing.emitted_words for timing in timings),
         revoked_words=sum(timing.revoked_words for timing in timings),
         utterances=sum(clip.utterances for clip in clips),
         short_splits=sum(pause_s < SHORT_PAUSE_S for clip in clips for pause_s in clip.splits_s),
         quality=_quality(clips, [clip for call in alone for clip in heard(call)], normalizer),
-        cost=_cost(record, sum(call.call.duration_s for call in calls)),
+        cost=_cost(record, played_s),
         slope=slope([(word.spoken_s, word.latency_s) for word in words]),
         generator_late=percentiles(record.pace.late_s),
         server_held=percentiles(record.pace.held_s),
         messages=record.pace.messages,
+        generator_cpu_per_audio_s=record.generator_cpu_s / played_s if played_s else None,
         word_quantiles=tuple(np.percentile(latencies, range(101)).tolist()) if latencies else (),
     )
+
+
+def _after_endpoints(call: CallRecord, load: Load) -> Iterator[tuple[float, float]]:
+    """(run time, latency) of each final but those that the half-close asked for."""
+    for final in call.finals:
+        # The small number keeps rounding from moving an endpoint at a message's very end into the next one.
+        sent_s = math.ceil(final.end_s / load.message_s - 1e-6) * load.message_s
+        if sent_s < call.call.duration_s:
+            yield call.begun_s + sent_s, final.shown_s - sent_s
 
 
 def percentiles(values: Iterable[float | None]) -> Percentiles | None:

@@ -13,7 +13,7 @@ import itertools
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from asr_service.audio import SAMPLE_RATE_HZ
 from asr_service.bench.pacing import PaceLog, in_real_time, watch_event_loop
@@ -55,14 +55,25 @@ class Load:
     stagger_s: float = 2.0
 
 
-@dataclass
+class ShownFinal(NamedTuple):
+    """A final, when it came, and where its utterance ended: the endpoint's place in the stream."""
+
+    utterance: int
+    shown_s: float
+    words: tuple[Word, ...]
+    end_s: float
+
+
+# Without a repr: asyncio.run makes one of what it returns (signal.signal looks its handler up among names), and one of
+# all audio takes seconds.
+@dataclass(repr=False)
 class CallRecord:
     """What one call was answered, and when.
 
     Attributes:
         begun_s: when its first sample was spoken; run time.
         first_shown_s: by utterance, when its first words were shown.
-        finals: words of each final and when it came.
+        finals: in order.
         status: name of a gRPC status, OK at the end of a call that went well, or GIVEN_UP.
     """
 
@@ -71,7 +82,7 @@ class CallRecord:
     begun_s: float
     display: DisplayLog = field(default_factory=DisplayLog)
     first_shown_s: dict[int, float] = field(default_factory=dict)
-    finals: list[tuple[int, float, tuple[Word, ...]]] = field(default_factory=list)
+    finals: list[ShownFinal] = field(default_factory=list)
     status: str = "OK"
     message: str = ""
 
@@ -89,17 +100,23 @@ class CallRecord:
                 words = result.alternatives[0].words
                 self.display.final(result.utterance_index, words, now_s, None)
                 self.first_shown_s.setdefault(result.utterance_index, now_s)
-                self.finals.append((result.utterance_index, now_s, words))
+                self.finals.append(ShownFinal(result.utterance_index, now_s, words, result.end_s))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LoadRecord:
-    """All that came of a load; `usage` has run times with what the server had used by then."""
+    """All that came of a load.
+
+    Attributes:
+        usage: run times with what the server had used by then.
+        generator_cpu_s: processor time of this process while it played.
+    """
 
     load: Load
     calls: tuple[CallRecord, ...]
     pace: PaceLog
     usage: tuple[tuple[float, Usage], ...] = ()
+    generator_cpu_s: float = 0.0
 
 
 def stream_calls(clips: Sequence[Clip], load: Load, stream: int) -> list[Call]:
@@ -118,7 +135,7 @@ async def run_load(address: str, clips: Sequence[Clip], load: Load, *, pid: int 
             await stack.enter_async_context(AsyncClient(address, own_connection=load.channels > 1))
             for _ in range(min(load.channels, load.streams))
         ]
-        origin = time.monotonic() + LEAD_S
+        origin, spent_s = time.monotonic() + LEAD_S, time.process_time()
         watchers = [asyncio.create_task(watch_event_loop(pace))]
         if pid is not None:
             watchers.append(asyncio.create_task(_watch_usage(pid, origin, used)))
@@ -128,13 +145,15 @@ async def run_load(address: str, clips: Sequence[Clip], load: Load, *, pid: int 
                     begun = origin + load.stagger_s * stream / load.streams
                     group.create_task(_play(client, stream, plan, load, begun, origin, pace, calls))
         finally:
+            spent_s = time.process_time() - spent_s
             gc.unfreeze()
             for watcher in watchers:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
     if pid is not None and (last := usage(pid)) is not None:
         used.append((time.monotonic() - origin, last))
-    return LoadRecord(load, tuple(sorted(calls, key=lambda call: (call.stream, call.begun_s))), pace, tuple(used))
+    in_order = tuple(sorted(calls, key=lambda call: (call.stream, call.begun_s)))
+    return LoadRecord(load, in_order, pace, tuple(used), spent_s)
 
 
 async def play_alone(address: str, calls: Iterable[tuple[int, Call]], message_s: float) -> AsyncIterator[CallRecord]:

@@ -91,10 +91,10 @@ def _final_words(record: CallRecord) -> Iterator[_FinalWord]:
     timing = record.display.timing(processing_s=None, audio_s=record.call.duration_s, uncovered_s=())
     latencies = iter(timing.word_latencies_s)  # from the recogniser's own word ends: added again, when it was shown
     reached_s = 0.0
-    for utterance, final_s, words in record.finals:
-        for word in words:
+    for final in record.finals:
+        for word in final.words:
             reached_s = max(reached_s, (word.start_s + word.end_s) / 2)
-            yield _FinalWord(word.text, reached_s, word.end_s + next(latencies), final_s, utterance)
+            yield _FinalWord(word.text, reached_s, word.end_s + next(latencies), final.shown_s, final.utterance)
 
 
 def _heard(

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asr_service.bench.figures import MAX_LATE_S, SHORT_PAUSE_S, Figures, Percentiles
+from asr_service.bench.figures import MAX_LATE_S, SHORT_PAUSE_S, SILENCE_S, Figures, Percentiles
 from asr_service.bench.ramp import Objective, RampResult
 from asr_service.errors import ConfigError
 
@@ -50,6 +50,9 @@ def lines(figures: Figures, objective: Objective) -> Iterator[str]:
         f"  generator                    late {_row(late)} (valid up to p99 {MAX_LATE_S:g} s); {figures.messages} "
         f"messages{f', {held.count} of them taken late by the call: {_row(held)}' if held is not None else ''}"
     )
+    if figures.generator_cpu_per_audio_s is not None:
+        share = 100 * figures.generator_cpu_per_audio_s
+        yield f"  {'generator, for each stream':28} {share:.3f} % of a core, {share * figures.held:.1f} % for all"
     if figures.valid:
         broken = objective.broken(figures)
         yield f"  objective                    {'broken: ' + '; '.join(broken) if broken else 'holds'}"
@@ -60,6 +63,8 @@ def _latency_lines(figures: Figures) -> Iterator[str]:
         ("first partial", figures.first_partial),
         ("word", figures.word),
         ("final after its last word", figures.final),
+        (f"final after {1000 * SILENCE_S:g} ms of silence", figures.final_after_silence),
+        ("final after the endpoint", figures.final_after_endpoint),
         ("final after the half-close", figures.final_after_close),
     ):
         yield f"  {name:28} {_row(values)}{f' ({values.count})' if values is not None else ''}"

@@ -6,6 +6,7 @@ plays the same at any load, and its words can be compared with those it gets whe
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ def playlist(
     return calls
 
 
+@functools.cache
 def pause_pcm(pause_s: float) -> bytes:
     """The same faint noise every time, 16-bit samples."""
     noise = np.random.default_rng(0).normal(0, PAUSE_AMPLITUDE, round(pause_s * SAMPLE_RATE_HZ))

@@ -42,13 +42,16 @@ def interim(text: str, utterance: int = 0) -> pb.StreamingRecognizeResponse:
     return pb.StreamingRecognizeResponse(results=[result])
 
 
-def final(*words: tuple[str, float, float], utterance: int = 0) -> pb.StreamingRecognizeResponse:
+def final(
+    *words: tuple[str, float, float], utterance: int = 0, endpoint_s: float | None = None
+) -> pb.StreamingRecognizeResponse:
     alternative = pb.SpeechRecognitionAlternative(transcript=" ".join(text for text, _, _ in words))
     for text, start_s, end_s in words:
         word = alternative.words.add(word=text)
         word.start_time.FromMilliseconds(round(1000 * start_s))
         word.end_time.FromMilliseconds(round(1000 * end_s))
     result = pb.StreamingRecognitionResult(utterance_index=utterance, is_final=True, alternatives=[alternative])
+    result.result_end_time.FromMilliseconds(round(1000 * (words[-1][2] if endpoint_s is None else endpoint_s)))
     return pb.StreamingRecognizeResponse(results=[result])
 
 

@@ -45,6 +45,19 @@ def test_latencies_errors_and_revoked_words_are_counted_over_all_streams():
     assert found.final_after_close is not None and found.final_after_close.p50 == pytest.approx(0.2)
 
 
+def test_a_final_is_timed_from_its_endpoint_and_from_the_silence_that_was_asked_for():
+    # The last word ends at 1.5 s; the endpoint, at 2.34 s, is in the message that ends at 2.4 s.
+    cat = ("the", 0.2, 0.4), ("cat", 0.5, 0.9), ("sat", 1.0, 1.5)
+    later = tuple((text, 3.0 + start_s, 3.0 + end_s) for text, start_s, end_s in cat)
+    first, last = final(*cat, endpoint_s=2.34), final(*later, utterance=1, endpoint_s=5.0)
+    call = record(call_of(CAT, CAT), (2.45, first), (5.2, last))
+    found = figures(load_record(call, load=dataclasses.replace(LOAD, streams=1)))
+    assert found.final_after_endpoint is not None and found.final_after_endpoint.count == 1
+    assert found.final_after_endpoint.p50 == pytest.approx(0.05)
+    assert found.final_after_silence is not None and found.final_after_silence.p50 == pytest.approx(2.45 - 1.5 - 0.8)
+    assert found.final_after_close is not None and found.final_after_close.p50 == pytest.approx(0.2)
+
+
 def test_only_what_was_said_while_all_streams_ran_has_a_latency():
     calls = [record(call_of(CAT), (2.2, RIGHT), begun_s=9.0)]
     found = figures(load_record(*calls, load=dataclasses.replace(LOAD, streams=1, stagger_s=9.6)))

@@ -48,7 +48,7 @@ def test_every_clip_that_was_played_is_heard_in_its_place(loaded):
 def test_audio_goes_out_at_the_pace_of_speech(loaded):
     for call in loaded.calls:
         if call.status == "OK":
-            assert call.finals[-1][1] >= call.call.duration_s  # its last word was not there before it was said
+            assert call.finals[-1].shown_s >= call.call.duration_s  # its last word was not there before it was said
             assert min(word.latency_s for clip in heard(call) for word in clip.words) > -0.32
     messages = {record.stream: len(list(record.call.messages(LOAD.message_s))) for record in loaded.calls}
     held = sum(messages[record.stream] for record in loaded.calls if record.status == "OK")
@@ -61,6 +61,18 @@ def test_a_pause_ends_an_utterance_and_its_final_is_told_apart_from_that_of_the_
     found = figures(loaded)
     assert found.final_after_close is not None and found.final_after_close.count == 2
     assert found.final is not None and found.final.p50 >= 0.8  # the endpoint's silence is in it
+
+
+def test_the_generator_says_what_it_costs_itself(loaded):
+    assert 0 < loaded.generator_cpu_s < 10
+    cost = figures(loaded).generator_cpu_per_audio_s
+    held_s = sum(call.call.duration_s for call in loaded.calls if call.status == "OK")
+    assert cost == pytest.approx(loaded.generator_cpu_s / held_s)
+
+
+def test_a_record_is_not_spelled_out(loaded):
+    # asyncio.run makes a repr of what it returns, and one of all audio takes longer than the load.
+    assert len(repr(loaded)) < 200 and len(repr(loaded.calls[0])) < 200
 
 
 def test_calls_alone_give_the_same_words(address, loaded):
