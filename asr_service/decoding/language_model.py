@@ -22,22 +22,20 @@ class WordLanguageModel:
     Attributes:
         words: by their ids.
         unknown_id: of a word that is not among them.
-        first_spare_id: from here on, ids that the n-gram takes for unknown words too, for a stream to give to its own.
     """
 
-    def __init__(self, path: Path, words: Sequence[str], *, spares: int = 0) -> None:
+    def __init__(self, path: Path, words: Sequence[str]) -> None:
         """Raises BundleError when the file is missing or no KenLM model."""
         if not path.is_file():
             raise BundleError(f"{path}: no such file", field=path.name)
-        dictionary = Dictionary([*words, UNKNOWN_WORD, *(f"<spare {number}>" for number in range(spares))])
+        dictionary = Dictionary([*words, UNKNOWN_WORD])
         try:
-            self.kenlm = KenLM(str(path), dictionary)
+            self._kenlm = KenLM(str(path), dictionary)
         except RuntimeError as error:
             raise BundleError(f"{path}: not a KenLM model: {error}", field=path.name) from None
         self.words = tuple(words)
         self.unknown_id = len(self.words)
-        self.first_spare_id = self.unknown_id + 1
-        self._no_context = self.kenlm.start(True)
+        self._no_context = self._kenlm.start(True)
         self._ids = {word: index for index, word in enumerate(self.words)}
 
     def index(self, word: str) -> int | None:
@@ -46,20 +44,24 @@ class WordLanguageModel:
 
     def unigram(self, index: int) -> float:
         """Return log10 p of a word, by its id, without context."""
-        return float(self.kenlm.score(self._no_context, index)[1])
+        return float(self._kenlm.score(self._no_context, index)[1])
 
     def start(self) -> LMState:
         """The state at the begin of a sentence."""
-        return self.kenlm.start(False)
+        return self._kenlm.start(False)
 
     def score(self, state: LMState, word: str) -> tuple[LMState, float]:
         """The state after `word` and ln p(word | state)."""
-        following, log10 = self.kenlm.score(state, self._ids.get(word, self.unknown_id))
+        return self.score_id(state, self._ids.get(word, self.unknown_id))
+
+    def score_id(self, state: LMState, index: int) -> tuple[LMState, float]:
+        """As `score`, of a word by its id."""
+        following, log10 = self._kenlm.score(state, index)
         return following, log10 * LN10
 
     def end(self, state: LMState) -> float:
         """Return ln p(end of sentence | state)."""
-        return float(self.kenlm.finish(state)[1]) * LN10
+        return float(self._kenlm.finish(state)[1]) * LN10
 
     def sentence(self, words: Sequence[str]) -> float:
         """Return ln p of a whole sentence with its end."""

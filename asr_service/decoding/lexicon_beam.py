@@ -1,7 +1,7 @@
-"""Beam search over the phone CTC through the pronunciation tree, with the word n-gram (flashlight-text's decoder).
+"""Beam search over the phone CTC through the pronunciation tree, with the word n-gram.
 
-T frames of 40 ms, V = 40 phones with blank. The search is frame-synchronous: any split of the frames into steps gives
-the same result. It holds the interpreter lock while it works.
+T frames of 40 ms, K hypotheses, V = 40 phones with blank. The search is frame-synchronous: any split of the frames into
+steps gives the same result.
 """
 
 from __future__ import annotations
@@ -10,20 +10,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flashlight.lib.text.decoder import CriterionType, DecodeResult, LexiconDecoder, LexiconDecoderOptions
+from flashlight.lib.text.decoder import LMState
 from numpy.typing import NDArray
 
 from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
-from asr_service.decoding.language_model import LN10
-from asr_service.decoding.pronunciation_tree import COLUMNS, NEVER_COLUMN, PronunciationTree, with_second_names
+from asr_service.decoding.pronunciation_tree import ROOT, PronunciationTree
+from asr_service.decoding.token_passing import (
+    HISTORY,
+    NODE,
+    PHONE,
+    Beam,
+    Candidates,
+    Frame,
+    advance,
+    missing_words,
+    trace_back,
+)
+from asr_service.decoding.word_histories import NO_WORDS, WordHistories
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
 
 MAX_N_BEST = 100
-# The phone that begins with a column; 0 for blank and for a second name, with which a phone only goes on.
-_PHONE_OF_COLUMN = [column if column < PHONE_VOCABULARY_SIZE else 0 for column in range(COLUMNS)]
-# How much further back than asked the library looks for the end of a word.
-_EXTRA_LOOK_BACK = 100
+# Word sequences that a search remembers; beyond, those that no hypothesis has any more are forgotten.
+MOST_HISTORIES = 1 << 14
+# Candidates of a frame for each hypothesis of the beam and phone that may begin.
+_CANDIDATES = 3
+# N-gram questions of a frame that are answered at once.
+_QUESTIONS = 4096
+# The trace begins with room for so many frames.
+_FIRST_FRAMES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +68,8 @@ class LexiconBeamOptions:
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.beam_size_token < 1 or self.beam_threshold <= 0:
             raise ValueError("beam_size and beam_size_token must be at least 1, beam_threshold above 0")
-        if not 0 < self.look_back < self.max_frames - _EXTRA_LOOK_BACK:
-            raise ValueError(f"look_back must lie between 0 and max_frames - {_EXTRA_LOOK_BACK}")
+        if not 0 < self.look_back < self.max_frames:
+            raise ValueError("look_back must lie between 0 and max_frames")
 
 
 class LexiconBeam:
@@ -69,48 +84,37 @@ class LexiconBeam:
         """`hinted`: the stream's own tree in the place of `tree`, made for the `lm_weight` of `options`. The boosts
         that a hypothesis got count in its score and in its acoustic score.
         """
-        self._tree, self._hinted = tree, hinted
-        self._phones = _PHONE_OF_COLUMN if hinted is None else hinted.phone_of_column
         self.options = options = options or LexiconBeamOptions()
-        self._decoder = LexiconDecoder(
-            LexiconDecoderOptions(
-                beam_size=options.beam_size,
-                # Each phone has two columns, and blank always has its own.
-                beam_size_token=min(COLUMNS, 2 * options.beam_size_token + 1)
-                if hinted is None
-                else hinted.beam_size_token(options.beam_size_token),
-                beam_threshold=options.beam_threshold,
-                lm_weight=options.lm_weight * LN10,
-                word_score=options.word_score,
-                unk_score=float("-inf"),
-                sil_score=0.0,
-                log_add=options.log_add,
-                criterion_type=CriterionType.CTC,
-            ),
-            tree.tree if hinted is None else hinted.tree,
-            tree.language_model.kenlm,
-            NEVER_COLUMN,
-            BLANK_ID,
-            tree.language_model.unknown_id,
-            [],
-            False,
-        )
+        self._tree, self._hinted = tree, hinted
+        self._arrays = tree.arrays(options.lm_weight) if hinted is None else hinted.arrays
+        self._root = ROOT if hinted is None else hinted.root
+        self._phones = min(options.beam_size_token, PHONE_VOCABULARY_SIZE - 1)
+        self._candidates = Candidates.room_for(max(1024, _CANDIDATES * options.beam_size * self._phones))
+        self._missing = np.zeros((_QUESTIONS, 2), dtype=np.int64)
+        # The beam before and after a frame, in turns.
+        self._beams = [
+            Beam(np.zeros((options.beam_size, 3), dtype=np.int32), np.zeros(options.beam_size)) for _ in range(2)
+        ]
         self.begin()
 
     def begin(self) -> None:
         """Forget everything and start an utterance."""
-        self._decoder.decode_begin()
+        self._histories = WordHistories(self._tree.language_model.start(), self._extend)
+        self._turn, self._count = 0, 1
+        self._beams[0].places[0] = self._root, BLANK_ID, NO_WORDS
+        self._beams[0].scores[0] = 0.0
+        self._held = 0  # frames of the trace
+        self._make_trace(_FIRST_FRAMES)
+        self._offset = 0  # frames before it
         self._fixed: tuple[TimedWord, ...] = ()
         self._fixed_phones: tuple[int, ...] = ()
-        self._forgotten_score = 0.0
-        self._offset = 0
-        self._frames = 0
+        self._fixed_history = NO_WORDS
         self._ended = False
 
     @property
     def frames(self) -> int:
         """Frames decoded since `begin`."""
-        return self._frames
+        return self._offset + self._held
 
     def step(self, log_probs: NDArray[np.float32]) -> None:
         """Search on through (T, 40) log-probabilities. Raises ValueError for another shape, or after `finish`."""
@@ -118,118 +122,235 @@ class LexiconBeam:
             raise ValueError(f"expected (T, {PHONE_VOCABULARY_SIZE}) log-probabilities, got {log_probs.shape}")
         if self._ended:
             raise ValueError("the utterance has ended: call begin first")
-        position = 0
-        while position < log_probs.shape[0]:
+        log_probs = np.ascontiguousarray(log_probs, dtype=np.float32)
+        likeliest = np.argpartition(log_probs[:, 1:], -self._phones, axis=1)[:, -self._phones :]
+        allowed = np.zeros(log_probs.shape, dtype=bool)
+        np.put_along_axis(allowed, likeliest + 1, True, axis=1)
+        for row, begin in zip(log_probs, allowed, strict=True):
             # Cut at fixed places of the utterance, so that what is fixed does not depend on how frames arrive.
-            room = self._offset + self.options.max_frames - self._frames
-            if room <= 0:
+            if self._held == self.options.max_frames:
                 self._fix_words()
-                continue
-            columns = self._columns(log_probs[position : position + room])
-            self._decoder.decode_step(columns.ctypes.data, *columns.shape)
-            self._frames += columns.shape[0]
-            position += columns.shape[0]
+            self._frame(Frame(row, begin))
 
     def best(self) -> BeamHypothesis:
-        """The best hypothesis so far, up to the end of its last complete word, and its scores up to there."""
-        if self._frames == 0:
+        """The best hypothesis so far, up to the end of its last complete word, and its scores."""
+        if self.frames == 0:
             return BeamHypothesis((), 0.0, 0.0, 0.0)
-        return self._hypothesis(self._decoder.get_best_hypothesis())
+        return self._hypothesis(int(self._alive_scores.argmax()))
 
     def beam(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
         """Different word sequences (complete words) that are alive now, best first."""
-        if self._frames == 0:
+        if self.frames == 0:
             return []
-        return self._distinct(self._decoder.get_all_final_hypothesis(), limit)
+        scores = self._alive_scores
+        return self._distinct({index: float(scores[index]) for index in range(self._count)}, limit)
 
     def shared_words(self) -> int:
         """How many first complete words all hypotheses alive now share: every later hypothesis starts with them."""
-        if self._frames == 0:
+        if self.frames == 0:
             return 0
-        histories = [self._labels(result) for result in self._decoder.get_all_final_hypothesis()]
-        if not histories:
-            return 0
-        # The first and the last in order differ as early as any two.
-        first, last = min(histories), max(histories)
-        agreed = next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
-        return len(self._fixed) + min(agreed, len(last))
+        common = self._histories.common(np.unique(self._alive[:, HISTORY]).tolist())
+        return sum(len(self._texts(label)) for label in self._histories.words(common))
 
     def finish(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
-        """End the utterance: at most `limit` different word sequences, best first, none without frames."""
-        if self._frames == 0:
+        """End the utterance: at most `limit` different word sequences, best first, none without frames.
+
+        Where no hypothesis has just completed a word, the words before the one that was begun are the answer.
+        """
+        if self.frames == 0:
             return []
-        if not self._ended:
-            self._decoder.decode_end()
-            self._ended = True
-        return self._distinct(self._decoder.get_all_final_hypothesis(), limit)
+        self._ended = True
+        complete = np.flatnonzero(self._alive[:, NODE] == self._root)
+        chosen = complete if len(complete) else np.arange(self._count)
+        ends: dict[int, float] = {}
+        scores: dict[int, float] = {}
+        for index in chosen.tolist():
+            node, _, history = self._alive[index].tolist()
+            if history not in ends:
+                ends[history] = self.options.lm_weight * self._end(history)
+            scores[index] = float(self._alive_scores[index] - self._arrays.ahead[node]) + ends[history]
+        return self._distinct(scores, limit)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _alive(self) -> NDArray[np.int32]:
+        """(K, 3) places."""
+        return self._beams[self._turn].places[: self._count]
+
+    @property
+    def _alive_scores(self) -> NDArray[np.float64]:
+        return self._beams[self._turn].scores[: self._count]
+
+    def _frame(self, frame: Frame) -> None:
+        options, histories = self.options, self._histories
+        if len(histories) > MOST_HISTORIES:
+            self._forget_histories()
+        beam = Beam(self._alive, self._alive_scores)
+        count = _QUESTIONS
+        while count == _QUESTIONS:
+            histories.make_room(_QUESTIONS)
+            count, least = missing_words(
+                self._arrays,
+                frame,
+                options.beam_threshold,
+                options.beam_size,
+                beam,
+                histories.keys,
+                self._missing,
+                self._candidates.leading,
+            )
+            histories.add(self._missing[:count])
+        if self._held == len(self._parents):
+            self._make_trace(2 * self._held)
+        self._turn = 1 - self._turn
+        self._count = advance(
+            self._arrays,
+            self._root,
+            frame,
+            least,
+            options.beam_threshold,
+            options.log_add,
+            beam,
+            histories.keys,
+            histories.values,
+            histories.gains,
+            self._candidates,
+            self._beams[self._turn],
+            self._parents[self._held],
+        )
+        self._trace_phones[self._held, : self._count] = self._alive[:, PHONE]
+        self._trace_histories[self._held, : self._count] = self._alive[:, HISTORY]
+        self._held += 1
+
+    def _make_trace(self, frames: int) -> None:
+        """Make the trace `frames` long, with what it holds."""
+        frames = min(frames, self.options.max_frames)
+        width = self.options.beam_size
+        parents, phones, histories = (np.zeros((frames, width), dtype=kind) for kind in (np.int32, np.int8, np.int32))
+        if held := self._held:
+            parents[:held], phones[:held] = self._parents[:held], self._trace_phones[:held]
+            histories[:held] = self._trace_histories[:held]
+        self._parents, self._trace_phones, self._trace_histories = parents, phones, histories
+
+    def _extend(self, state: LMState, label: int) -> tuple[LMState, float, float]:
+        """The state after a label's words, their ln p, and what they add to a score."""
+        model, options = self._tree.language_model, self.options
+        if self._hinted is None:
+            state, log_prob = model.score_id(state, label)
+            return state, log_prob, options.lm_weight * log_prob + options.word_score
+        texts, total = self._hinted.texts(label), 0.0
+        for text in texts:
+            state, log_prob = model.score(state, text)
+            total += log_prob
+        boost = self._hinted.boosts.get(label, 0.0)
+        return state, total, options.lm_weight * total + options.word_score * len(texts) + boost
+
+    def _texts(self, label: int) -> tuple[str, ...]:
+        return (self._tree.words[label],) if self._hinted is None else self._hinted.texts(label)
+
+    def _end(self, history: int) -> float:
+        return self._tree.language_model.end(self._histories.state(history))
+
+    def _forget_histories(self) -> None:
+        new = self._histories.keep([*np.unique(self._alive[:, HISTORY]).tolist(), self._fixed_history])
+        self._alive[:, HISTORY] = new[self._alive[:, HISTORY]]
+        held = self._trace_histories[: self._held]
+        held[...] = new[held]  # of hypotheses that died -1, or another's number: no trace leads to them
+        self._fixed_history = int(new[self._fixed_history])
+
+    def _distinct(self, scores: dict[int, float], limit: int) -> list[BeamHypothesis]:
+        """The hypotheses with these scores, summed or the best where some have the same words, best first."""
+        merge = np.logaddexp if self.options.log_add else max
+        totals: dict[int, float] = {}
+        best: dict[int, int] = {}
+        for index, score in scores.items():
+            history = int(self._alive[index, HISTORY])
+            if history not in totals:
+                totals[history], best[history] = score, index
+                continue
+            if score > scores[best[history]]:
+                best[history] = index
+            totals[history] = float(merge(totals[history], score))
+        # Equal scores: the words decide.
+        ranked = sorted(totals, key=lambda history: (-totals[history], self._histories.words(history)))
+        return [self._hypothesis(best[history], totals[history]) for history in ranked[: min(limit, MAX_N_BEST)]]
+
+    def _hypothesis(self, index: int, score: float | None = None) -> BeamHypothesis:
+        """Hypothesis `index` of the beam; with `score`, at the end of the sentence."""
+        node, _, history = self._alive[index].tolist()
+        words, phones = self._read(*self._trace(index))
+        lm = self._histories.log_prob(history)
+        inside = float(self._alive_scores[index])
+        priors = self.options.lm_weight * lm + self.options.word_score * len(words)
+        if score is None:
+            return BeamHypothesis(words, inside, inside - priors - float(self._arrays.ahead[node]), lm, phones)
+        lm += self._end(history)
+        return BeamHypothesis(
+            words, score, score - self.options.lm_weight * lm - self.options.word_score * len(words), lm, phones
+        )
+
+    def _trace(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Phone and history of a hypothesis in each frame held, (frames,) both."""
+        path = np.zeros((self._held, 2), dtype=np.int64)
+        trace_back(index, self._parents, self._trace_phones, self._trace_histories, path)
+        return path[:, 0], path[:, 1]
+
+    def _read(
+        self, sounds: NDArray[np.int64], histories: NDArray[np.int64]
+    ) -> tuple[tuple[TimedWord, ...], tuple[int, ...]]:
+        """The words and phones of a trace, after those that are fixed."""
+        begins = np.flatnonzero((sounds != BLANK_ID) & (sounds != np.concatenate([[BLANK_ID], sounds[:-1]])))
+        ends = np.flatnonzero(histories != np.concatenate([[self._fixed_history], histories[:-1]]))
+        words, first = list(self._fixed), 0
+        spoken: list[int] = []
+        for place in ends.tolist():
+            after = int(np.searchsorted(begins, place, side="right"))
+            phones = sounds[begins[first:after]].tolist()
+            end = place + 1
+            while end < len(sounds) and sounds[end] == sounds[place]:
+                end += 1
+            label = self._histories.last_word(int(histories[place]))
+            words += self._timed(label, phones, begins[first:after].tolist() or [place], end)
+            spoken += phones
+            first = after
+        return tuple(words), (*self._fixed_phones, *spoken)
+
+    def _timed(self, label: int, phones: Sequence[int], frames: Sequence[int], end: int) -> list[TimedWord]:
+        """The words of a label whose phones begin in these frames: each until the next begins, the last until `end`."""
+        texts = self._texts(label)
+        # Of a word that was begun when frames were forgotten some phones are gone: its phrase is not cut into words.
+        begins = self._hinted.word_begins(label, phones) if self._hinted is not None else ()
+        starts = [frames[0], *(frames[place] for place in begins)] + [end] * (len(texts) - len(begins))
+        return [
+            TimedWord(text, self._offset + starts[place], self._offset + starts[place + 1])
+            for place, text in enumerate(texts)
+        ]
 
     def _fix_words(self) -> None:
-        """Make the best hypothesis' words before the last `look_back` frames final and forget how they were found.
+        """Make the best hypothesis' words before the last `look_back` frames final, and forget how they were found.
 
-        The library cuts where that hypothesis had just completed a word, up to `_EXTRA_LOOK_BACK` frames earlier.
+        The cut is where that hypothesis had completed a word; hypotheses that had other words by then are dropped.
         """
-        best = self._decoder.get_best_hypothesis(self.options.look_back)
-        held = len(best.tokens) - 1
-        # When it forgets frames the library counts scores from the best of now.
-        self._forgotten_score += max(result.score for result in self._decoder.get_all_final_hypothesis())
-        self._fixed, self._fixed_phones = self._words_and_phones(best)
-        self._decoder.prune(self.options.look_back)
-        self._offset += held
-
-    def _distinct(self, results: Sequence[DecodeResult], limit: int) -> list[BeamHypothesis]:
-        found: dict[tuple[int, ...], BeamHypothesis] = {}
-        # Equal scores come in an order that depends on addresses in memory; the words decide instead.
-        for result in sorted(results, key=lambda result: (-result.score, result.words)):
-            key = tuple(self._labels(result))
-            if key not in found:
-                found[key] = self._hypothesis(result)
-                if len(found) == min(limit, MAX_N_BEST):
-                    break
-        return list(found.values())
-
-    def _hypothesis(self, result: DecodeResult) -> BeamHypothesis:
-        words, phones = self._words_and_phones(result)
-        # The library's sums go on over frames that it has forgotten; only its total starts again there.
-        acoustic, lm = result.emittingModelScore, result.lmScore * LN10
-        return BeamHypothesis(words, self._forgotten_score + result.score, acoustic, lm, phones)
-
-    def _columns(self, log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._hinted is None:
-            return with_second_names(log_probs, self._frames)
-        return self._hinted.with_boosts(log_probs, self._frames, self.options.beam_size_token)
-
-    def _labels(self, result: DecodeResult) -> list[int]:
-        """The words' labels of a hypothesis' complete words; those of a phrase one by one."""
-        labels = [label for label in result.words if label >= 0]
-        if self._hinted is None:
-            return labels
-        return [word for label in labels for word in self._hinted.words_of(label)]
-
-    def _words_and_phones(self, result: DecodeResult) -> tuple[tuple[TimedWord, ...], tuple[int, ...]]:
-        words, phones = list(self._fixed), list(self._fixed_phones)
-        spoken: list[tuple[int, int]] = []  # phones since the last label, and the frames in which they begin
-        previous = NEVER_COLUMN
-        # Entry 0 is the state before the first frame that is still held, the one beyond the frames the sentence end.
-        for frame, token, label in zip(
-            range(self._offset, self._frames), result.tokens[1:], result.words[1:], strict=False
-        ):
-            phone = self._phones[token]
-            if phone and token != previous:
-                spoken.append((phone, frame))
-                phones.append(phone)
-            if label >= 0:
-                words += self._timed(label, spoken, frame + 1)
-                spoken = []
-            previous = token
-        return tuple(words), tuple(phones)
-
-    def _timed(self, label: int, spoken: Sequence[tuple[int, int]], end: int) -> list[TimedWord]:
-        """The words of a label, each until the next begins, the last until `end`."""
-        # Frames are forgotten where the best hypothesis had completed a word: of another some phones may be gone.
-        frames = [frame for _, frame in spoken] or [end - 1]
-        if self._hinted is None:
-            return [TimedWord(self._tree.words[label], frames[0], end)]
-        texts = self._hinted.texts(label)
-        begins = self._hinted.begins(label, [phone for phone, _ in spoken])
-        starts = [frames[0], *(frames[place] for place in begins), end]
-        return [TimedWord(text, starts[place], starts[place + 1]) for place, text in enumerate(texts)]
+        best = int(self._alive_scores.argmax())
+        sounds, histories = self._trace(best)
+        oldest = self._held - self.options.look_back
+        before = np.concatenate([[self._fixed_history], histories[:-1]])
+        ends = np.flatnonzero(histories[:oldest] != before[:oldest])
+        cut = int(ends[-1]) if len(ends) else oldest
+        while cut + 1 < oldest and sounds[cut + 1] == sounds[cut] != BLANK_ID:
+            cut += 1
+        kept_history = int(histories[cut])
+        self._fixed, self._fixed_phones = self._read(sounds[: cut + 1], histories[: cut + 1])
+        origins = np.array([self._trace(index)[1][cut] for index in range(self._count)])
+        alive = np.flatnonzero(origins == kept_history)
+        beam, last = self._beams[self._turn], self._held - 1
+        for rows in (beam.places, beam.scores):
+            rows[: len(alive)] = rows[alive]
+        for rows in (self._parents, self._trace_phones, self._trace_histories):
+            rows[last, : len(alive)] = rows[last, alive]
+            rows[: last - cut] = rows[cut + 1 : self._held].copy()
+        self._count = len(alive)
+        self._fixed_history = kept_history
+        self._held -= cut + 1
+        self._offset += cut + 1

@@ -1,83 +1,84 @@
-"""The lexicon as a prefix tree with a language model: built once, shared by every search.
-
-flashlight-text's tree search has no silence here (its silence token gets an impossible column), and it lets a path
-stay on a phone only while the path is inside a word: after the last phone it is at the root again, where only blank
-may follow. CTC lets the last phone go on for several frames like any other. So each pronunciation is entered twice,
-over a doubled phone inventory: "K AE T" ends with a T of one frame, and "K AE T T+" ends with the last frame of a
-longer T, T+ being a second name for the column of T. The two hold every CTC alignment of the word exactly once.
-
-They hold a little more than CTC allows, about blanks between equal phones: T, blank, T at the end of a word passes for
-one T, and a long last T may be followed at once by a word that starts with T. Where that matters, score the chosen
-phones again (`BeamHypothesis.phone_ids`).
-"""
+"""The lexicon as a prefix tree over phones with a language model: built once, shared by every search."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
-from flashlight.lib.text.decoder import SmearingMode, Trie
 from numpy.typing import NDArray
 
-from asr_service.config import PhraseHintSettings
-from asr_service.decoding.language_model import WordLanguageModel
-from asr_service.lexicon import BLANK_ID, PHONE_IDS, PHONE_VOCABULARY_SIZE, Lexicon
+from asr_service.decoding.language_model import LN10, WordLanguageModel
+from asr_service.decoding.token_passing import TreeArrays
+from asr_service.lexicon import PHONE_IDS, Lexicon
 
-# Columns: blank, the phones, their second names, and one that never happens (the search's silence).
-COLUMNS = 2 * PHONE_VOCABULARY_SIZE
-NEVER_COLUMN = COLUMNS - 1
-# flashlight keeps six words an entry of the tree.
-MAX_HOMOPHONES = 6
-IMPOSSIBLE = np.float32(-1e9)
-# At most 0.008 in all: it decides between equals alone.
-_TIE_BREAK, _TIE_BREAK_FRAMES = 4e-6, 2048
+ROOT = 0
 
 
 class PronunciationTree:
-    """Prefix tree over phones whose nodes know the best unigram score below them, and the n-gram it came from.
+    """Immutable after construction: any number of searches, on any thread, may share it.
 
-    Immutable after construction: any number of searches, on any thread, may share it.
+    Attributes:
+        words: by their labels.
+        known: the same as a set.
+        language_model: the n-gram.
     """
 
     def __init__(self, lexicon: Lexicon, lm_path: Path) -> None:
         """Raises BundleError when the language model cannot be read."""
         self.words = tuple(lexicon)
         self.known = frozenset(self.words)
-        self.language_model = WordLanguageModel(lm_path, self.words, spares=PhraseHintSettings.MOST_PHRASES)
-        # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its
-        # first. In log10, as the library's own scores are.
-        unigrams = [self.language_model.unigram(index) for index in range(len(self.words))]
-        self.tree = Trie(COLUMNS, BLANK_ID)
-        self.dropped_homophones = 0
-        taken: dict[tuple[int, ...], int] = {}
-        # Likeliest first, so that the rarest homophones are the ones that find no room.
-        for index in sorted(range(len(self.words)), key=unigrams.__getitem__, reverse=True):
-            for pronunciation in lexicon[self.words[index]]:
-                spelling = tuple(PHONE_IDS[phone] for phone in pronunciation)
-                count = taken.get(spelling, 0)
-                if count == MAX_HOMOPHONES:
-                    self.dropped_homophones += 1
-                    continue
-                taken[spelling] = count + 1
-                self.tree.insert(list(spelling), index, unigrams[index])
-                self.tree.insert([*spelling, second_name(spelling[-1])], index, unigrams[index])
-        self.tree.smear(SmearingMode.MAX)
+        self.language_model = WordLanguageModel(lm_path, self.words)
+        spellings = [
+            (label, [PHONE_IDS[phone] for phone in pronunciation])
+            for label, word in enumerate(self.words)
+            for pronunciation in lexicon[word]
+        ]
+        # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its first.
+        unigrams = np.array([self.language_model.unigram(label) * LN10 for label in range(len(self.words))])
+        self._arrays = _tree_arrays(spellings, unigrams)
+
+    def arrays(self, lm_weight: float) -> TreeArrays:
+        """The tree as a search with this weight of the n-gram walks it."""
+        tree = self._arrays
+        weight = np.float32(lm_weight)
+        return tree._replace(ahead=tree.ahead * weight, word_ahead=tree.word_ahead * weight)
 
 
-def second_name(phone_id: int) -> int:
-    """The column that repeats `phone_id`'s as the last frame of a long final phone."""
-    return phone_id + PHONE_VOCABULARY_SIZE - 1
-
-
-def with_second_names(log_probs: NDArray[np.float32], first_frame: int) -> NDArray[np.float32]:
-    """Log-probabilities (T, 40) of the phone CTC as the (T, 80) columns of the tree.
-
-    `first_frame` is the utterance's frame in row 0: the second names get slowly less likely with it. Where a word ends
-    with the phone that the next begins with, all places of the boundary would score the same, and the library would
-    take any.
-    """
-    columns = np.full((log_probs.shape[0], COLUMNS), IMPOSSIBLE, dtype=np.float32)
-    columns[:, :PHONE_VOCABULARY_SIZE] = log_probs
-    frames = np.arange(first_frame, first_frame + log_probs.shape[0]) % _TIE_BREAK_FRAMES
-    columns[:, PHONE_VOCABULARY_SIZE:NEVER_COLUMN] = log_probs[:, 1:] - _TIE_BREAK * frames[:, None]
-    return columns
+def _tree_arrays(spellings: list[tuple[int, list[int]]], scores: NDArray[np.float64]) -> TreeArrays:
+    """(label, phones) pairs and the scores by label → the tree, level by level, so that children lie side by side."""
+    lengths = np.array([len(phones) for _, phones in spellings])
+    codes = np.zeros((len(spellings), int(lengths.max(initial=0))), dtype=np.int64)
+    codes[np.arange(codes.shape[1]) < lengths[:, None]] = list(
+        itertools.chain.from_iterable(phones for _, phones in spellings)
+    )
+    node = np.zeros(len(spellings), dtype=np.int64)  # that each spelling has reached
+    phones, parents, total = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)], 1
+    levels = []
+    for place in range(codes.shape[1]):
+        going = lengths > place
+        edges, number = np.unique((node[going] << 8) | codes[going, place], return_inverse=True)
+        node[going] = total + number
+        phones.append(edges & 0xFF)
+        parents.append(edges >> 8)
+        levels.append(slice(total, total + len(edges)))
+        total += len(edges)
+    phone, parent = np.concatenate(phones), np.concatenate(parents)
+    first_child = np.searchsorted(parent[1:], np.arange(total + 1)).astype(np.int32)
+    labels = np.array([label for label, _ in spellings], dtype=np.int64)
+    order = np.lexsort((-scores[labels], node))
+    word_ahead = scores[labels[order]].astype(np.float32)
+    ahead = np.full(total, -np.inf, dtype=np.float32)
+    np.maximum.at(ahead, node[order], word_ahead)
+    for level in reversed(levels):
+        np.maximum.at(ahead, parent[level], ahead[level])
+    ahead[ROOT] = 0.0
+    return TreeArrays(
+        phone=phone.astype(np.int8),
+        first_child=first_child,
+        child=np.arange(1, total, dtype=np.int32),
+        first_word=np.searchsorted(node[order], np.arange(total + 1)).astype(np.int32),
+        word=labels[order].astype(np.int32),
+        ahead=ahead,
+        word_ahead=word_ahead,
+    )

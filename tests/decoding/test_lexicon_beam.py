@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr_service.decoding import lexicon_beam
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
-from asr_service.decoding.pronunciation_tree import MAX_HOMOPHONES, PronunciationTree
+from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.timing import WordGraph, align_words, best_path, words_log_likelihood
 from asr_service.errors import BundleError
 from asr_service.lexicon import PHONE_IDS, Lexicon, phone_ids
@@ -57,23 +58,13 @@ def exhaustive_best(log_probs, tree, options):
     return max(found)
 
 
-def collapsed_path(beam):
-    """What CTC makes of the best alignment's labels."""
-    tokens = beam._decoder.get_all_final_hypothesis()[0].tokens[1 : beam.frames + 1]
-    labels = [token if token < 40 else token - 39 for token in tokens]
-    return tuple(label for label, _ in itertools.groupby(labels) if label)
-
-
 @pytest.mark.parametrize("seed", range(30))
 def test_a_wide_beam_finds_the_best_of_all_word_sequences_and_their_scores(tree, seed):
     log_probs = columns_of_tiny_words(tiny.random_log_probs(7, 40, seed))
     beam = LexiconBeam(tree, EXHAUSTIVE)
     beam.step(log_probs)
-    hypothesis = beam.finish()[0]
+    hypothesis = next(h for h in beam.finish() if 1 <= len(h.words) <= 3)
     score, words, acoustic, lm = exhaustive_best(log_probs, tree, EXHAUSTIVE)
-    assert hypothesis.score >= score - 1e-3  # no CTC alignment is missed
-    if collapsed_path(beam) != hypothesis.phone_ids or not 1 <= len(hypothesis.words) <= 3:
-        return  # one of the paths that CTC would not allow, see the module's docstring
     assert hypothesis.texts == words
     assert hypothesis.score == pytest.approx(score, abs=1e-3)
     assert hypothesis.acoustic_score == pytest.approx(acoustic, abs=1e-3)
@@ -83,12 +74,11 @@ def test_a_wide_beam_finds_the_best_of_all_word_sequences_and_their_scores(tree,
 @pytest.mark.parametrize("seed", range(6))
 def test_with_log_add_a_hypothesis_has_the_sum_of_all_its_alignments(tree, seed):
     log_probs = columns_of_tiny_words(tiny.random_log_probs(6, 40, seed))
-    log_probs[:, 0] = -1e4  # without blanks the search allows what CTC allows
     options = dataclasses.replace(EXHAUSTIVE, log_add=True)
     beam = LexiconBeam(tree, options)
     beam.step(log_probs)
-    found = [h for h in beam.finish() if len(set(h.texts)) == len(h.texts)][:5]
-    assert found
+    found = [h for h in beam.finish() if h.words]
+    assert len(found) > 5
     for hypothesis in found:
         words = hypothesis.texts
         total = words_log_likelihood(
@@ -98,32 +88,16 @@ def test_with_log_add_a_hypothesis_has_the_sum_of_all_its_alignments(tree, seed)
         assert hypothesis.score == pytest.approx(total + prior, abs=1e-3)
 
 
-def test_a_long_last_phone_may_pass_for_the_first_of_the_next_word(tree):
-    """One of two cases in which the search is laxer than CTC, which wants a blank between the two."""
-    log_probs = np.full((2, 40), -9.0, dtype=np.float32)
-    log_probs[:, PHONE_IDS["EH"]] = -0.1
+def test_equal_phones_want_a_blank_between_them_within_and_across_words(tree):
+    labels = [PHONE_IDS[p] if p else 0 for p in ["K", "AE", "T", "", "EH", "EH", "", "EH"]]
+    log_probs = np.full((len(labels), 40), -9.0, dtype=np.float32)
+    log_probs[np.arange(len(labels)), labels] = -0.1
     beam = LexiconBeam(tree, EXHAUSTIVE)
     beam.step(log_probs)
-    assert ("a", "a") not in [h.texts for h in beam.finish() if h.acoustic_score > -1.0]
-    # With more frames there are more places for the boundary, all equally good; which is taken must not be chance.
-    places = set()
-    for _ in range(20):
-        beam.begin()
-        beam.step(np.repeat(log_probs[:1], 8, axis=0))
-        places.add(next(h.words for h in beam.finish() if h.texts == ("a", "a") and h.acoustic_score > -1.0))
-    assert len(places) == 1
-
-
-def test_a_last_phone_that_is_heard_twice_may_pass_for_one(tree):
-    """The other case: CTC reads the label before and after a blank as two."""
-    labels = [PHONE_IDS[p] if p else 0 for p in ["K", "AE", "T", "", "T"]]
-    log_probs = np.full((5, 40), -9.0, dtype=np.float32)
-    log_probs[np.arange(5), labels] = -0.1
-    beam = LexiconBeam(tree, EXHAUSTIVE)
-    beam.step(log_probs)
-    best = beam.finish()[0]
-    assert best.texts == ("cat",)
-    assert best.phone_ids == tuple(phone_ids(("K", "AE", "T")))
+    assert beam.finish()[0].texts == ("cat", "a", "a")
+    beam.begin()
+    beam.step(log_probs[4:6])
+    assert [h.texts for h in beam.finish() if h.acoustic_score > -1.0] == [("a",)]
 
 
 def test_the_phones_of_a_hypothesis_are_those_of_the_chosen_pronunciations(tree):
@@ -216,7 +190,7 @@ def test_a_search_of_any_length_holds_a_bounded_number_of_frames(tree):
     beam = LexiconBeam(tree, options)
     for seed in range(30):
         beam.step(tiny.spoken("see a cat", seed))
-        assert beam._frames - beam._offset <= options.max_frames
+        assert beam._held <= options.max_frames
     best = beam.finish()[0]
     assert best.texts == ("see", "a", "cat") * 30
     starts = [word.start_frame for word in best.words]
@@ -232,9 +206,9 @@ def test_fixing_words_keeps_the_scores_of_the_whole_utterance(tree):
     assert bounded._offset > 100
     expected, found = whole.finish()[0], bounded.finish()[0]
     assert found.words == expected.words
-    assert found.score == pytest.approx(expected.score, abs=0.05)
-    assert found.acoustic_score == pytest.approx(expected.acoustic_score, abs=0.05)
-    assert found.lm_score == pytest.approx(expected.lm_score, abs=0.05)
+    assert found.score == pytest.approx(expected.score, abs=0.2)
+    assert found.acoustic_score == pytest.approx(expected.acoustic_score, abs=0.2)
+    assert found.lm_score == pytest.approx(expected.lm_score, abs=0.2)
 
 
 def test_a_search_begins_afresh_after_an_utterance(tree):
@@ -274,14 +248,25 @@ def test_wrong_shapes_and_frames_after_the_end_are_refused(tree):
         beam.step(np.zeros((3, 40), dtype=np.float32))
 
 
-def test_homophones_beyond_the_room_of_a_node_are_counted_and_the_rarest_are_dropped(tmp_path):
-    names = ["see", "sea", *(f"s{letter}" for letter in "abcdef")]
+def test_homophones_of_any_number_are_all_found(tmp_path):
+    names = ["see", "sea", *(f"s{letter}" for letter in "abcdefgh")]
     tree = PronunciationTree(Lexicon({name: [("S", "IY")] for name in names}), tiny.arpa(tmp_path))
-    assert tree.dropped_homophones == len(names) - MAX_HOMOPHONES
     beam = LexiconBeam(tree, EXHAUSTIVE)
     beam.step(tiny.spoken("see", 0))
-    found = [h.texts for h in beam.finish()]
-    assert {("see",), ("sea",)} <= set(found)
+    assert {h.texts for h in beam.finish()} >= {(name,) for name in names}
+
+
+def test_forgotten_histories_change_nothing(tree, monkeypatch):
+    log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.0) for seed in range(6)])
+    options = LexiconBeamOptions(beam_size=30)
+    found = []
+    for most in (1 << 14, 50):
+        monkeypatch.setattr(lexicon_beam, "MOST_HISTORIES", most)
+        beam = LexiconBeam(tree, options)
+        beam.step(log_probs)
+        found.append((beam.best(), beam.shared_words(), beam.finish()))
+    assert len(beam._histories) < 1000
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model at all\n"])

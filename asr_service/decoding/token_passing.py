@@ -1,0 +1,351 @@
+"""One frame of the lexicon beam, compiled: CTC token passing over a pronunciation tree (Young et al. 1989).
+
+A hypothesis is a place in the search: the words before (its history), the node of the tree reached since, and the
+phone of the frame, 0 for blank. Hypotheses in the same place are one. CTC in a tree: a phone lasts, or gives way to
+blank, or to a phone that the tree has next; an equal one wants a blank in between. A word ends in the first frame of
+its last phone, which may then last on at the root.
+
+The functions release the interpreter lock. The n-gram is Python's: `missing_words` says which words it must score
+before `advance` can take the frame.
+
+Dimensions: K hypotheses of the beam, C candidates of a frame, N phones with blank, R nodes, E words at nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int32]
+Keys = NDArray[np.int64]
+Scores = NDArray[np.float64]
+
+# Columns of the places of hypotheses.
+NODE, PHONE, HISTORY = 0, 1, 2
+EMPTY = -1
+# Fibonacci hashing (Knuth, The Art of Computer Programming 6.4): 2^64 over the golden ratio.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(36)
+
+
+class TreeArrays(NamedTuple):
+    """A pronunciation tree; node r has the children `child[first_child[r]:first_child[r + 1]]`.
+
+    Attributes:
+        phone: (R,) int8, the phone that leads to a node.
+        first_child: (R + 1,).
+        child: one entry for each child of each node.
+        first_word: (R + 1,); the words that end at a node are found as its children are.
+        word: (E,) labels.
+        ahead: (R,) float32, weighted score that is counted on at a node; 0 at the root.
+        word_ahead: (E,) float32, what of it is a word's own.
+    """
+
+    phone: NDArray[np.int8]
+    first_child: Integers
+    child: Integers
+    first_word: Integers
+    word: Integers
+    ahead: NDArray[np.float32]
+    word_ahead: NDArray[np.float32]
+
+
+class Frame(NamedTuple):
+    """What the search needs to know of a frame.
+
+    Attributes:
+        log_probs: (N,) of the phone CTC.
+        may_begin: (N,), which phones may extend a hypothesis.
+    """
+
+    log_probs: NDArray[np.float32]
+    may_begin: NDArray[np.bool_]
+
+
+class Beam(NamedTuple):
+    """Hypotheses in no order: `places` (K, 3) int32 and their `scores` (K,)."""
+
+    places: Integers
+    scores: Scores
+
+
+class Candidates(NamedTuple):
+    """Room for what a frame makes of a beam.
+
+    Attributes:
+        places: (C, 3).
+        scores: (C,).
+        parents: (C,), the hypothesis from which the likeliest alignment of each comes.
+        leading: (C,), that alignment's score.
+        stamps: slots of a hash table, a power of two: those with the frame's stamp are taken.
+        owners: by whom.
+        stamp: (1,).
+    """
+
+    places: Integers
+    scores: Scores
+    parents: Integers
+    leading: Scores
+    stamps: Integers
+    owners: Integers
+    stamp: Integers
+
+    @classmethod
+    def room_for(cls, count: int) -> Candidates:
+        """Room for `count` of them; more are dropped."""
+        slots = 1 << (2 * count - 1).bit_length()
+        return cls(
+            np.zeros((count, 3), dtype=np.int32),
+            np.zeros(count),
+            np.zeros(count, dtype=np.int32),
+            np.zeros(count),
+            np.zeros(slots, dtype=np.int32),
+            np.zeros(slots, dtype=np.int32),
+            np.zeros(1, dtype=np.int32),
+        )
+
+
+@njit(cache=True, nogil=True)
+def _pair_slot(keys: Keys, history: int, word: int) -> tuple[int, int]:
+    """Where the pair of a history and a word is in an open-addressing table, or where it belongs, and its key."""
+    key = (np.int64(history) << 32) | np.int64(word)
+    mask = len(keys) - 1
+    slot = np.int64((np.uint64(key) * _MULTIPLIER) >> _SHIFT) & mask
+    while keys[slot] != EMPTY and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return slot, key
+
+
+@njit(cache=True, nogil=True)
+def remember(keys: Keys, values: Integers, histories: Keys, words: Keys, following: Keys) -> None:
+    """Enter (n,) pairs of history and word with the histories that they make; the table must have room."""
+    for index in range(len(histories)):
+        slot, key = _pair_slot(keys, histories[index], words[index])
+        keys[slot] = key
+        values[slot] = following[index]
+
+
+@njit(cache=True, nogil=True)
+def _estimate(tree: TreeArrays, frame: Frame, threshold: float, beam: Beam, estimates: Scores) -> tuple[int, float]:
+    """What hypotheses will score, with a word that ends taken for as likely as its look-ahead says.
+
+    Writes those that count to `estimates` and returns how many, and the best score of those that end no word.
+    """
+    best, count = -math.inf, 0
+    for index in range(len(beam.scores)):
+        node, phone, score = beam.places[index, NODE], beam.places[index, PHONE], beam.scores[index]
+        lasting = score + max(frame.log_probs[0], frame.log_probs[phone])
+        best = max(best, lasting)
+        if count < len(estimates):
+            estimates[count] = lasting
+            count += 1
+        for at in range(tree.first_child[node], tree.first_child[node + 1]):
+            below = tree.child[at]
+            sound = tree.phone[below]
+            if not frame.may_begin[sound] or sound == phone:
+                continue
+            arrived = score + frame.log_probs[sound] - tree.ahead[node]
+            inside = arrived + tree.ahead[below]
+            best = max(best, inside)
+            if inside < best - threshold:
+                continue
+            if tree.first_child[below] < tree.first_child[below + 1] and count < len(estimates):
+                estimates[count] = inside
+                count += 1
+            for entry in range(tree.first_word[below], tree.first_word[below + 1]):
+                if count < len(estimates):
+                    estimates[count] = arrived + tree.word_ahead[entry]
+                    count += 1
+    return count, best
+
+
+@njit(cache=True, nogil=True)
+def missing_words(
+    tree: TreeArrays,
+    frame: Frame,
+    threshold: float,
+    room: int,
+    beam: Beam,
+    keys: Keys,
+    missing: Keys,
+    estimates: Scores,
+) -> tuple[int, float]:
+    """Which words may end in this frame after which histories, where nobody has asked for that yet.
+
+    A word is asked for only where its look-ahead gets it into the beam.
+
+    Args:
+        tree: what is searched.
+        frame: the frame to come.
+        threshold: how far below the best a hypothesis may be.
+        room: how many hypotheses there may be.
+        beam: before the frame.
+        keys: the table of pairs that are known, with room for `missing`; what is written to that gets its key.
+        missing: (M, 2), gets the pairs of history and word.
+        estimates: (C,), room to work in.
+
+    Returns:
+        How many, and the score that a hypothesis must reach in this frame. When `missing` is full, more may be missing.
+    """
+    count, best = _estimate(tree, frame, threshold, beam, estimates)
+    least = best - threshold
+    wanted = least
+    if count > room:
+        wanted = max(least, np.partition(estimates[:count], count - room)[count - room])
+    count = 0
+    for index in range(len(beam.scores)):
+        node, phone, history = beam.places[index, NODE], beam.places[index, PHONE], beam.places[index, HISTORY]
+        for at in range(tree.first_child[node], tree.first_child[node + 1]):
+            below = tree.child[at]
+            sound = tree.phone[below]
+            if not frame.may_begin[sound] or sound == phone:
+                continue
+            arrived = beam.scores[index] + frame.log_probs[sound] - tree.ahead[node]
+            for entry in range(tree.first_word[below], tree.first_word[below + 1]):
+                if arrived + tree.word_ahead[entry] < wanted:
+                    continue
+                slot, key = _pair_slot(keys, history, tree.word[entry])
+                if keys[slot] == EMPTY and count < len(missing):
+                    keys[slot] = key
+                    missing[count, 0], missing[count, 1] = history, tree.word[entry]
+                    count += 1
+    return count, least
+
+
+@njit(cache=True, nogil=True)
+def _offer(
+    node: int, phone: int, history: int, score: float, parent: int, log_add: bool, count: int, into: Candidates
+) -> int:
+    """Add a candidate, or join it with that in the same place; returns how many there are."""
+    mask = len(into.stamps) - 1
+    key = (np.int64(history) << 32) ^ (np.int64(node) << 6) ^ np.int64(phone)
+    slot = np.int64((np.uint64(key) * _MULTIPLIER) >> _SHIFT) & mask
+    while into.stamps[slot] == into.stamp[0]:
+        other = into.owners[slot]
+        place = into.places[other]
+        if place[NODE] == node and place[PHONE] == phone and place[HISTORY] == history:
+            if score > into.leading[other]:
+                into.leading[other] = score
+                into.parents[other] = parent
+            held = into.scores[other]
+            if log_add:
+                into.scores[other] = max(held, score) + math.log1p(math.exp(-abs(held - score)))
+            else:
+                into.scores[other] = max(held, score)
+            return count
+        slot = (slot + 1) & mask
+    if count == len(into.scores):
+        return count
+    into.stamps[slot] = into.stamp[0]
+    into.owners[slot] = count
+    into.places[count, NODE], into.places[count, PHONE], into.places[count, HISTORY] = node, phone, history
+    into.parents[count] = parent
+    into.scores[count] = into.leading[count] = score
+    return count + 1
+
+
+@njit(cache=True, nogil=True)
+def _expand(
+    tree: TreeArrays,
+    root: int,
+    frame: Frame,
+    least: float,
+    log_add: bool,
+    beam: Beam,
+    keys: Keys,
+    values: Integers,
+    gains: Scores,
+    into: Candidates,
+) -> int:
+    """Write all that the frame makes of the beam to `into`; returns how many."""
+    into.stamp[0] += 1
+    blank, count = frame.log_probs[0], 0
+    for index in range(len(beam.scores)):
+        node, phone, history = beam.places[index, NODE], beam.places[index, PHONE], beam.places[index, HISTORY]
+        score = beam.scores[index]
+        if score + blank >= least:
+            count = _offer(node, 0, history, score + blank, index, log_add, count, into)
+        if phone and score + frame.log_probs[phone] >= least:
+            count = _offer(node, phone, history, score + frame.log_probs[phone], index, log_add, count, into)
+        for at in range(tree.first_child[node], tree.first_child[node + 1]):
+            below = tree.child[at]
+            sound = tree.phone[below]
+            if not frame.may_begin[sound] or sound == phone:
+                continue
+            arrived = score + frame.log_probs[sound] - tree.ahead[node]
+            inside = arrived + tree.ahead[below]
+            if inside >= least and tree.first_child[below] < tree.first_child[below + 1]:
+                count = _offer(below, sound, history, inside, index, log_add, count, into)
+            for entry in range(tree.first_word[below], tree.first_word[below + 1]):
+                following = values[_pair_slot(keys, history, tree.word[entry])[0]]
+                if following >= 0 and arrived + gains[following] >= least:
+                    count = _offer(root, sound, following, arrived + gains[following], index, log_add, count, into)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def advance(
+    tree: TreeArrays,
+    root: int,
+    frame: Frame,
+    least: float,
+    threshold: float,
+    log_add: bool,
+    beam: Beam,
+    keys: Keys,
+    values: Integers,
+    gains: Scores,
+    candidates: Candidates,
+    after: Beam,
+    parents: Integers,
+) -> int:
+    """Take one frame.
+
+    Args:
+        tree: what is searched.
+        root: its root.
+        frame: the frame.
+        least: the answer of `missing_words`.
+        threshold: how far below the best a hypothesis may be.
+        log_add: whether a place's score is the sum over its alignments, or that of the best.
+        beam: before the frame.
+        keys: the table of pairs that are known.
+        values: the history that each pair makes, negative where that is not known.
+        gains: what the last word of each history adds to a score.
+        candidates: room to work in.
+        after: gets the beam after the frame; it is as long as the beam may be.
+        parents: gets the hypothesis of `beam` from which each comes.
+
+    Returns:
+        How many hypotheses there are after the frame.
+    """
+    count = _expand(tree, root, frame, least, log_add, beam, keys, values, gains, candidates)
+    if count == 0:
+        return 0
+    found = candidates.scores[:count]
+    least = found.max() - threshold
+    room = len(after.scores)
+    if count > room:
+        least = max(least, np.partition(found, count - room)[count - room])
+    held = 0
+    for index in range(count):
+        if found[index] >= least and held < room:
+            after.places[held] = candidates.places[index]
+            after.scores[held] = found[index]
+            parents[held] = candidates.parents[index]
+            held += 1
+    return held
+
+
+@njit(cache=True, nogil=True)
+def trace_back(
+    index: int, parents: Integers, phones: NDArray[np.int8], histories: Integers, path: NDArray[np.int64]
+) -> None:
+    """Follow hypothesis `index` of the last of T frames back through (T, K) arrays; `path` (T, 2): phone, history."""
+    for frame in range(len(path) - 1, -1, -1):
+        path[frame, 0], path[frame, 1] = phones[frame, index], histories[frame, index]
+        index = parents[frame, index]
