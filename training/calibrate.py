@@ -3,10 +3,11 @@
     python -m training.calibrate --bundle asr_service/models/en-s --every 3
 
 For each mode: every k-th LibriSpeech utterance of dev is recognised, and a logistic regression learns from what is
-known of each word (`asr_service.decoding.confidence.FEATURES`) whether it is right. The speakers of each part are dealt
-into two halves; what is fitted on either half is judged on the other, and that is what the tables show: expected
-calibration error, area under the ROC curve, reliability, and what each feature buys. What goes into the bundle's
-config.json (`decoding.confidence`) is fitted on all of them. Posteriors are computed once and kept in --out.
+known of each word (`asr_service.decoding.confidence.FEATURES`) whether it is right. What is fitted on all speakers but
+one is judged on that one, and that is what the tables show: expected calibration error and area under the ROC curve of
+each part of dev, with intervals, reliability, and what each feature buys; "by the rest" is fitted without any speaker
+of that part, as for rooms that nobody has heard. What goes into the bundle's config.json (`decoding.confidence`) is
+fitted on all of them. Posteriors are computed once and kept in --out.
 
 Dimensions: W words, F features.
 """
@@ -36,7 +37,9 @@ from asr_service.types import Mode
 from training import posteriors as dev_posteriors
 from training.atomic import atomic_text
 from training.data import PcmStore, Utterance, read_manifest, speech_dir
-from training.logistic import cross_fitted, fit, halves, log_loss
+from training.logistic import cross_fitted, fit, log_loss
+
+_DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class HeardWords:
         features: (W, F) in the order of `FEATURES`.
         posteriors: (W,) in the n-best list: the confidence of a bundle without weights.
         right: (W,) by the alignment with the reference.
-        speakers, corpora: (W,) of each word's utterance.
+        speakers, corpora, utterances: (W,) of each word's utterance.
     """
 
     features: NDArray[np.float64]
@@ -55,6 +58,7 @@ class HeardWords:
     right: NDArray[np.bool_]
     speakers: NDArray[np.str_]
     corpora: NDArray[np.str_]
+    utterances: NDArray[np.int64]
 
 
 def stretches(encoded: Encoded, mode: Mode, chunk_frames: int) -> Iterator[Encoded]:
@@ -81,7 +85,9 @@ def hear(
     right: list[bool] = []
     speakers: list[str] = []
     corpora: list[str] = []
-    for utterance, known in zip(utterances, tqdm(dev, desc=f"searching ({mode.value})", mininterval=5), strict=True):
+    places: list[int] = []
+    progress = tqdm(dev, desc=f"searching ({mode.value})", mininterval=5)
+    for place, (utterance, known) in enumerate(zip(utterances, progress, strict=True)):
         search.reset()
         for stretch in stretches(known.encoded, mode, bundle.streaming.chunk_frames):
             search.step(stretch)
@@ -100,37 +106,81 @@ def hear(
         right += [operation == "C" for operation in operations if operation != "D"]
         speakers += [utterance.speaker] * len(words)
         corpora += [utterance.corpus] * len(words)
-    return HeardWords(np.concatenate(features), np.array(sure), np.array(right), np.array(speakers), np.array(corpora))
+        places += [place] * len(words)
+    return HeardWords(
+        np.concatenate(features),
+        np.array(sure),
+        np.array(right),
+        np.array(speakers),
+        np.array(corpora),
+        np.array(places),
+    )
 
 
 def report(heard: HeardWords, mode: Mode) -> None:
     """Print how sure and how right: by part of dev, by confidence, and without each feature."""
-    second = halves(heard.speakers.tolist(), heard.corpora.tolist())
-    for name, half in (("first", ~second), ("second", second)):
-        who = ", ".join(sorted(set(heard.speakers[half].tolist())))
-        print(f"{name} half: speakers {who} ({half.sum()} words, {heard.right[half].mean():.1%} right)")
-    fitted = cross_fitted(heard.features, heard.right, second)
-    print(
-        f"\n{mode.value}: judged on the half that was not used to fit; by chance: the ECE of confidences without fault"
-    )
-    print(f"{'':24s}  {'':6s}  {'n-best posterior':>16s}  {'fitted':>14s}  {'by chance':>9s}")
-    print(f"{'words of':24s}  {'words':>6s}  {'ECE':>9s} {'AUC':>6s}  {'ECE':>7s} {'AUC':>6s}  {'ECE':>9s}")
-    everyone = np.ones(len(heard.right), dtype=bool)
-    parts = [("all", everyone)] + [(name, heard.corpora == name) for name in sorted(set(heard.corpora.tolist()))]
-    for name, part in [*parts, ("first half of speakers", ~second), ("second half of speakers", second)]:
-        before, after = judge(heard.posteriors[part], heard.right[part]), judge(fitted[part], heard.right[part])
+    parts = [(name, heard.corpora == name) for name in sorted(set(heard.corpora.tolist()))]
+    for name, part in parts:
+        speakers = sorted(set(heard.speakers[part].tolist()))
         print(
-            f"{name.removeprefix('librispeech_'):24s}  {after.words:6d}  {before.ece:9.3f} {_auc(before)}  "
-            f"{after.ece:7.3f} {_auc(after)}  {chance_ece(fitted[part]):9.3f}"
+            f"{_short(name)}: {part.sum()} words, {heard.right[part].mean():.1%} right, "
+            f"{len(speakers)} speakers ({', '.join(speakers)})"
         )
+    fitted = cross_fitted(heard.features, heard.right, heard.speakers)
+    print(f"\n{mode.value}: each speaker's words judged by weights fitted on all other speakers; 95 % intervals")
+    print(f"{'':24s}          {'n-best posterior':>16s}  {'fitted':>12s} {'':26s} {'ECE by':>8s}")
+    print(
+        f"{'words of':24s}   words  {'ECE':>9s} {'AUC':>6s}  {'ECE':>5s} {'':14s} {'AUC':>5s} {'':14s} {'chance':>8s}"
+    )
+    everyone = np.ones(len(heard.right), dtype=bool)
+    for name, part in [("all", everyone), *parts]:
+        _print_part(name, heard, part, fitted)
+    for name, part in parts if len(parts) > 1 else ():
+        # What other rooms and accents would see: nothing of this part was known.
+        strange = np.zeros(len(heard.right))
+        strange[part] = fit(heard.features[~part], heard.right[~part]).probabilities(heard.features[part])
+        _print_part(f"{_short(name)}, by the rest", heard, part, strange)
     print("\nconfidence  share right  words")
     for row in judge(fitted, heard.right).bins:
         print(f"{row.confidence:10.3f}  {row.accuracy:11.3f}  {row.words:5d}")
     print("\nfeatures                   ECE    AUC  log loss")
     for name, names in [("all", FEATURES), *((f"without {name}", _without(name)) for name in FEATURES)]:
-        chances = cross_fitted(heard.features, heard.right, second, names)
+        chances = cross_fitted(heard.features, heard.right, heard.speakers, names)
         judged = judge(chances, heard.right)
         print(f"{name:22s}  {judged.ece:6.3f} {_auc(judged)}  {log_loss(chances, heard.right):8.4f}", flush=True)
+
+
+def _print_part(name: str, heard: HeardWords, part: NDArray[np.bool_], confidences: NDArray[np.float64]) -> None:
+    right = heard.right[part]
+    before, after = judge(heard.posteriors[part], right), judge(confidences[part], right)
+    ece, auc = intervals(confidences[part], right, heard.utterances[part])
+    print(
+        f"{_short(name):24s}  {after.words:6d}  {before.ece:9.3f} {_auc(before)}  {after.ece:5.3f} {ece:14s} "
+        f"{_auc(after)[1:]} {auc:14s} {chance_ece(confidences[part]):8.3f}",
+        flush=True,
+    )
+
+
+def intervals(
+    confidences: NDArray[np.float64], right: NDArray[np.bool_], utterances: NDArray[np.int64]
+) -> tuple[str, str]:
+    """95 % of ECE and of AUC when utterances are drawn again and again; "-" for an AUC that some draw does not have.
+
+    A drawn set repeats utterances, so that its bins are rougher: its ECE is a little too high.
+    """
+    rng = np.random.default_rng(0)
+    starts = [np.flatnonzero(utterances == utterance) for utterance in np.unique(utterances)]
+    eces, aucs = [], []
+    for _ in range(_DRAWS):
+        words = np.concatenate([starts[place] for place in rng.integers(0, len(starts), len(starts))])
+        judged = judge(confidences[words], right[words])
+        eces.append(judged.ece)
+        aucs.append(np.nan if judged.auc is None else judged.auc)
+    found = []
+    for values in (eces, aucs):
+        low, high = np.quantile(values, (0.025, 0.975))
+        found.append("-" if np.isnan(low) else f"({low:.3f}-{high:.3f})")
+    return found[0], found[1]
 
 
 def chance_ece(confidences: NDArray[np.float64], *, draws: int = 50, seed: int = 0) -> float:
@@ -150,6 +200,10 @@ def write_weights(directory: Path, mode: Mode, weights: ConfidenceWeights) -> No
 
 def _without(name: str) -> tuple[str, ...]:
     return tuple(other for other in FEATURES if other != name)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("librispeech_")
 
 
 def _auc(judged: Calibration) -> str:

@@ -5,8 +5,8 @@ Dimensions: W words, F features.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,30 +54,17 @@ def fit(features: NDArray[np.float64], right: NDArray[np.bool_], names: Sequence
     )
 
 
-def halves(speakers: Sequence[str], corpora: Sequence[str]) -> NDArray[np.bool_]:
-    """Which words belong to the second half of the speakers: in each corpus the one with the most words first, each
-    to the half that has fewer words of that corpus so far.
-    """
-    second: dict[str, bool] = {}
-    for corpus in sorted(set(corpora)):
-        counts = Counter(who for who, where in zip(speakers, corpora, strict=True) if where == corpus)
-        words = [0, 0]
-        for who, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            half = second.setdefault(who, words[1] < words[0])
-            words[half] += count
-    return np.array([second[who] for who in speakers])
-
-
 def cross_fitted(
     features: NDArray[np.float64],
     right: NDArray[np.bool_],
-    second: NDArray[np.bool_],
+    speakers: NDArray[Any],
     names: Sequence[str] = FEATURES,
 ) -> NDArray[np.float64]:
-    """(W,) confidences, those of either half of the speakers by weights fitted on the other."""
+    """(W,) confidences, those of each of the `speakers`' words by weights fitted on all other speakers'."""
     answer = np.zeros(len(right))
-    for part in (second, ~second):
-        answer[part] = fit(features[~part], right[~part], names).probabilities(features[part])
+    for speaker in np.unique(speakers):
+        own = speakers == speaker
+        answer[own] = fit(features[~own], right[~own], names).probabilities(features[own])
     return answer
 
 

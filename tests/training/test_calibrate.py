@@ -13,8 +13,8 @@ from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.runner import Encoded
 from asr_service.evaluation.calibration import judge
 from asr_service.types import Mode
-from training.calibrate import HeardWords, chance_ece, report, stretches, write_weights
-from training.logistic import cross_fitted, fit, halves, log_loss
+from training.calibrate import HeardWords, chance_ece, intervals, report, stretches, write_weights
+from training.logistic import cross_fitted, fit, log_loss
 
 TRUE = ConfidenceWeights(intercept=1.0, posterior=0.5, entropy=-2.0, pieces=0.7)
 
@@ -67,24 +67,27 @@ def test_where_nothing_can_be_told_apart_nothing_is_fitted(right: bool, named: s
         fit(words(5)[0], np.full(5, right))
 
 
-def test_halves_split_speakers_and_never_a_speakers_words() -> None:
-    speakers = ["ann"] * 5 + ["bob"] * 4 + ["cid"] * 3 + ["dot"] * 3 + ["eve"] * 9
-    corpora = ["clean"] * 12 + ["other"] * 12
-    second = halves(speakers, corpora)
-    for who in set(speakers):
-        assert len({half for half, speaker in zip(second, speakers, strict=True) if speaker == who}) == 1
-    assert [second[speakers.index(who)] for who in ("ann", "bob", "cid")] == [False, True, True]
-    for corpus in ("clean", "other"):
-        assert len({half for half, where in zip(second, corpora, strict=True) if where == corpus}) == 2
-
-
 def test_a_speakers_own_words_have_no_say_in_their_confidences() -> None:
-    features, right = words(400)
-    second = np.arange(400) % 2 == 1
-    once = cross_fitted(features, right, second)
-    changed = np.where(second, ~right, right)
-    again = cross_fitted(features, changed, second)
-    assert (again[second] == once[second]).all() and (again[~second] != once[~second]).any()
+    features, right = words(600)
+    speakers = np.resize(["ann", "bob", "cid"], 600)
+    bob = speakers == "bob"
+    once = cross_fitted(features, right, speakers)
+    again = cross_fitted(features, np.where(bob, ~right, right), speakers)
+    assert (again[bob] == once[bob]).all() and (again[~bob] != once[~bob]).any()
+
+
+def test_intervals_hold_what_was_measured_and_narrow_with_the_utterances() -> None:
+    features, right = words(4_000)
+    chances = TRUE.probabilities(features)
+    widths = []
+    for count in (400, 4_000):
+        _, auc = intervals(chances[:count], right[:count], np.arange(count) // 10)
+        low, high = (float(limit) for limit in auc.strip("()").split("-"))
+        measured = judge(chances[:count], right[:count]).auc
+        assert measured is not None and low < measured < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    assert intervals(chances[:40], np.ones(40, dtype=bool), np.arange(40))[1] == "-"
 
 
 def test_log_loss_is_that_of_the_chances_given() -> None:
@@ -124,8 +127,10 @@ def test_a_live_utterance_comes_in_chunks_that_make_up_the_whole(frames: int) ->
 def test_the_report_says_who_was_judged_and_what_each_feature_buys(capsys: pytest.CaptureFixture[str]) -> None:
     features, right = words(600)
     speakers, corpora = np.repeat(["ann", "bob", "cid"], 200), np.repeat(["clean", "other"], [400, 200])
-    report(HeardWords(features, TRUE.probabilities(features), right, speakers, corpora), Mode.STREAMING)
+    utterances = np.arange(600) // 10
+    report(HeardWords(features, TRUE.probabilities(features), right, speakers, corpora, utterances), Mode.STREAMING)
     printed = capsys.readouterr().out
-    assert "first half: speakers ann, cid (400 words" in printed and "second half: speakers bob (200 words" in printed
-    for row in ("all", "clean", "other", *(f"without {name}" for name in FEATURES)):
+    assert "clean: 400 words" in printed and "2 speakers (ann, bob)" in printed and "1 speakers (cid)" in printed
+    rows = ("all", "clean", "other", "clean, by the rest", "other, by the rest", *(f"without {f}" for f in FEATURES))
+    for row in rows:
         assert any(line.startswith(row) for line in printed.splitlines()), row
