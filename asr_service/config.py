@@ -27,6 +27,7 @@ from asr_service.types import EndpointingConfig
 MIB = 1 << 20
 # Of live streams: how soon words come, against how right they are. A bundle says what each is for its model.
 LATENCIES = ("low", "balanced", "accurate")
+POLICIES = ("auto", "chunked", "windowed")
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
@@ -221,6 +222,11 @@ class EngineSettings:
         accurate_budget_s: the same for accurate utterances (files, unary calls); one part of one is always done.
         accurate_batch_s: audio, with its padding, of accurate utterances that are encoded in one batch; while live
             streams are open, no more than fits into `accurate_budget_s`. A longer utterance is encoded alone.
+        policy: of live streams: `chunked` encodes each frame once; `windowed` encodes and decodes a growing window
+            again at each step, for encoders that know full context only; `auto` asks the bundle.
+        window_s: a longer window (of the policy `windowed`) is cut between committed words.
+        window_lag_s: a windowed stream with more audio than this waiting leaves steps out until it has caught up; 0: it
+            does them all, so that words do not depend on the load.
         accurate_queue_s: a stream whose accurate utterances wait with this much audio is read no further.
     """
 
@@ -235,6 +241,9 @@ class EngineSettings:
     accurate_budget_s: float = 0.05
     accurate_batch_s: float = 40.0
     accurate_queue_s: float = 40.0
+    policy: str = "auto"
+    window_s: float = 10.0
+    window_lag_s: float = 0.0
 
     MAX_ALTERNATIVES: typing.ClassVar[int] = 30
 
@@ -248,6 +257,9 @@ class EngineSettings:
         _in_range(self, "accurate_budget_s", 0.001, 60)
         _in_range(self, "accurate_batch_s", 1, 3600)
         _in_range(self, "accurate_queue_s", 1, 3600)
+        _require(self.policy in POLICIES, "engine.policy", self.policy, "one of " + ", ".join(POLICIES))
+        _in_range(self, "window_s", 2, 120)
+        _in_range(self, "window_lag_s", 0, 600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,9 @@ class Stream:
         self._flushes: list[int] = []  # frames at which the client wants an endpoint, ascending
         self._work: Work | None = None
         self._turn = 0
+        # Set by the engine from an endpoint to its final: what comes after waits, so that results come in order.
+        self.final_since: int | None = None
+        self.ended = False  # the last utterance has been taken: there is no more work
         # What the decoder has found, told by the engine after each chunk.
         self.has_words = False
         self.new_token = False
@@ -111,7 +114,7 @@ class Stream:
 
     def work(self) -> Work | None:
         """The next work, found by observing ticks up to it; it stays the next until `take`."""
-        if self._work is None:
+        if self._work is None and self.final_since is None and not self.ended:
             self._work = self._find_work()
         return self._work
 
@@ -122,6 +125,7 @@ class Stream:
         taken = self._features[: frames + self._work.lookahead]
         self._features = self._features[frames:]
         self.encoded += frames
+        self.ended = self._work.ends_utterance and self.finishing and not len(self._features)
         self._work = None
         return taken
 
@@ -174,8 +178,7 @@ class Stream:
         """Whether anybody has spoken in the utterance so far."""
         return self._speech_heard
 
-    def next_utterance(self, *, had_words: bool) -> None:
+    def next_utterance(self) -> None:
         """The utterance is over; the next begins where it ended."""
         self.utterance_start = self.encoded
-        self.utterance_index += had_words
         self.has_words = self.new_token = self._speech_heard = False

@@ -49,7 +49,7 @@ class SteppedEngine(BatchingEngine):
 
     @property
     def healthy(self) -> bool:
-        return self._failures < UNHEALTHY_AFTER
+        return self._streams.failures < UNHEALTHY_AFTER
 
     def settle(self) -> None:
         """Do all there is to do."""

@@ -29,10 +29,10 @@ RATE = 16_000
 
 
 def babble(seconds: float, seed: int) -> np.ndarray:
-    """Noise bursts with pauses: enough for the endpointer to find utterances."""
+    """A pause, then noise bursts with pauses: enough for the endpointer to find utterances."""
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(int(seconds * RATE)).astype(np.float32) * 0.1
-    spans = np.arange(len(samples)) / RATE % 2.3
+    spans = (np.arange(len(samples)) / RATE + 1.9) % 2.3
     return np.where(spans < 1.2, samples, samples * 0.01).astype(np.float32)
 
 
@@ -227,11 +227,11 @@ def test_a_failure_stays_in_its_stream(engine: BatchingEngine, monkeypatch: pyte
 def test_a_stream_whose_search_cannot_be_made_fails_alone_and_frees_its_slot(
     engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(options: object) -> None:
+    def refuse() -> None:
         raise RuntimeError("no such tree")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine._space, "new_search", refuse)
+        patched.setattr(engine._space, "searches", lambda _: refuse)
         sick, sick_listener = start(engine, Mode.STREAMING)
         assert sick_listener.done.wait(60)
     failure = sick_listener.outputs[-1]

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.engine.interface import FrameEvidence, SpeechBegin, SpeechEnd, StreamHandle, StreamOptions
-from asr_service.engine.scheduler import plan
 from asr_service.engine.stream import TICK_FRAMES, Stream
 from asr_service.types import Mode
 
@@ -60,7 +59,7 @@ def drain(stream: Stream) -> list[tuple[int, bool, bool]]:
         assert work.lookahead == (0 if work.whole or work.ends_utterance else LOOK)
         done.append((work.frames, work.whole, work.ends_utterance))
         if work.ends_utterance:
-            stream.next_utterance(had_words=True)
+            stream.next_utterance()
             if stream.finishing and stream.encoded == stream.available:
                 break
     return done
@@ -100,15 +99,3 @@ def test_voice_activity_is_announced_at_its_stream_time_once_each_way() -> None:
     energies[304:312] = LOUD  # a click
     feed(stream, energies, [7] * 50)
     assert outputs == [SpeechBegin(0.8), SpeechEnd(2.4)]
-
-
-def test_plan_takes_the_longest_waiting_first_and_one_whole_utterance_at_a_time() -> None:
-    live = [make_stream(Mode.STREAMING, EndAt(), slot)[0] for slot in range(3)]
-    files = [make_stream(Mode.ACCURATE, EndAt(0.08), slot)[0] for slot in (3, 4)]
-    for turn, stream in ((5, live[0]), (2, live[1]), (9, files[0]), (7, files[1])):
-        stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full(CHUNK + LOOK, LOUD, np.float32), turn)
-    todo = plan([*live, *files], max_batch=8)
-    assert [stream.handle.slot for stream, _ in todo.chunks] == [1, 0]
-    assert todo.whole is not None and todo.whole[0].handle.slot == 4
-    assert [stream.handle.slot for stream, _ in plan(live, max_batch=1).chunks] == [1]
-    assert plan([live[2]], max_batch=8).empty

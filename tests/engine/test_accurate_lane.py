@@ -1,0 +1,257 @@
+"""Promises of the accurate lane: batched equals alone, in order, bounded, and never at the cost of live streams."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from asr_service.config import EngineSettings
+from asr_service.engine.accurate_lane import PART_FRAMES, parts_of
+from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
+from asr_service.engine.interface import Failed, Finished, Partial, Progress
+from asr_service.engine.runner import ModelRunner
+from asr_service.engine.stream import Stream
+from asr_service.errors import EngineFailure
+from asr_service.model.bundle import Bundle
+from asr_service.types import Mode
+from tests.engine.test_engine import Listener, babble, start, transcript
+
+SETTINGS = EngineSettings(max_streams=6)
+
+
+class Stepped(BatchingEngine):
+    """Without its thread: one turn when it is told so."""
+
+    def start(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        while self._turn():
+            pass
+
+
+@pytest.fixture
+def engine(tiny_bundle: Bundle) -> Stepped:
+    return Stepped(tiny_bundle, SETTINGS)
+
+
+def upload(engine: Stepped, pcm: np.ndarray, mode: Mode = Mode.ACCURATE) -> Listener:
+    """All of a file at once."""
+    handle, listener = start(engine, mode)
+    engine.audio(handle, pcm)
+    engine.finish(handle)
+    return listener
+
+
+def test_padded_utterances_encode_as_each_alone(tiny_bundle: Bundle) -> None:
+    runner = ModelRunner(tiny_bundle, streams=1, threads=1)
+    generator = torch.Generator().manual_seed(5)
+    utterances = [torch.randn(frames, 80, generator=generator).numpy() for frames in (1, 8, 203, 512, 77, 509)]
+    for together, features in zip(runner.encode_utterances(utterances), utterances, strict=True):
+        alone = runner.encode_whole(features)
+        for name in ("phones", "pieces", "hidden"):
+            expected, got = np.asarray(getattr(alone, name)), np.asarray(getattr(together, name))
+            assert got.shape == expected.shape
+            np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_parts_are_the_whole(tiny_bundle: Bundle) -> None:
+    runner = ModelRunner(tiny_bundle, streams=1, threads=1)
+    for frames in (1, 7, 8, 63, 64, 65, 508):
+        whole = runner.encode_whole(np.random.default_rng(1).standard_normal((frames, 80)).astype(np.float32))
+        parts = list(parts_of(whole, PART_FRAMES))
+        assert all(len(part.pieces) == PART_FRAMES for part in parts[:-1])
+        for name in ("phones", "pieces", "hidden"):
+            joined = np.concatenate([np.asarray(getattr(part, name)) for part in parts])
+            np.testing.assert_array_equal(joined, np.asarray(getattr(whole, name)))
+
+
+def test_utterances_of_one_file_are_encoded_together_and_give_the_words_of_each_alone(
+    engine: Stepped, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    original = engine._runner.encode_utterances
+
+    def counted(utterances: list) -> list:
+        sizes.append(len(utterances))
+        return original(utterances)
+
+    monkeypatch.setattr(engine._runner, "encode_utterances", counted)
+    together = [upload(engine, babble(11.0 + seed, seed)) for seed in range(2)]
+    engine.settle()
+    assert max(sizes) >= 4, "utterances of both files in one batch"
+    alone = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_batch_s=1.0))
+    for seed, listener in enumerate(together):
+        expected = upload(alone, babble(11.0 + seed, seed))
+        alone.settle()
+        assert transcript(listener) == transcript(expected)
+        assert len(transcript(listener)) >= 4
+        assert isinstance(listener.outputs[-1], Finished)
+
+
+def test_a_long_upload_holds_no_more_than_its_queue_and_goes_on_as_it_is_answered(tiny_bundle: Bundle) -> None:
+    settings = dataclasses.replace(SETTINGS, accurate_queue_s=3.0, accurate_budget_s=0.001)
+    engine = Stepped(tiny_bundle, settings)
+    listener = upload(engine, babble(25.0, 3))
+    most = 0
+    while engine._turn():
+        waiting = engine._accurate._queue._waiting.values()
+        most = max(most, *(sum(u.frames for u in utterances) for utterances in waiting), 0)
+        told = [output.processed_s for output in listener.outputs if isinstance(output, Progress)]
+        done = [final.end_s for final in listener.finals()]
+        # An utterance of these lasts 1.7 to 2.3 s: the queue, the one that fills it up, and the one observed ahead.
+        assert told[-1] - max(done, default=0.0) <= 3.0 + 2 * 6.0
+    assert 300 <= most <= 300 + 600
+    assert transcript(listener) == transcript(run_alone(tiny_bundle, babble(25.0, 3)))
+
+
+def run_alone(bundle: Bundle, pcm: np.ndarray) -> Listener:
+    engine = Stepped(bundle, SETTINGS)
+    listener = upload(engine, pcm)
+    engine.settle()
+    return listener
+
+
+def test_a_turn_does_one_part_of_accurate_work_when_the_budget_is_spent_and_all_live_chunks(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever waits in the accurate lane, each turn first serves the live stream."""
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001))
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("asr_service.engine.accurate_lane.time.perf_counter", lambda: float(next(ticks)))
+    steps: list[str] = []
+    for name in ("_encode", "_search"):
+        original = getattr(engine._accurate, name)
+        monkeypatch.setattr(
+            engine._accurate,
+            name,
+            lambda *arguments, name=name, original=original: (steps.append(name), original(*arguments))[1],
+        )
+    for seed in range(3):
+        upload(engine, babble(10.0, seed))
+    handle, live = start(engine, Mode.STREAMING, interim=True)
+    pcm = babble(6.0, 9)
+    for begin in range(0, len(pcm), 10_240):
+        engine.audio(handle, pcm[begin : begin + 10_240])
+        before = len(steps)
+        engine._turn()
+        assert len(steps) - before == 1
+    partials = [output for output in live.outputs if isinstance(output, Partial)]
+    assert len(partials) >= 3 and not any(isinstance(output, Finished) for output in live.outputs)
+    assert len(engine._accurate._queue), "files still wait"
+
+
+def test_while_somebody_speaks_a_batch_is_no_longer_than_the_budget_allows(tiny_bundle: Bundle) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.05))
+    engine._accurate._encoder_cost = 0.02  # so 2.5 s of audio fit
+    sizes: list[int] = []
+    original = engine._runner.encode_utterances
+    engine._runner.encode_utterances = lambda utterances: (  # type: ignore[method-assign]
+        sizes.append(len(utterances)),
+        original(utterances),
+    )[1]
+    start(engine, Mode.STREAMING)
+    upload(engine, babble(12.0, 4))
+    engine._turn()
+    assert sizes[0] == 1
+
+
+def test_of_a_batch_that_fails_only_the_culprit_ends(engine: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = engine._runner.encode_utterances
+
+    def encode(utterances: list) -> list:
+        if any(len(features) < 100 for features in utterances):
+            raise RuntimeError("cosmic ray")
+        return original(utterances)
+
+    monkeypatch.setattr(engine._runner, "encode_utterances", encode)
+    well = [upload(engine, babble(4.0, seed)) for seed in range(2)]
+    sick = upload(engine, babble(0.9, 7))  # shorter than any utterance of the others
+    engine.settle()
+    assert all(isinstance(listener.outputs[-1], Finished) and listener.finals() for listener in well)
+    failure = sick.outputs[-1]
+    assert isinstance(failure, Failed) and isinstance(failure.error, EngineFailure)
+    assert engine.active_streams == 0
+    assert engine._streams.failures < UNHEALTHY_AFTER
+
+
+def test_of_a_batch_of_chunks_that_fails_only_the_culprit_ends_and_the_others_lose_nothing(
+    engine: Stepped, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = [babble(4.0, seed) for seed in range(3)]
+    opened = [start(engine, Mode.STREAMING) for _ in recordings]
+    sick_slot = opened[1][0].slot
+    original = engine._runner.encode_chunks
+    calls: list[int] = []
+
+    def encode(slots: list, chunks: list, kept: list) -> list:
+        calls.append(len(slots))
+        if sick_slot in slots and len(calls) > 2:
+            raise RuntimeError("cosmic ray")
+        return original(slots, chunks, kept)
+
+    monkeypatch.setattr(engine._runner, "encode_chunks", encode)
+    for (handle, _), pcm in zip(opened, recordings, strict=True):
+        engine.audio(handle, pcm)
+        engine.finish(handle)
+    engine.settle()
+    assert isinstance(opened[1][1].outputs[-1], Failed)
+    for place in (0, 2):
+        alone = Stepped(tiny_bundle, SETTINGS)
+        expected = upload(alone, recordings[place], Mode.STREAMING)
+        alone.settle()
+        assert transcript(opened[place][1]) == transcript(expected) != []
+    assert engine._streams.failures == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_two_batches_in_a_row_in_which_all_fail_make_the_engine_unhealthy(
+    engine: Stepped, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("the model is gone")
+
+    monkeypatch.setattr(engine._runner, "encode_chunks", fail)
+    monkeypatch.setattr(engine._runner, "encode_utterances", fail)
+    for count in (1, 2):
+        listeners = [upload(engine, babble(2.0, seed), mode) for seed in range(3)]
+        engine.settle()
+        assert all(isinstance(listener.outputs[-1], Failed) for listener in listeners)
+        assert engine._streams.failures >= count
+    assert engine._streams.failures >= UNHEALTHY_AFTER
+    assert engine.active_streams == 0
+
+
+def test_finals_beyond_the_budget_wait_for_a_later_turn_but_each_comes(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, final_budget_s=0.001))
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("asr_service.engine.live_lane.time.perf_counter", lambda: float(next(ticks)))
+    listeners = [upload(engine, babble(0.5, seed), Mode.STREAMING) for seed in range(4)]
+    ended = []
+    while engine._turn():
+        ended.append(sum(bool(listener.done.is_set()) for listener in listeners))
+    assert ended == [1, 2, 3, 4]
+
+
+def test_a_cancelled_file_leaves_nothing_behind(engine: Stepped) -> None:
+    handle, listener = start(engine, Mode.ACCURATE)
+    engine.audio(handle, babble(20.0, 2))
+    engine._turn()
+    engine.cancel(handle)
+    engine.settle()
+    assert engine.active_streams == 0 and not len(engine._accurate._queue)
+    assert not engine._accurate._searches and not listener.done.is_set()
+
+
+def test_the_stream_is_not_observed_while_its_final_is_due(engine: Stepped) -> None:
+    stream: Stream
+    start(engine, Mode.STREAMING)
+    engine._turn()
+    (stream,) = engine._streams
+    stream.final_since = 0
+    assert stream.work() is None
