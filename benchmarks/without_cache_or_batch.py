@@ -22,62 +22,63 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from asr_service.config import LATENCIES
+from asr_service.config import LATENCIES, EngineSettings
 from asr_service.engine.engine import BatchingEngine
+from asr_service.engine.interface import StreamOptions
+from asr_service.engine.live import ChunkedDecoder, ChunkedPolicy
 from asr_service.engine.runner import Encoded, ModelRunner
+from asr_service.engine.search import UtteranceSearch
+from asr_service.engine.search_space import SearchSpace
 from asr_service.evaluation.provenance import provenance
-from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
-from benchmarks.engine_in_process import Clocked, Spent, play, recordings, settings_for
+from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, Bundle, load_bundle
+from benchmarks.clocked_engine import Clocked, Spent
+from benchmarks.engine_in_process import play, recordings, settings_for
 
 
-class Uncached:
-    """Stands in for `encode_chunks` of a runner: keeps features where the runner keeps the encoder's state."""
+class UncachedDecoder(ChunkedDecoder):
+    """Tells its policy when an utterance is over."""
 
-    def __init__(self, runner: ModelRunner) -> None:
-        self._runner = runner
+    def __init__(self, search: UtteranceSearch, forget: Callable[[], None]) -> None:
+        super().__init__(search)
+        self._forget = forget
+
+    def reset(self) -> None:
+        super().reset()
+        self._forget()
+
+
+class UncachedPolicy(ChunkedPolicy):
+    """Keeps an utterance's features where `ChunkedPolicy` keeps the encoder's state; encodes them from the start."""
+
+    def __init__(self, runner: ModelRunner, space: SearchSpace) -> None:
+        super().__init__(runner, space)
         self._utterances: dict[int, NDArray[np.float32]] = {}
 
-    def forget(self, slot: int) -> None:
-        """An utterance has ended."""
-        self._utterances.pop(slot, None)
+    def decoders(self, options: StreamOptions) -> Callable[[int], UncachedDecoder]:
+        search = self._space.searches(options)
+        return lambda slot: UncachedDecoder(search(), lambda: self._utterances.pop(slot, None))
 
-    @torch.inference_mode()
-    def __call__(
-        self, slots: Sequence[int], chunks: Sequence[NDArray[np.float32]], kept: Sequence[int]
-    ) -> list[Encoded]:
-        none = np.zeros((0, chunks[0].shape[1]), dtype=np.float32)
+    def encode(self, slots: Sequence[int], inputs: Sequence[NDArray[np.float32]], kept: Sequence[int]) -> list[Encoded]:
+        none = np.zeros((0, inputs[0].shape[1]), dtype=np.float32)
         before = [self._utterances.get(slot, none) for slot in slots]
-        whole = [np.concatenate([early, chunk]) for early, chunk in zip(before, chunks, strict=True)]
-        lengths = torch.tensor([len(features) for features in whole])
-        padded = torch.zeros(len(whole), int(lengths.max()), none.shape[1])
-        for row, features in zip(padded, whole, strict=True):
-            row[: len(features)] = torch.from_numpy(features)
-        encoded = self._runner._encoded(self._runner.bundle.model.encode(padded, lengths))  # noqa: SLF001
+        whole = [np.concatenate([early, chunk]) for early, chunk in zip(before, inputs, strict=True)]
+        encoded = self._runner.encode_utterances(whole)
         answer = []
         for slot, early, features, keep, row in zip(slots, before, whole, kept, encoded, strict=True):
             self._utterances[slot] = features[: len(early) + keep]
+            # Frames are of 40 and 80 ms: those that begin in what this step keeps.
             of_phones, of_pieces = (slice(-(-len(early) // n), -(-(len(early) + keep) // n)) for n in (4, 8))
             answer.append(Encoded(row.phones[of_phones], row.pieces[of_pieces], row.hidden[of_pieces]))
         return answer
 
 
-def uncached_engine(bundle: Any, settings: Any) -> BatchingEngine:
+def uncached_engine(bundle: Bundle, settings: EngineSettings) -> BatchingEngine:
     engine = BatchingEngine(bundle, settings)
-    encode = Uncached(engine._runner)  # noqa: SLF001
-    final = engine._final  # noqa: SLF001
-
-    def final_and_forget(stream: Any, search: Any) -> None:
-        encode.forget(stream.handle.slot)
-        final(stream, search)
-
-    engine._runner.encode_chunks = encode  # type: ignore[method-assign]  # noqa: SLF001
-    engine._final = final_and_forget  # type: ignore[method-assign]  # noqa: SLF001
+    engine._live._policy = UncachedPolicy(engine._runner, engine._space)  # noqa: SLF001 -- nobody would serve it
     return engine
 
 
