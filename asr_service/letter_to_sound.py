@@ -30,6 +30,8 @@ MAX_ORDER = 8
 MAX_NGRAMS = 2_000_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _MAX_CACHED = 200_000
+# Where nothing occurs once the formula gives 0, and what was never seen would be impossible.
+_LEAST_DISCOUNT = 0.1
 _FIRST_SYMBOL = 0x100
 _START = "\x01"
 _END = "\x02"
@@ -97,7 +99,8 @@ class LetterToSound:
         self._discounts = [0.0] * (self._order + 1)
         for length in range(1, self._order + 1):
             of_counts = Counter(counts[length].values())
-            self._discounts[length] = of_counts[1] / max(1, of_counts[1] + 2 * of_counts[2])
+            discount = of_counts[1] / max(1, of_counts[1] + 2 * of_counts[2])
+            self._discounts[length] = max(_LEAST_DISCOUNT, discount)
             for ngram, count in counts[length].items():
                 self._totals[length][ngram[:-1]] += count
                 self._types[length][ngram[:-1]] += 1
@@ -123,23 +126,23 @@ class LetterToSound:
 
     def pronounce(self, word: str, beam: int = 12, n_best: int = 1) -> list[Pronunciation]:
         """The likeliest pronunciations of a spelling of letters and apostrophes, best first; none for ""."""
-        # hypotheses[i]: the last symbols -> the best (log probability, phones) that has read i letters and ends in them
-        hypotheses: list[dict[str, tuple[float, Pronunciation]]] = [{} for _ in range(len(word) + 1)]
-        hypotheses[0][_START * (self._order - 1)] = (0.0, ())
+        # hypotheses[i]: (the last symbols, the phones) of a segmentation that has read i letters -> log probability
+        hypotheses: list[dict[tuple[str, Pronunciation], float]] = [{} for _ in range(len(word) + 1)]
+        hypotheses[0][_START * (self._order - 1), ()] = 0.0
         for position in range(len(word)):
-            survivors = heapq.nlargest(beam, hypotheses[position].items(), key=lambda item: item[1][0])
+            survivors = heapq.nlargest(beam, hypotheses[position].items(), key=lambda item: item[1])
             for width in (1, 2):
                 target = position + width
                 graphones = self._by_letters.get(word[position:target], ()) if target <= len(word) else ()
-                for history, (score, phones) in survivors:
+                for (history, phones), score in survivors:
                     for symbol, sounds in graphones:
                         ngram = history + symbol
                         value = score + math.log(self._probability(ngram))
-                        known = hypotheses[target].get(ngram[1:])
-                        if known is None or value > known[0]:
-                            hypotheses[target][ngram[1:]] = (value, phones + sounds)
+                        place = ngram[1:], phones + sounds
+                        if value > hypotheses[target].get(place, -math.inf):
+                            hypotheses[target][place] = value
         totals: dict[Pronunciation, float] = {}
-        for history, (score, phones) in hypotheses[len(word)].items():
+        for (history, phones), score in hypotheses[len(word)].items():
             value = score + math.log(self._probability(history + _END))
             if phones and value > totals.get(phones, -math.inf):
                 totals[phones] = value
