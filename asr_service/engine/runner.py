@@ -6,6 +6,7 @@ N phones, V word pieces, D model.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
+from asr_service.model.packed import DTYPES, packed, supported_precision
 
 # Energies are taken below this: telephone recordings have nothing above, and its absence must not pass for silence.
 TELEPHONE_BAND_HZ = 4000
@@ -40,9 +42,11 @@ class Encoded:
 class ModelRunner:
     """Features, encoder chunks of many streams at once, whole utterances."""
 
-    def __init__(self, bundle: Bundle, *, streams: int, threads: int) -> None:
+    def __init__(self, bundle: Bundle, *, streams: int, threads: int, precision: str = "auto") -> None:
+        """`precision`: see `config.EngineSettings`. `self.bundle` is `bundle` with its model made for that."""
         torch.set_num_threads(threads)
-        self.bundle = bundle
+        self.precision = supported_precision(precision)
+        self.bundle = dataclasses.replace(bundle, model=packed(bundle.model, self.precision))
         subsampling = bundle.model.config.subsampling
         self.chunk_features = bundle.streaming.chunk_frames * subsampling
         self.lookahead_features = bundle.streaming.lookahead_frames * subsampling
@@ -50,7 +54,14 @@ class ModelRunner:
         filters = front_end.spectrogram.mel_scale.fb  # (bins of the FFT, F)
         above = TELEPHONE_BAND_HZ * front_end.config.n_fft // front_end.config.sample_rate_hz + 1
         self._voice_bins = int((filters[above:].sum(dim=0) == 0).sum())
-        self._cache = EncoderCache.empty(bundle.model.config, streams, bundle.streaming.left_frames)
+        geometry = bundle.streaming
+        self._cache = EncoderCache.empty(
+            bundle.model.config,
+            streams,
+            geometry.left_frames,
+            geometry.chunk_frames + geometry.lookahead_frames,
+            dtype=DTYPES[self.precision],
+        )
 
     @torch.inference_mode()
     def features(
@@ -83,11 +94,9 @@ class ModelRunner:
         for row, chunk in zip(features, chunks, strict=True):
             row[: len(chunk)] = chunk
         lengths = torch.tensor([len(chunk) for chunk in chunks])
-        index = torch.tensor(slots)
-        output, cache = self.bundle.model.encoder.forward_chunk(
-            torch.from_numpy(features), lengths, self._cache.rows(index), torch.tensor(kept)
+        output = self.bundle.model.encoder.forward_chunk(
+            torch.from_numpy(features), lengths, self._cache, torch.tensor(slots), torch.tensor(kept)
         )
-        self._cache.store(index, cache)
         return self._encoded(output)
 
     @torch.inference_mode()

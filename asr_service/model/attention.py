@@ -27,6 +27,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return out.transpose(1, 2).flatten(2)
 
 
+def attend_cached(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, H, T, d) over a cache's (B, H, S, d) ×2 → (B, T, D) in the query's type; `bias` is added to the scores.
+
+    The products are in the cache's type, the softmax in the query's.
+    """
+    scores = ((query * (1.0 / math.sqrt(query.shape[-1]))).to(key.dtype) @ key.transpose(-1, -2)).to(query.dtype)
+    if bias is not None:
+        scores += bias
+    out = torch.softmax(scores, dim=-1).to(value.dtype) @ value
+    return out.transpose(1, 2).flatten(2).to(query.dtype)
+
+
 class MultiHeadAttention(nn.Module):
     """Projections around `attend`. Keys and values come from `key_value`, so that a cache can hold them."""
 

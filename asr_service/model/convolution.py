@@ -61,10 +61,11 @@ class ConvolutionModule(nn.Module):
         filtered = self.depthwise(F.pad(windows, (0, 0, 0, self.context)))
         return self.finish(filtered.reshape(batch, chunks * chunk, width)[:, :frames])
 
-    def step(self, x: Tensor, valid: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-        """One chunk of a stream: (B, C, D), valid (B, C), left context (B, P, D) → output, joined frames (B, P + C, D).
+    def step(self, x: Tensor, valid: Tensor | None, left: Tensor) -> tuple[Tensor, Tensor]:
+        """One chunk of a stream: (B, C, D), valid (B, C) or None for all, left context (B, P, D) → (B, C, D), joined
+        frames (B, P + C + P, D).
 
         The caller keeps, of each row's joined frames, the P that end at its last valid one.
         """
-        joined = torch.cat([left, self.gate(x, valid)], dim=1)
-        return self.finish(self.depthwise(F.pad(joined, (0, 0, 0, self.context)))), joined
+        joined = torch.cat([left, self.gate(x, valid), left.new_zeros(left.shape)], dim=1)
+        return self.finish(self.depthwise(joined)), joined

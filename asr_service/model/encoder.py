@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_service.model.attention import MultiHeadAttention
-from asr_service.model.cache import EncoderCache, LayerCache, last_valid
+from asr_service.model.attention import MultiHeadAttention, attend_cached
+from asr_service.model.cache import EncoderCache, LayerCache, WindowStep, last_valid
 from asr_service.model.config import TransformerConfig
 from asr_service.model.convolution import ConvolutionModule
 from asr_service.model.layers import ChannelDropout, FeedForward, length_mask
@@ -95,37 +95,25 @@ class EncoderBlock(nn.Module):
         return self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x)))
 
     def step(
-        self,
-        x: Tensor,
-        lengths: Tensor,
-        kept: Tensor,
-        filled: Tensor,
-        cache: LayerCache,
-        angles: tuple[Tensor, Tensor],
-    ) -> tuple[Tensor, LayerCache]:
-        """One chunk (B, C, D) of which `lengths` (B,) frames count, after `filled` (B,) cached ones (rotary only).
+        self, x: Tensor, valid: Tensor | None, kept: Tensor, cache: LayerCache, at: WindowStep
+    ) -> tuple[Tensor, Tensor]:
+        """One chunk (B, C, D) of which the `valid` (B, C) frames count, None for all; rotary only.
 
-        The new cache ends at the `kept` (B,) first of them. `angles` are those of the window's W + C positions.
+        Returns the output and the convolution's left context after the `kept` (B,) first of them, (B, P, D). Keys and
+        values go into the cache's rings.
         """
-        frames, window = x.shape[1], cache.key.shape[2]
-        valid = length_mask(lengths, frames)
-        cos, sin = angles
         inputs = self._input(self.attention_norm, x)
-        query = rotate(self.attention.query(inputs), cos[window:], sin[window:])
-        new_key, new_value = self.attention.key_value(inputs)
-        key = torch.cat([cache.key, new_key], dim=2)
-        value = torch.cat([cache.value, new_value], dim=2)
-        cached = torch.arange(window, device=x.device) >= (window - filled).unsqueeze(1)
-        mask = torch.cat([cached, valid], dim=1)[:, None, None, :]
-        rotated = rotate(key, cos, sin)
-        x = self._residual(self.attention_norm, x, self.attention(query, rotated, value, mask))
-        conv_left = cache.conv
+        query = rotate(self.attention.query(inputs), at.cos, at.sin)
+        key, value = self.attention.key_value(inputs)
+        keys, values = cache.extend(at, rotate(key, at.cos, at.sin), value)
+        branch = self.attention.out_proj(attend_cached(query, keys, values, at.bias))
+        x = self._residual(self.attention_norm, x, branch)
+        conv_left = cache.conv.index_select(0, at.rows)
         if self.conv is not None and self.conv_norm is not None:
-            branch, joined = self.conv.step(self._input(self.conv_norm, x), valid, cache.conv)
+            branch, joined = self.conv.step(self._input(self.conv_norm, x), valid, conv_left)
             conv_left = last_valid(joined, kept, self.conv.context)
             x = self._residual(self.conv_norm, x, branch)
-        x = self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x)))
-        return x, LayerCache(last_valid(key, kept, window), last_valid(value, kept, window), conv_left)
+        return self._residual(self.ffn_norm, x, self.ffn(self._input(self.ffn_norm, x))), conv_left
 
 
 class FrameMerge(nn.Module):
@@ -227,8 +215,13 @@ class Encoder(nn.Module):
         return mask, valid, angles
 
     def forward_chunk(
-        self, features: Tensor, lengths: Tensor, cache: EncoderCache, kept: Tensor | None = None
-    ) -> tuple[EncoderOutput, EncoderCache]:
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        cache: EncoderCache,
+        rows: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> EncoderOutput:
         """Encode the next chunk of B streams; without look-ahead it equals `forward` under `ChunkMask(chunk, left)`.
 
         With look-ahead, the frames after the `kept` ones are heard and given again with the next chunk: the kept ones
@@ -238,33 +231,41 @@ class Encoder(nn.Module):
             features: (B, T, F), T a multiple of 8 but for a stream's last chunk.
             lengths: (B,) feature frames that count; a row that is not full ends its stream, or is cut at an endpoint
                 at a multiple of 8.
-            cache: the rows' left context, W frames a layer.
-            kept: (B,) feature frames, of those that count the first, that the output and the new cache end with;
-                all of them, or a multiple of 8. None keeps all.
+            cache: the streams' left context, which moves on. A step that raises has moved none.
+            rows: (B,) the streams' rows of the cache, each once. None for the first B.
+            kept: (B,) feature frames, of those that count the first, that the output and the cache end with; all of
+                them, or a multiple of 8. None keeps all.
         """
         assert self.config.positions == "rotary", "sinusoidal positions grow with the stream"
-        head_dim = self.config.d_model // self.config.n_heads
+        rows = torch.arange(len(lengths)) if rows is None else rows
         kept = lengths if kept is None else kept
         valid = length_mask(lengths, features.shape[1]).unsqueeze(-1)
-        x, stem1, stem2 = self.stem.step(features * valid, lengths, cache.stem1, cache.stem2, kept)
+        x, stem1, stem2 = self.stem.step(features * valid, lengths, cache.stem1[rows], cache.stem2[rows], kept)
         frames, kept_frames = halved(halved(lengths)), halved(halved(kept))
-        phone_frames, filled = kept_frames, cache.filled
-        window = cache.layers[0].key.shape[2]
-        angles = rotary_angles(window + x.shape[1], head_dim, device=x.device)
+        phone_frames = kept_frames
+        position, filled = cache.position[rows], cache.filled[rows]
+        at, mask = self._window(x, frames, cache.layers[0], rows, position, filled)
         below: Tensor | None = None
         lower_phone_logits: Tensor | None = None
-        layers = []
+        convs = []
         for index, block in enumerate(self._layers):
             if self.merge is not None and index == self.config.downsample_after:
                 below = x
                 x, frames = self.merge(x, frames)
-                kept_frames, filled = halved(kept_frames), halved(filled)
-                angles = rotary_angles(cache.layers[index].key.shape[2] + x.shape[1], head_dim, device=x.device)
-            x, layer = block.step(x, frames, kept_frames, filled, cache.layers[index], angles)
-            layers.append(layer)
+                kept_frames = halved(kept_frames)
+                at, mask = self._window(x, frames, cache.layers[index], rows, position // 2, filled // 2)
+            x, conv = block.step(x, mask, kept_frames, cache.layers[index], at)
+            convs.append(conv)
             if self.phone_norm is not None and index + 1 == self.config.phone_layer:
                 x, lower_phone_logits = self._phones(x)
         hidden = self.final_norm(x)
         output = EncoderOutput(hidden, kept_frames, self._over(below, hidden), phone_frames, lower_phone_logits)
-        seen = torch.clamp(cache.filled + phone_frames, max=window)
-        return output, EncoderCache(layers, stem1, stem2, seen)
+        cache.advance(rows, phone_frames, stem1, stem2, convs)
+        return output
+
+    def _window(
+        self, x: Tensor, lengths: Tensor, cache: LayerCache, rows: Tensor, position: Tensor, filled: Tensor
+    ) -> tuple[WindowStep, Tensor | None]:
+        frames, head_dim = x.shape[1], self.config.d_model // self.config.n_heads
+        at = WindowStep.of(rows, position, filled, lengths, frames=frames, ring=cache.key.shape[2], head_dim=head_dim)
+        return at, None if bool((lengths >= frames).all()) else length_mask(lengths, frames)

@@ -21,11 +21,23 @@ def sinusoids(length: int, dim: int, *, device: torch.device | None = None) -> T
 def rotary_angles(length: int, head_dim: int, *, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (length, head_dim/2), of positions 0…length-1 (float32).
 
-    Only differences of positions reach an attention score, so positions may be counted from the start of a window.
+    Only differences of positions reach an attention score, so positions may be counted from anywhere.
     """
-    rate = 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
-    angle = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1) * rate
+    angle = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1) * _rates(head_dim, device)
     return torch.cos(angle), torch.sin(angle)
+
+
+def rotary_angles_at(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (…, head_dim/2) in float32, of integer `positions` (…) however large.
+
+    The angles are taken in float64: in float32, those of position 10⁶ would be off by a tenth of a radian.
+    """
+    angle = positions.double().unsqueeze(-1) * _rates(head_dim, positions.device).double()
+    return torch.cos(angle).float(), torch.sin(angle).float()
+
+
+def _rates(head_dim: int, device: torch.device | None) -> Tensor:
+    return 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -39,11 +39,11 @@ def streamed(
     model: Transformer, features: Tensor, lengths: Tensor, chunk: int, left: int, cache: EncoderCache | None = None
 ) -> list[list[Tensor]]:
     """Push rows through `forward_chunk`, all in one batch until the longest ends; each row's parts joined."""
-    cache = EncoderCache.empty(model.config, len(lengths), left) if cache is None else cache
+    cache = EncoderCache.empty(model.config, len(lengths), left, chunk) if cache is None else cache
     rows: list[list[list[Tensor]]] = [[] for _ in lengths]
     for begin in range(0, features.shape[1], 4 * chunk):
         here = (lengths - begin).clamp(0, 4 * chunk)
-        output, cache = model.encoder.forward_chunk(features[:, begin : begin + 4 * chunk], here, cache)
+        output = model.encoder.forward_chunk(features[:, begin : begin + 4 * chunk], here, cache)
         for row, pieces in enumerate(rows):
             if here[row] > 0:
                 pieces.append(row_of(output, row))
@@ -99,26 +99,26 @@ class IrregularMask(ChunkMask):
 def cut_stream(model: Transformer, features: Tensor, cuts: Sequence[int], chunk: int, left: int) -> list[Tensor]:
     """One stream whose pieces end at `cuts` (feature frames), each padded with noise to a whole chunk, beside a row
     that is full every time."""
-    cache = EncoderCache.empty(model.config, 2, left)
+    cache = EncoderCache.empty(model.config, 2, left, chunk)
     pieces = []
     for number, (begin, end) in enumerate(zip([0, *cuts[:-1]], cuts, strict=True)):
         batch, _ = random_features(4 * chunk, 4 * chunk, seed=100 + number)
         batch[0, : end - begin] = features[0, begin:end]
-        output, cache = model.encoder.forward_chunk(batch, torch.tensor([end - begin, 4 * chunk]), cache)
+        output = model.encoder.forward_chunk(batch, torch.tensor([end - begin, 4 * chunk]), cache)
         pieces.append(row_of(output, 0))
     return [torch.cat(part) for part in zip(*pieces, strict=True)]
 
 
 def looking_ahead(model: Transformer, features: Tensor, chunk: int, look: int, left: int) -> list[Tensor]:
     """One stream, (1, T, F), in chunks with look-ahead (40 ms frames), beside a row of noise."""
-    cache, pieces, begin, total = EncoderCache.empty(model.config, 2, left), [], 0, features.shape[1]
+    cache, pieces, begin, total = EncoderCache.empty(model.config, 2, left, chunk + look), [], 0, features.shape[1]
     while begin < total:
         length = min(4 * (chunk + look), total - begin)
         kept = length if begin + length == total else 4 * chunk
         batch, _ = random_features(4 * (chunk + look), 4 * (chunk + look), seed=begin)
         batch[0, :length] = features[0, begin : begin + length]
-        output, cache = model.encoder.forward_chunk(
-            batch, torch.tensor([length, batch.shape[1]]), cache, torch.tensor([kept, 4 * chunk])
+        output = model.encoder.forward_chunk(
+            batch, torch.tensor([length, batch.shape[1]]), cache, kept=torch.tensor([kept, 4 * chunk])
         )
         pieces.append(row_of(output, 0))
         begin += kept
@@ -155,8 +155,8 @@ def test_looking_ahead_to_the_end_is_full_context_for_the_chunk() -> None:
     model = tiny_model()
     features, lengths = random_features(160)
     full = model.encode(features, lengths)
-    output, _ = model.encoder.forward_chunk(
-        features, lengths, EncoderCache.empty(model.config, 1, 16), torch.tensor([64])
+    output = model.encoder.forward_chunk(
+        features, lengths, EncoderCache.empty(model.config, 1, 16, 40), kept=torch.tensor([64])
     )
     assert output.lengths.tolist() == [8] and output.phone_lengths.tolist() == [16]
     assert_same(
@@ -189,10 +189,10 @@ def test_a_cut_chunk_padded_into_a_batch_is_the_cut_chunk_alone() -> None:
     model = tiny_model()
     features, _ = random_features(180)
     cuts = [32, 40, 72, 88, 120, 152, 176, 180]
-    cache = EncoderCache.empty(model.config, 1, 16)
+    cache = EncoderCache.empty(model.config, 1, 16, 8)
     pieces = []
     for begin, end in zip([0, *cuts[:-1]], cuts, strict=True):
-        output, cache = model.encoder.forward_chunk(features[:, begin:end], torch.tensor([end - begin]), cache)
+        output = model.encoder.forward_chunk(features[:, begin:end], torch.tensor([end - begin]), cache)
         pieces.append(row_of(output, 0))
     alone = [torch.cat(part) for part in zip(*pieces, strict=True)]
     assert_same(cut_stream(model, features, cuts, chunk=8, left=16), alone)
@@ -213,14 +213,12 @@ def test_staggered_streams_in_one_batch_give_what_each_gives_alone() -> None:
     model, chunk, left = tiny_model(), 4, 8
     features, lengths = random_features(96, 96, 96)
     whole = model.encode(features, lengths, ChunkMask(chunk, left))
-    cache = EncoderCache.empty(model.config, 3, left)
+    cache = EncoderCache.empty(model.config, 3, left, chunk)
     pieces: list[list[list[Tensor]]] = [[], [], []]
     for turn in range(6 + 2):
         rows = [row for row in range(3) if 0 <= turn - row < 6]
-        index = torch.tensor(rows)
         batch = torch.stack([features[row, (turn - row) * 16 : (turn - row + 1) * 16] for row in rows])
-        output, after = model.encoder.forward_chunk(batch, torch.full((len(rows),), 16), cache.rows(index))
-        cache.store(index, after)
+        output = model.encoder.forward_chunk(batch, torch.full((len(rows),), 16), cache, torch.tensor(rows))
         for place, row in enumerate(rows):
             pieces[row].append(row_of(output, place))
     for row in range(3):
@@ -238,45 +236,77 @@ def test_frames_beyond_the_length_do_not_matter() -> None:
         assert_same(row_of(again, row), row_of(output, row))
 
 
+def poison(cache: EncoderCache, row: int) -> None:
+    for tensor in cache._tensors():
+        tensor[row] = 8 if tensor is cache.filled or tensor is cache.position else 1e4
+
+
 def test_a_row_that_is_reset_leaks_nothing_of_the_stream_before() -> None:
     model = tiny_model()
     features, lengths = random_features(96, 96)
     fresh = streamed(model, features, lengths, 4, 8)
-    cache = EncoderCache.empty(model.config, 2, 8)
-    for tensor in cache._tensors():
-        tensor[1] = 8 if tensor is cache.filled else 1e4
+    cache = EncoderCache.empty(model.config, 2, 8, 4)
+    poison(cache, 1)
     poisoned = streamed(model, features, lengths, 4, 8, cache)
     assert (poisoned[1][0] - fresh[1][0]).abs().max() > 0.01  # poison is poison
-    for tensor in cache._tensors():
-        tensor[1] = 8 if tensor is cache.filled else 1e4
+    cache = EncoderCache.empty(model.config, 2, 8, 4)
+    poison(cache, 1)
     cache.reset(1)
     for row in range(2):
         for ours, expected in zip(streamed(model, features, lengths, 4, 8, cache)[row], fresh[row], strict=True):
             torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+        cache.reset(0)
+        cache.reset(1)
 
 
 def test_an_unfilled_window_does_not_look_at_what_lies_in_it() -> None:
     """Only `filled` says what counts of the keys and values, so a reset could not be half done unseen."""
     model = tiny_model(conv_kernel=0)
     features, lengths = random_features(96)
-    cache = EncoderCache.empty(model.config, 1, 8)
+    cache = EncoderCache.empty(model.config, 1, 8, 4)
     for layer in cache.layers:
         layer.key += 30.0
         layer.value += 30.0
     assert_same(streamed(model, features, lengths, 4, 8, cache)[0], streamed(model, features, lengths, 4, 8)[0])
 
 
-def test_cached_rows_are_copies_and_stored_rows_come_back() -> None:
+@pytest.mark.parametrize("position", [10**6, 10**9 + 2])
+def test_a_stream_is_the_same_however_long_it_has_lasted(position: int) -> None:
     model = tiny_model()
-    cache = EncoderCache.empty(model.config, 3, 8)
+    features, lengths = random_features(200)
+    cache = EncoderCache.empty(model.config, 1, 16, 4)
+    cache.position += position
+    assert_same(streamed(model, features, lengths, 4, 16, cache)[0], streamed(model, features, lengths, 4, 16)[0])
+
+
+def test_a_step_changes_its_own_rows_only() -> None:
+    model = tiny_model()
+    cache = EncoderCache.empty(model.config, 3, 8, 4)
     features, lengths = random_features(16, 16)
-    index = torch.tensor([2, 0])
-    _, after = model.encoder.forward_chunk(features, lengths, cache.rows(index))
-    assert all(not tensor.any() for tensor in cache._tensors())
-    cache.store(index, after)
-    for whole, part in zip(cache._tensors(), after._tensors(), strict=True):
-        torch.testing.assert_close(whole[[2, 0]], part)
-        assert not whole[1].any()
+    model.encoder.forward_chunk(features, lengths, cache, torch.tensor([2, 0]))
+    for tensor in cache._tensors():
+        assert tensor[0].any() and tensor[2].any() and not tensor[1].any()
+
+
+def test_a_step_that_raises_can_be_done_again() -> None:
+    """The engine may try a batch again without the stream that broke it."""
+    model = tiny_model()
+    features, lengths = random_features(96, 96)
+    expected = streamed(model, features, lengths, 4, 8)
+    cache = EncoderCache.empty(model.config, 2, 8, 4)
+    rows: list[list[list[Tensor]]] = [[], []]
+    norm = model.encoder.final_norm
+    for begin in range(0, 96, 16):
+        chunk, here = features[:, begin : begin + 16], torch.full((2,), 16)
+        model.encoder.final_norm = torch.nn.LayerNorm(5)
+        with pytest.raises(RuntimeError):
+            model.encoder.forward_chunk(chunk + 1.0, here, cache)
+        model.encoder.final_norm = norm
+        output = model.encoder.forward_chunk(chunk, here, cache)
+        for row, pieces in enumerate(rows):
+            pieces.append(row_of(output, row))
+    for row in range(2):
+        assert_same([torch.cat(part) for part in zip(*rows[row], strict=True)], expected[row])
 
 
 @pytest.mark.parametrize(("frames", "chunk", "left"), [(12, 4, 4), (13, 4, 8), (7, 2, 0), (9, 16, 2)])

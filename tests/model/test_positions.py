@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from asr_service.model.cache import EncoderCache
-from asr_service.model.positions import rotary_angles, rotate, sinusoids
+from asr_service.model.positions import rotary_angles, rotary_angles_at, rotate, sinusoids
 from tests.model.conftest import random_features, tiny_model
 
 
@@ -65,17 +65,23 @@ def test_rotation_keeps_lengths_and_leaves_position_zero() -> None:
     torch.testing.assert_close(turned[0], x[0])
 
 
-def test_a_stream_of_repeated_audio_comes_to_a_state_that_repeats_and_so_lasts_for_ever() -> None:
-    """The whole state after chunk k equals the state after chunk k+1: then chunk 10⁶ gives what chunk k gave."""
+def test_rotary_angles_at_are_those_of_small_positions_and_exact_at_large_ones() -> None:
+    for ours, expected in zip(rotary_angles_at(torch.arange(50), 16), rotary_angles(50, 16), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    query, key = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(1)).unbind(0)
+
+    def score(start: int) -> float:
+        (cos, sin) = rotary_angles_at(torch.tensor([[start + 30], [start + 10]]), 16)
+        return float(rotate(query, cos[0], sin[0]) @ rotate(key, cos[1], sin[1]).T)
+
+    for start in (10**3, 10**6, 10**9):
+        assert score(start) == pytest.approx(score(0), abs=1e-5)
+
+
+def test_a_stream_of_repeated_audio_comes_to_an_output_that_repeats_and_so_lasts_for_ever() -> None:
     model = tiny_model()
     features, lengths = random_features(32)
-    cache = EncoderCache.empty(model.config, 1, left_frames=16)
-    outputs = []
-    for _ in range(24):
-        before = cache
-        output, cache = model.encoder.forward_chunk(features, lengths, cache)
-        outputs.append(output.hidden)
-    for old, new in zip(before._tensors(), cache._tensors(), strict=True):
-        torch.testing.assert_close(new, old, rtol=0, atol=1e-6)
-    torch.testing.assert_close(outputs[-1], outputs[-2], rtol=0, atol=1e-6)
+    cache = EncoderCache.empty(model.config, 1, left_frames=16, step_frames=8)
+    outputs = [model.encoder.forward_chunk(features, lengths, cache).hidden for _ in range(24)]
+    torch.testing.assert_close(outputs[-1], outputs[-2], rtol=0, atol=1e-5)
     assert (outputs[0] - outputs[-1]).abs().max() > 1e-3  # the left context does matter
