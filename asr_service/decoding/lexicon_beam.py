@@ -103,8 +103,12 @@ class LexiconBeam:
         self._turn, self._count = 0, 1
         self._beams[0].places[0] = self._root, BLANK_ID, NO_WORDS
         self._beams[0].scores[0] = 0.0
-        self._held = 0  # frames of the trace
-        self._make_trace(_FIRST_FRAMES)
+        # Of each frame held, by hypothesis: which one before it comes from, its phone and its history.
+        shape = (min(_FIRST_FRAMES, self.options.max_frames), self.options.beam_size)
+        self._parents = np.zeros(shape, dtype=np.int32)
+        self._trace_phones = np.zeros(shape, dtype=np.int8)
+        self._trace_histories = np.zeros(shape, dtype=np.int32)
+        self._held = 0
         self._offset = 0  # frames before it
         self._fixed: tuple[TimedWord, ...] = ()
         self._fixed_phones: tuple[int, ...] = ()
@@ -202,7 +206,7 @@ class LexiconBeam:
             )
             histories.add(self._missing[:count])
         if self._held == len(self._parents):
-            self._make_trace(2 * self._held)
+            self._make_room()
         self._turn = 1 - self._turn
         self._count = advance(
             self._arrays,
@@ -223,15 +227,12 @@ class LexiconBeam:
         self._trace_histories[self._held, : self._count] = self._alive[:, HISTORY]
         self._held += 1
 
-    def _make_trace(self, frames: int) -> None:
-        """Make the trace `frames` long, with what it holds."""
-        frames = min(frames, self.options.max_frames)
-        width = self.options.beam_size
-        parents, phones, histories = (np.zeros((frames, width), dtype=kind) for kind in (np.int32, np.int8, np.int32))
-        if held := self._held:
-            parents[:held], phones[:held] = self._parents[:held], self._trace_phones[:held]
-            histories[:held] = self._trace_histories[:held]
-        self._parents, self._trace_phones, self._trace_histories = parents, phones, histories
+    def _make_room(self) -> None:
+        """Make the trace twice as long, or `max_frames`."""
+        more = ((0, min(2 * self._held, self.options.max_frames) - self._held), (0, 0))
+        self._parents = np.pad(self._parents, more)
+        self._trace_phones = np.pad(self._trace_phones, more)
+        self._trace_histories = np.pad(self._trace_histories, more)
 
     def _extend(self, state: LMState, label: int) -> tuple[LMState, float, float]:
         """The state after a label's words, their ln p, and what they add to a score."""
@@ -345,8 +346,7 @@ class LexiconBeam:
         origins = np.array([self._trace(index)[1][cut] for index in range(self._count)])
         alive = np.flatnonzero(origins == kept_history)
         beam, last = self._beams[self._turn], self._held - 1
-        for rows in (beam.places, beam.scores):
-            rows[: len(alive)] = rows[alive]
+        beam.places[: len(alive)], beam.scores[: len(alive)] = beam.places[alive], beam.scores[alive]
         for rows in (self._parents, self._trace_phones, self._trace_histories):
             rows[last, : len(alive)] = rows[last, alive]
             rows[: last - cut] = rows[cut + 1 : self._held].copy()

@@ -17,8 +17,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from asr_service.decoding.compiled import compiled
 
 Integers = NDArray[np.int32]
 Keys = NDArray[np.int64]
@@ -109,8 +110,8 @@ class Candidates(NamedTuple):
         )
 
 
-@njit(cache=True, nogil=True)
-def _pair_slot(keys: Keys, history: int, word: int) -> tuple[int, int]:
+@compiled
+def _pair_slot(keys: Keys, history: int, word: int) -> tuple[np.int64, np.int64]:
     """Where the pair of a history and a word is in an open-addressing table, or where it belongs, and its key."""
     key = (np.int64(history) << 32) | np.int64(word)
     mask = len(keys) - 1
@@ -120,7 +121,7 @@ def _pair_slot(keys: Keys, history: int, word: int) -> tuple[int, int]:
     return slot, key
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def remember(keys: Keys, values: Integers, histories: Keys, words: Keys, following: Keys) -> None:
     """Enter (n,) pairs of history and word with the histories that they make; the table must have room."""
     for index in range(len(histories)):
@@ -129,7 +130,7 @@ def remember(keys: Keys, values: Integers, histories: Keys, words: Keys, followi
         values[slot] = following[index]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _estimate(tree: TreeArrays, frame: Frame, threshold: float, beam: Beam, estimates: Scores) -> tuple[int, float]:
     """What hypotheses will score, with a word that ends taken for as likely as its look-ahead says.
 
@@ -163,7 +164,7 @@ def _estimate(tree: TreeArrays, frame: Frame, threshold: float, beam: Beam, esti
     return count, best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def missing_words(
     tree: TreeArrays,
     frame: Frame,
@@ -216,7 +217,7 @@ def missing_words(
     return count, least
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _offer(
     node: int, phone: int, history: int, score: float, parent: int, log_add: bool, count: int, into: Candidates
 ) -> int:
@@ -248,7 +249,7 @@ def _offer(
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _expand(
     tree: TreeArrays,
     root: int,
@@ -287,7 +288,7 @@ def _expand(
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def advance(
     tree: TreeArrays,
     root: int,
@@ -341,7 +342,7 @@ def advance(
     return held
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def trace_back(
     index: int, parents: Integers, phones: NDArray[np.int8], histories: Integers, path: NDArray[np.int64]
 ) -> None:

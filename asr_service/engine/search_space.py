@@ -6,9 +6,12 @@ import functools
 import threading
 from collections.abc import Callable
 
+import numpy as np
+
 from asr_service.config import PhraseHintSettings
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.hinted_tree import HintedTree
+from asr_service.decoding.lexicon_beam import LexiconBeam
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.spelling import Spelling
@@ -18,7 +21,7 @@ from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.piece_search import PieceSearch
 from asr_service.engine.search import UtteranceSearch
 from asr_service.letter_to_sound import LetterToSound
-from asr_service.lexicon import Pronunciation
+from asr_service.lexicon import PHONE_VOCABULARY_SIZE, Pronunciation
 from asr_service.model.bundle import Bundle
 from asr_service.types import Mode, PhraseHint
 
@@ -43,6 +46,7 @@ class SearchSpace:
         self.word_features: WordFeatures | None = None
         if bundle.lexicon is not None and bundle.lm_path is not None:
             self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
+            LexiconBeam(self._tree).step(np.zeros((1, PHONE_VOCABULARY_SIZE), dtype=np.float32))  # compiles the search
             self.word_features = WordFeatures(
                 bundle.model.decoder,
                 bundle.pieces,
