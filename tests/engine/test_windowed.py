@@ -1,0 +1,226 @@
+"""Promises of the windowed policy: those of the chunked one, for encoders that know full context only."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_service.config import EngineSettings
+from asr_service.engine.engine import BatchingEngine
+from asr_service.engine.interface import Final, Finished, Partial
+from asr_service.errors import BundleError
+from asr_service.features import FeatureConfig
+from asr_service.model.bundle import Bundle, StreamingConfig, load_bundle, save_bundle
+from asr_service.model.config import TransformerConfig
+from asr_service.model.transformer import Transformer
+from asr_service.tokenizer import WordPieces
+from asr_service.types import Mode
+from tests.engine.conftest import WORDS
+from tests.engine.test_accurate_lane import Stepped
+from tests.engine.test_engine import Listener, babble, start, transcript
+
+# Windows are cut after two seconds, so that a test's utterances are long enough for it.
+SETTINGS = EngineSettings(max_streams=4, policy="windowed", window_s=2.0)
+
+
+@pytest.fixture(scope="module")
+def full_context_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Absolute positions, post-norm, no phones: the Transformer of 2017, with random weights."""
+    folder = tmp_path_factory.mktemp("bundle") / "full-context"
+    torch.manual_seed(3)
+    pieces = WordPieces.train(sorted(WORDS) * 3, 40)
+    config = TransformerConfig(
+        stem_channels=4,
+        d_model=32,
+        n_heads=2,
+        ffn_dim=48,
+        encoder_layers=2,
+        decoder_layers=1,
+        downsample_after=None,
+        positions="sinusoidal",
+        norm="post",
+        activation="relu",
+        conv_kernel=0,
+        vocab_size=pieces.vocab_size,
+        phone_vocab_size=0,
+    )
+    model = Transformer(config)
+    torch.nn.init.normal_(model.ctc_head.weight, std=0.5)  # so that blank does not win everywhere
+    save_bundle(
+        folder,
+        name="full-context",
+        weights=model.state_dict(),
+        mean=torch.full((80,), -8.0),
+        std=torch.full((80,), 3.0),
+        model_config=config,
+        feature_config=FeatureConfig(),
+        streaming=StreamingConfig(chunk_frames=16, left_frames=2, lookahead_frames=0),
+        decoding={"joint": {"beam_size": 2, "candidates": 4}, "pieces": {"beam_size": 4}},
+        pieces=pieces,
+        lexicon=None,
+    )
+    return load_bundle(folder)
+
+
+@pytest.fixture(params=["full context", "streaming"])
+def engine(request: pytest.FixtureRequest, full_context_bundle: Bundle, tiny_bundle: Bundle) -> Stepped:
+    """A checkpoint that can do nothing else, and one that is made to."""
+    return Stepped(full_context_bundle if request.param == "full context" else tiny_bundle, SETTINGS)
+
+
+def run(engine: Stepped, pcm: np.ndarray, *, pieces: int = 1, turns: bool = False) -> Listener:
+    """`turns`: the engine works between two pieces."""
+    handle, listener = start(engine, Mode.STREAMING, interim=True)
+    for part in np.array_split(pcm, pieces):
+        engine.audio(handle, part)
+        if turns:
+            engine.settle()
+    engine.finish(handle)
+    engine.settle()
+    assert isinstance(listener.outputs[-1], Finished)
+    return listener
+
+
+def test_what_an_encoder_can_do_decides_and_what_it_cannot_do_is_refused(
+    full_context_bundle: Bundle, tiny_bundle: Bundle
+) -> None:
+    settings = dataclasses.replace(SETTINGS, policy="auto")
+    windowed, chunked = BatchingEngine(full_context_bundle, settings), BatchingEngine(tiny_bundle, settings)
+    assert windowed.info.modes == chunked.info.modes == (Mode.ACCURATE, Mode.STREAMING)
+    assert type(windowed._policy).__name__ == "WindowedPolicy" and type(chunked._policy).__name__ == "ChunkedPolicy"
+    with pytest.raises(BundleError, match="full context only"):
+        BatchingEngine(full_context_bundle, dataclasses.replace(settings, policy="chunked"))
+
+
+def test_any_split_of_the_audio_gives_the_same_partials_and_finals(engine: Stepped) -> None:
+    pcm = babble(6.0, 1)
+    whole = run(engine, pcm)
+    assert len(whole.finals()) >= 2
+    for pieces, turns in ((7, True), (7, False), (61, True)):
+        split = run(engine, pcm, pieces=pieces, turns=turns)
+        for kind in (Partial, Final):
+            assert [o for o in split.outputs if isinstance(o, kind)] == [
+                o for o in whole.outputs if isinstance(o, kind)
+            ]
+
+
+def test_streams_whose_windows_are_encoded_together_equal_each_alone(engine: Stepped) -> None:
+    recordings = [babble(3.0 + seed, seed) for seed in range(3)]
+    alone = [transcript(run(engine, pcm)) for pcm in recordings]
+    opened = [start(engine, Mode.STREAMING, interim=True) for _ in recordings]
+    for (handle, _), pcm in zip(opened, recordings, strict=True):
+        engine.audio(handle, pcm)
+        engine.finish(handle)
+    engine.settle()
+    assert [transcript(listener) for _, listener in opened] == alone
+    assert all(alone)
+
+
+def test_stable_words_stay_and_finals_start_with_them(engine: Stepped) -> None:
+    listener = run(engine, steady(9.0, 5), pieces=40, turns=True)
+    stable: list[str] = []
+    most_stable = 0
+    for output in listener.outputs:
+        if isinstance(output, Partial):
+            words = [word.text for word in output.hypothesis.words]
+            assert words[: len(stable)] == stable
+            stable = words[: output.stable_words]
+            most_stable = max(most_stable, len(stable))
+        elif isinstance(output, Final):
+            for alternative in output.alternatives:
+                assert [word.text for word in alternative.words][: len(stable)] == stable
+                starts = [word.start_s for word in alternative.words]
+                assert starts == sorted(starts)
+                assert all(word.start_s < word.end_s and 0 <= word.confidence <= 1 for word in alternative.words)
+            stable = []
+    assert most_stable >= 2
+
+
+def steady(seconds: float, seed: int) -> np.ndarray:
+    """The same syllables again and again without a pause: hypotheses of random weights agree on some of it."""
+    rng = np.random.default_rng(seed)
+    syllables = rng.standard_normal((4, 4_000)).astype(np.float32) * np.float32(0.1)
+    syllables *= np.hanning(4_000).astype(np.float32)
+    quiet = rng.standard_normal(8_000).astype(np.float32) * np.float32(0.0005)
+    return np.concatenate([quiet, *(syllables[place % 4] for place in range(int(seconds * 4)))])
+
+
+def test_a_window_that_grows_too_long_is_cut_between_committed_words_and_loses_none(engine: Stepped) -> None:
+    handle, _ = start(engine, Mode.STREAMING, interim=True)
+    lengths, committed = [], 0
+    for part in np.array_split(steady(5.4, 5), 54):
+        engine.audio(handle, part)
+        engine.settle()
+        (decoder,) = engine._live._decoders.values()
+        lengths.append((decoder._start, len(decoder._window)))
+        words = decoder._agreement.committed
+        if len(decoder._window):
+            assert len(words) >= committed, "no word is forgotten"
+            committed = len(words)
+        if decoder._start:
+            cut_off = len(decoder._confidences)
+            assert words[cut_off - 1].end_frame - 1 <= decoder._start <= words[cut_off].start_frame + 1
+    engine.finish(handle)
+    engine.settle()
+    if any(start for start, _ in lengths):
+        assert min(length for start, length in lengths if start) < max(length for start, length in lengths if not start)
+
+
+def test_a_stream_that_is_behind_leaves_steps_out_and_ends_with_all_its_audio_only_if_told_to(
+    tiny_bundle: Bundle,
+) -> None:
+    pcm = babble(2.2, 3)
+
+    def encodes(lag_s: float) -> tuple[int, Listener]:
+        engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, window_lag_s=lag_s, window_s=20.0))
+        sizes: list[int] = []
+        original = engine._runner.encode_utterances
+        engine._runner.encode_utterances = lambda windows: (  # type: ignore[method-assign]
+            sizes.append(len(windows)),
+            original(windows),
+        )[1]
+        listener = run(engine, pcm)
+        return len(sizes), listener
+
+    (every, patient), (some, hurried) = encodes(0.0), encodes(0.5)
+    assert some < every
+    assert [final.end_s for final in hurried.finals()] == [final.end_s for final in patient.finals()] != []
+
+
+def test_nothing_is_left_of_an_utterance_in_the_next(engine: Stepped) -> None:
+    """A stream's second utterance is what it would be as a first one: its window begins where it begins."""
+    pcm = babble(4.6, 2)
+    first, second = transcript(run(engine, pcm))[:2]
+    cut = round(first[1] * 16_000)
+    alone = transcript(run(engine, pcm[cut:]))
+    assert [word[0] for word in alone[0][2]] == [word[0] for word in second[2]]
+
+
+def test_a_failure_in_one_window_ends_its_stream_only(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Stepped(tiny_bundle, SETTINGS)
+    original = engine._runner.encode_utterances
+
+    def encode(windows: list) -> list:
+        if any(np.all(window == window[0, 0]) for window in windows):
+            raise RuntimeError("cosmic ray")
+        return original(windows)
+
+    monkeypatch.setattr(engine._runner, "encode_utterances", encode)
+    sick, sick_listener = start(engine, Mode.STREAMING)
+    well, well_listener = start(engine, Mode.STREAMING)
+    engine.audio(sick, np.zeros(30_000, np.float32))
+    engine.audio(well, babble(2.0, 4))
+    engine.finish(well)
+    engine.settle()
+    assert sick_listener.done.is_set() and not sick_listener.finals()
+    assert isinstance(well_listener.outputs[-1], Finished) and well_listener.finals()
+
+
+def test_the_folder_is_named_where_the_policy_does_not_fit(full_context_bundle: Bundle) -> None:
+    with pytest.raises(BundleError) as caught:
+        BatchingEngine(full_context_bundle, EngineSettings(policy="chunked"))
+    assert str(Path(full_context_bundle.directory)) in caught.value.message
