@@ -28,6 +28,7 @@ MIB = 1 << 20
 # Of live streams: how soon words come, against how right they are. A bundle says what each is for its model.
 LATENCIES = ("low", "balanced", "accurate")
 POLICIES = ("auto", "chunked", "windowed")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
@@ -180,6 +181,8 @@ class EndpointingSettings:
         max_utterance_s: longest utterance; a client may ask for 1 s up to this.
         empty_silence_s: silence that ends an utterance in which no word was heard.
         long_utterance_share: from this share of the longest utterance on, `long_utterance_silence_s` of pause ends it.
+        wordless_s: no new word for so long ends a live utterance, whatever the voice activity says. It holds the time
+            by which decoding is behind: a chunk and its look-ahead.
     """
 
     table: typing.ClassVar[str] = "endpointing"
@@ -189,6 +192,7 @@ class EndpointingSettings:
     empty_silence_s: float = 5.0
     long_utterance_share: float = 0.7
     long_utterance_silence_s: float = 0.2
+    wordless_s: float = 3.0
 
     MIN_TRAILING_SILENCE_S: typing.ClassVar[float] = 0.1
     MAX_TRAILING_SILENCE_S: typing.ClassVar[float] = 10.0
@@ -200,6 +204,7 @@ class EndpointingSettings:
         _in_range(self, "empty_silence_s", 0.5, 60)
         _in_range(self, "long_utterance_share", 0.1, 1)
         _in_range(self, "long_utterance_silence_s", 0.05, 10)
+        _in_range(self, "wordless_s", 2, 60)
 
     @property
     def default(self) -> EndpointingConfig:
@@ -212,6 +217,7 @@ class EngineSettings:
 
     Attributes:
         max_streams: streams and unary calls served at once; more are refused with NO_CAPACITY.
+        precision: of the model's matrix products: `fp32`, `bf16`, or `auto`, bf16 on CPUs with instructions for it.
         threads: threads of one matrix product. One per process is best when several processes share a machine.
         latency: of live streams: `low`, `balanced` or `accurate`. It sets the length of the chunks, how long words are
             held back and how many hypotheses the final pass ranks, together.
@@ -234,6 +240,7 @@ class EngineSettings:
 
     max_streams: int = 32
     threads: int = 1
+    precision: str = "auto"
     latency: str = "balanced"
     max_utterance_s: float = 30.0
     idle_wait_s: float = 0.5
@@ -250,6 +257,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         _in_range(self, "max_streams", 1, 4096)
         _in_range(self, "threads", 1, 256)
+        _require(self.precision in PRECISIONS, "engine.precision", self.precision, "one of " + ", ".join(PRECISIONS))
         _require(self.latency in LATENCIES, "engine.latency", self.latency, "one of " + ", ".join(LATENCIES))
         _in_range(self, "max_utterance_s", 1, 120)
         _in_range(self, "idle_wait_s", 0.01, 10)
@@ -288,6 +296,8 @@ class PhraseHintSettings:
     MAX_BOOSTS: typing.ClassVar[int] = 4
     # Clients send the same phrases with each stream: so many of their trees are kept.
     KEPT_TREES: typing.ClassVar[int] = 8
+    # Words of a request whose pronunciations are guessed: each takes some milliseconds.
+    MOST_GUESSED: typing.ClassVar[int] = 500
 
     def __post_init__(self) -> None:
         _in_range(self, "max_waiting", 1, 10_000)

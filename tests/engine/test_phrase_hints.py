@@ -6,6 +6,7 @@ import dataclasses
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.engine.engine import BatchingEngine
 from asr_service.engine.interface import Finished, StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
-from asr_service.engine.search_space import SearchSpace
+from asr_service.engine.search_space import LETTER_TO_SOUND_FILE, SearchSpace
+from asr_service.letter_to_sound import LetterToSound
 from asr_service.streaming.endpointer import Endpointer
 from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint
 from tests.engine.conftest import WORDS
@@ -124,3 +126,27 @@ def test_the_engine_builds_no_tree_on_its_own_thread(tiny_bundle, monkeypatch: p
     finally:
         engine.stop()
     assert threads == [threading.current_thread().name]
+
+
+def test_how_unknown_words_sound_is_guessed_where_the_bundle_knows_letters_and_only_once(
+    tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LetterToSound.learn([[("t", ("T",)), ("i", ("IH",)), ("k", ("K",))]] * 3, order=2).save(
+        tmp_path / LETTER_TO_SOUND_FILE
+    )
+    told: list[str] = []
+    pronounce = LetterToSound.pronounce
+    monkeypatch.setattr(
+        LetterToSound, "pronounce", lambda model, word, **how: told.append(word) or pronounce(model, word, **how)
+    )
+    monkeypatch.setattr(PhraseHintSettings, "MOST_GUESSED", 2)
+    space = SearchSpace(dataclasses.replace(tiny_bundle, directory=tmp_path))
+    hints = tuple(PhraseHint(phrase, 5.0) for phrase in ("tik", "tick tik", "kit", "titi"))
+    tree = space.prepare(Mode.STREAMING, hints)
+    assert tree is not None and told == ["tik", "kit"]  # "titi" is one too many
+    assert {tree.texts(label) for label in tree.boosts} == {("tik",), ("tick", "tik"), ("kit",)}
+    space.prepare(Mode.ACCURATE, hints)
+    space.prepare(Mode.STREAMING, (*hints, PhraseHint("baa", 2.0)))
+    assert told == ["tik", "kit"]
+    without = SearchSpace(tiny_bundle).prepare(Mode.STREAMING, hints)
+    assert without is not None and not without.boosts
