@@ -27,6 +27,7 @@ class DecodingConfig:
         n_best, streaming_n_best: hypotheses that are ranked, by mode; in a live stream somebody waits for it.
         confidence: how words of the lexicon beam's hypotheses get their confidence, by mode.
         agreement: updates that a partial word must stand unchanged to be called stable; 0: until all hypotheses agree.
+        hold_back_s: a partial word is shown when it has ended this long ago, or is stable: younger ones still change.
         confidence_scale: factor on the scores before they become posteriors; below 1 it makes them less sure.
     """
 
@@ -39,6 +40,7 @@ class DecodingConfig:
     streaming_n_best: int = 32
     confidence_scale: float = 0.3
     agreement: int = 3
+    hold_back_s: float = 0.0
     confidence: ConfidenceModels = field(default_factory=ConfidenceModels)
 
     def __post_init__(self) -> None:
@@ -46,6 +48,7 @@ class DecodingConfig:
             ("n_best", 1, MAX_N_BEST),
             ("streaming_n_best", 1, MAX_N_BEST),
             ("agreement", 0, 1000),
+            ("hold_back_s", 0.0, 10.0),
             ("confidence_scale", 0.0, 10.0),
         ):
             value = getattr(self, name)

@@ -44,12 +44,17 @@ class LexiconSearch(UtteranceSearch):
         limit: int,
         confidence_scale: float,
         agreement: int | None,
+        hold_back_s: float = 0.0,
         word_confidence: WordConfidence | None = None,
         hinted: HintedTree | None = None,
     ) -> None:
         """`hinted`: the tree for what the stream expects to hear, made for the `lm_weight` of `options`."""
         super().__init__(
-            limit=limit, confidence_scale=confidence_scale, agreement=agreement, word_confidence=word_confidence
+            limit=limit,
+            confidence_scale=confidence_scale,
+            agreement=agreement,
+            hold_back_s=hold_back_s,
+            word_confidence=word_confidence,
         )
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._tree = tree

@@ -43,12 +43,13 @@ class PieceSearch(UtteranceSearch):
         limit: int,
         confidence_scale: float,
         agreement: int | None,
+        hold_back_s: float = 0.0,
         hints: PhraseHints | None = None,
     ) -> None:
         """`joint` None: finals come from the prefix beam too, and so start with what was shown. `hints`: what the
         stream expects to hear.
         """
-        super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement)
+        super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement, hold_back_s=hold_back_s)
         self._bundle, self._joint, self._spelling = bundle, joint, spelling
         self._hints = HintedPieces(hints, bundle.pieces.pieces) if hints is not None else None
         self._beam = CtcPrefixBeam(bundle.pieces.pieces, live, hints=self._hints)

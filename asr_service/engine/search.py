@@ -5,6 +5,7 @@ Dimensions: T4 and T8 encoder frames (40 and 80 ms), N phones, V word pieces, D 
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -34,16 +35,19 @@ class UtteranceSearch(ABC):
         limit: int,
         confidence_scale: float,
         agreement: int | None,
+        hold_back_s: float = 0.0,
         word_confidence: WordConfidence | None = None,
     ) -> None:
         """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors, which are the words'
         confidences where there is no `word_confidence`. `agreement`: updates that a word must stand unchanged to be
-        stable (see `Stabiliser`), None where nothing is shown before the final.
+        stable (see `Stabiliser`), None where nothing is shown before the final. `hold_back_s`: how long ago a word
+        must have ended to be shown before it is stable.
         """
         self._limit = limit
         self._confidence_scale = confidence_scale
         self._word_confidence = word_confidence
         self._live = agreement is not None
+        self._hold_back = round(hold_back_s / self.frame_s)
         self._stabiliser = Stabiliser(agreement or 0)
         self._encoded: list[Encoded] = []
         self._frames = 0
@@ -68,8 +72,10 @@ class UtteranceSearch(ABC):
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         """The best hypothesis so far, in stream time, and how many of its first words are stable."""
-        words = tuple(self._word(word, offset_s, 0.0) for word in self._shown)
-        return Hypothesis(words), len(self._stabiliser.stable)
+        stable = len(self._stabiliser.stable)
+        old = itertools.takewhile(lambda word: word.end_frame + self._hold_back <= self._frames, self._shown)
+        shown = self._shown[: max(stable, sum(1 for _ in old))]
+        return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in shown)), stable
 
     def n_best(self) -> list[tuple[tuple[TimedWord, ...], float]]:
         """What the utterance may have been, with scores, best first, each starting with the stable words."""

@@ -105,6 +105,7 @@ class SearchSpace:
                 limit=limit,
                 confidence_scale=config.confidence_scale,
                 agreement=agreement,
+                hold_back_s=config.hold_back_s,
                 hints=PhraseHints(options.phrase_hints) or None,
             )
         beam = config.accurate if accurate else config.streaming
@@ -117,6 +118,7 @@ class SearchSpace:
             limit=limit,
             confidence_scale=config.confidence_scale,
             agreement=agreement,
+            hold_back_s=config.hold_back_s,
             word_confidence=self._confidence(options.mode),
             hinted=hinted,
         )

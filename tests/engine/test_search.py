@@ -1,0 +1,55 @@
+"""What a live stream shows of a growing hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from asr_service.decoding.hypothesis import TimedWord
+from asr_service.engine.runner import Encoded
+from asr_service.engine.search import UtteranceSearch
+
+NOTHING = Encoded(np.zeros((10, 40), dtype=np.float32), np.zeros((5, 8), dtype=np.float32), torch.zeros(5, 4))
+
+
+class Scripted(UtteranceSearch):
+    """Finds one word more with each step of ten frames; the first `shared` are those of all its hypotheses."""
+
+    frame_s = 0.04
+
+    def __init__(self, *, shared: int, hold_back_s: float) -> None:
+        super().__init__(limit=1, confidence_scale=0.3, agreement=0, hold_back_s=hold_back_s)
+        self._count, self._alike = 0, shared
+
+    def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
+        self._count += 1
+        return 10 * self._count, [TimedWord(f"w{i}", 10 * i, 10 * i + 9) for i in range(self._count)]
+
+    def _shared(self) -> int:
+        return self._alike
+
+    def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
+        return []
+
+
+def shown(shared: int, hold_back_s: float) -> tuple[int, int]:
+    search = Scripted(shared=shared, hold_back_s=hold_back_s)
+    for _ in range(6):
+        search.step(NOTHING)
+    hypothesis, stable = search.partial(offset_s=0.0)
+    return len(hypothesis.words), stable
+
+
+def test_words_that_have_just_ended_are_held_back() -> None:
+    assert shown(0, 0.0) == (6, 0)
+    assert shown(0, 0.04) == (6, 0)  # the last ended one frame ago
+    assert shown(0, 0.08) == (5, 0)
+    assert shown(0, 1.0) == (4, 0)
+    assert shown(0, 10.0) == (0, 0)
+
+
+def test_stable_words_are_shown_however_young_they_are() -> None:
+    assert shown(5, 1.0) == (5, 5)
+    assert shown(6, 10.0) == (6, 6)
