@@ -46,7 +46,7 @@ def test_words_that_have_just_ended_are_held_back() -> None:
     assert shown(0, 0.0) == (6, 0)
     assert shown(0, 0.04) == (6, 0)  # the last ended one frame ago
     assert shown(0, 0.08) == (5, 0)
-    assert shown(0, 1.0) == (4, 0)
+    assert shown(0, 1.0) == (3, 0)
     assert shown(0, 10.0) == (0, 0)
 
 
