@@ -41,6 +41,8 @@ class FrameEvidence:
             nothing is decoded before the endpoint, and this equals "speech has been heard").
         new_token: the best hypothesis grew in this stretch.
         utterance_start_s: where the current utterance began.
+        last_word_end_s: where the best hypothesis' last word ends, in stream time; decoding is behind `time_s`, so it
+            may be known late. None where there is no word, or nothing is decoded before the endpoint.
     """
 
     time_s: float
@@ -48,6 +50,7 @@ class FrameEvidence:
     has_words: bool
     new_token: bool
     utterance_start_s: float
+    last_word_end_s: float | None = None
 
 
 class UtterancePolicy(Protocol):

@@ -7,9 +7,11 @@ The rules are those of WeNet's `ctc_endpoint.h` and Kaldi's `online-endpoint.h`,
     3  long utterance:  from `long_utterance_share` of `max_utterance_s` on, `long_utterance_silence_s` is enough,
                         so that rule 4 seldom has to cut a word
     4  too long:        `max_utterance_s`, whether or not somebody speaks
+    5  wordless:        no new word for `wordless_s`, though something sounds like speech: voices in the background
 
 Silence needs both: no frame of speech and no new token. A model's blanks alone are not silence (it is blank in the
-middle of long vowels), and a voice activity detector alone misses quiet ends of words.
+middle of long vowels), and a voice activity detector alone misses quiet ends of words. A word is known later than it is
+heard, so the silence after it counts from where it ended, not from when it was found.
 """
 
 from __future__ import annotations
@@ -34,20 +36,31 @@ class Endpointer:
         """Return True when the utterance ends at `evidence.time_s`."""
         if self._last_active_s is None:
             self._last_active_s = evidence.utterance_start_s
-        if evidence.is_speech or evidence.new_token:
-            self._last_active_s = evidence.time_s
+        self._last_active_s = max(self._last_active_s, self._active_s(evidence))
         silence_s = evidence.time_s - self._last_active_s
         length_s = evidence.time_s - evidence.utterance_start_s
 
         if length_s >= self._config.max_utterance_s - TOLERANCE_S:
             ends = True
         elif evidence.has_words:
-            ends = silence_s >= self._silence_after_words_s(length_s) - TOLERANCE_S
+            ends = silence_s >= self._silence_after_words_s(length_s) - TOLERANCE_S or self._is_wordless(evidence)
         else:
             ends = silence_s >= self._settings.empty_silence_s - TOLERANCE_S
         if ends:
             self._last_active_s = None
         return ends
+
+    @staticmethod
+    def _active_s(evidence: FrameEvidence) -> float:
+        """Until when there was speech or a word, as far as this evidence tells."""
+        if evidence.is_speech or (evidence.new_token and evidence.last_word_end_s is None):
+            return evidence.time_s
+        return evidence.utterance_start_s if evidence.last_word_end_s is None else evidence.last_word_end_s
+
+    def _is_wordless(self, evidence: FrameEvidence) -> bool:
+        last_s = evidence.last_word_end_s
+        wordless_s = max(self._settings.wordless_s, self._config.min_trailing_silence_s)
+        return last_s is not None and evidence.time_s - last_s >= wordless_s - TOLERANCE_S
 
     def _silence_after_words_s(self, length_s: float) -> float:
         wanted_s = self._config.min_trailing_silence_s

@@ -19,7 +19,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
 
 
 def energies(runner: ModelRunner, pcm: np.ndarray) -> np.ndarray:
-    return runner.features(pcm.astype(np.float32), np.zeros(0, np.float32), last=True)[1]
+    levels = runner.features(pcm.astype(np.float32), np.zeros(0, np.float32), last=True)[1]
+    return levels.reshape(len(levels), -1).mean(axis=1)
 
 
 def noise(level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -94,6 +94,51 @@ def test_short_pause_ends_a_long_utterance_before_the_maximum_does() -> None:
     assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(7.44)]
 
 
+def evidence(time_s: float, *, speech: bool = False, word_end_s: float | None, new: bool = False) -> FrameEvidence:
+    return FrameEvidence(time_s, speech, word_end_s is not None, new, 0.0, word_end_s)
+
+
+def test_silence_after_a_word_counts_from_its_end_not_from_when_it_was_found() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    ends = []
+    for tick in range(1, 60):
+        time_s = tick * PERIOD_S
+        # A word that ends at 1.6 s is decoded at 2.16 s.
+        word_end_s = 1.6 if time_s >= 2.16 - 1e-9 else 0.9 if time_s >= 1.0 else None
+        if policy.observe(evidence(time_s, speech=time_s < 1.5, word_end_s=word_end_s, new=tick == 27)):
+            ends.append(time_s)
+            break
+    assert ends == [pytest.approx(1.6 + 0.8)]
+
+
+def test_quiet_word_that_voice_activity_missed_keeps_the_utterance_together_once_it_is_decoded() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    assert not policy.observe(evidence(1.0, speech=True, word_end_s=1.0))
+    assert not policy.observe(evidence(1.72, word_end_s=1.0))
+    assert not policy.observe(evidence(1.8, word_end_s=1.4))
+    assert policy.observe(evidence(2.24, word_end_s=1.4))
+
+
+def test_background_voices_without_words_end_an_utterance_after_a_longer_time() -> None:
+    policy = Endpointer(EndpointingConfig(), settings=EndpointingSettings(wordless_s=3.0))
+    ends = [
+        tick * PERIOD_S
+        for tick in range(1, 80)
+        if policy.observe(evidence(tick * PERIOD_S, speech=True, word_end_s=1.0))
+    ]
+    assert ends[0] == pytest.approx(4.0)
+
+
+def test_wordless_voices_end_nothing_while_a_longer_silence_is_asked_for() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=5.0), settings=EndpointingSettings(wordless_s=3.0))
+    ends = [
+        tick * PERIOD_S
+        for tick in range(1, 80)
+        if policy.observe(evidence(tick * PERIOD_S, speech=True, word_end_s=1.0))
+    ]
+    assert ends[0] == pytest.approx(6.0)
+
+
 @given(configs, stretches)
 def test_no_utterance_is_longer_than_the_maximum(config: EndpointingConfig, audio: Stretches) -> None:
     found = endings(Endpointer(config), audio)
