@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities
 from asr_service.decoding.token_tree import TokenTree
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
@@ -41,11 +44,11 @@ class RescoringWeights:
     unknown: float = -16.0
 
 
-def _padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([len(row) for row in sequences])
-    padded = torch.zeros(len(sequences), max(1, int(lengths.max())), dtype=torch.long)
+def _padded(sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    lengths = np.array([len(row) for row in sequences], dtype=np.int64)
+    padded = np.zeros((len(sequences), max(1, int(lengths.max()))), dtype=np.int64)
     for target, row in zip(padded, sequences, strict=True):
-        target[: len(row)] = torch.tensor(row, dtype=torch.long)
+        target[: len(row)] = row
     return padded, lengths
 
 
@@ -56,10 +59,17 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
     """
     if log_probs.shape[0] == 0:
         return torch.tensor([0.0 if not row else -torch.inf for row in sequences])
-    targets, lengths = _padded(sequences)
-    frames = torch.full((len(sequences),), log_probs.shape[0])
-    repeated = log_probs.unsqueeze(1).expand(-1, len(sequences), -1)
-    return -F.ctc_loss(repeated, targets, frames, lengths, blank=0, reduction="none")
+    labels, lengths = _padded(sequences)
+    found = torch.from_numpy(ctc_probabilities(log_probs.double().exp().numpy(), labels, lengths)).log()
+    small = found < LEAST
+    if bool(small.any()):
+        rows = small.numpy()
+        targets, target_lengths = torch.from_numpy(labels[rows]), torch.from_numpy(lengths[rows])
+        frames = torch.full((len(targets),), log_probs.shape[0])
+        repeated = log_probs.unsqueeze(1).expand(-1, len(targets), -1)
+        loss = F.ctc_loss(repeated, targets, frames, target_lengths, blank=0, reduction="none")
+        found[small] = -loss.double()
+    return found.float()
 
 
 def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -70,9 +80,7 @@ def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Seque
     tree = TokenTree.build(sequences, WordPieces.bos_id)
     logits = decoder.forward_tree(tree.token_ids, tree.depths, tree.visible, memory.unsqueeze(0))
     log_probs = torch.log_softmax(logits, dim=-1)
-    return torch.stack(
-        [
-            log_probs[torch.tensor(path), torch.tensor([*row, WordPieces.eos_id])].sum()
-            for path, row in zip(tree.paths, sequences, strict=True)
-        ]
-    )
+    nodes = torch.tensor([node for path in tree.paths for node in path])
+    tokens = torch.tensor([token for row in sequences for token in (*row, WordPieces.eos_id)])
+    owners = torch.repeat_interleave(torch.tensor([len(path) for path in tree.paths]))
+    return log_probs.new_zeros(len(sequences)).index_add_(0, owners, log_probs[nodes, tokens])

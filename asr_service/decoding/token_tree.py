@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class TokenTree:
                     parents.append(path[-1])
                 path.append(node)
             paths.append(tuple(path))
-        visible = torch.eye(len(tokens), dtype=torch.bool)
+        visible = np.eye(len(tokens), dtype=np.bool_)
         for node in range(1, len(tokens)):  # parents come first
-            visible[node] |= visible[parents[node]]
-        return TokenTree(torch.tensor(tokens), torch.tensor(depths), visible, tuple(paths))
+            visible[node, :node] = visible[parents[node], :node]
+        return TokenTree(torch.tensor(tokens), torch.tensor(depths), torch.from_numpy(visible), tuple(paths))

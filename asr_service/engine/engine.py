@@ -75,7 +75,8 @@ class BatchingEngine:
         self._bundle = bundle = bundle.at(settings.latency)
         is_chunked = _is_chunked(bundle, settings)
         streams = settings.max_streams if is_chunked else 1  # nothing is cached for windows
-        self._runner = ModelRunner(bundle, streams=streams, threads=settings.threads)
+        self._runner = ModelRunner(bundle, streams=streams, threads=settings.threads, precision=settings.precision)
+        self._bundle = bundle = self._runner.bundle
         self._space = SearchSpace(bundle)
         self._slots = SlotTable(settings.max_streams)
         # Bounded by the streams' own back-pressure: a session queues at most `max_buffered_s` of audio.
@@ -157,6 +158,7 @@ class BatchingEngine:
                     continue
         for stream in self._streams:
             self._streams.end(stream, Failed(ShuttingDown("the server is stopping")))
+        self._streams.deliver()
 
     def _turn(self) -> bool:
         """Drain the inbox; do what the lanes have to do, each within its budget. False when there was nothing."""
@@ -174,6 +176,7 @@ class BatchingEngine:
         any_final = self._live.finals()
         any_accurate = self._accurate.work()
         self._report_progress()
+        self._streams.deliver()
         return bool(ready.chunks) or any_final or any_accurate
 
     def _handle(self, message: _Message) -> None:
@@ -216,7 +219,7 @@ class BatchingEngine:
         for stream in self._streams:
             if stream.reported != stream.observed:
                 stream.reported = stream.observed
-                stream.sink(Progress(stream.time_s(stream.observed)))
+                self._streams.put(stream, Progress(stream.time_s(stream.observed)))
 
 
 def _is_chunked(bundle: Bundle, settings: EngineSettings) -> bool:

@@ -28,9 +28,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
 
 
 def attend_cached(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, H, T, d) over a cache's (B, H, S, d) ×2 → (B, T, D) in the query's type; `bias` is added to the scores.
+    """(B, H, T, d), (B, H, S, d) ×2 → (B, T, D) in the query's type; `bias` is added to the scores. Inference.
 
-    The products are in the cache's type, the softmax in the query's.
+    The products are in the type of keys and values, which may be a cache's bf16; the softmax in the query's.
     """
     scores = ((query * (1.0 / math.sqrt(query.shape[-1]))).to(key.dtype) @ key.transpose(-1, -2)).to(query.dtype)
     if bias is not None:
@@ -40,10 +40,16 @@ def attend_cached(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
 
 
 class MultiHeadAttention(nn.Module):
-    """Projections around `attend`. Keys and values come from `key_value`, so that a cache can hold them."""
+    """Projections around `attend`. Keys and values come from `key_value`, so that a cache can hold them.
+
+    Attributes:
+        product_dtype: for inference, the type of the two products of attention, with the softmax in fp32. None leaves
+            everything in the inputs' type.
+    """
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
+        self.product_dtype: torch.dtype | None = None
         self.n_heads = n_heads
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
@@ -64,5 +70,11 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attention over projected heads, then the output projection: → (B, T, D)."""
-        out: Tensor = self.out_proj(attend(query, key, value, mask))
+        dtype = self.product_dtype
+        if dtype is None or query.shape[2] == 1:  # with one query, products in bf16 are slower
+            branch = attend(query, key, value, mask)
+        else:
+            bias = None if mask is None else torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, MASKED)
+            branch = attend_cached(query, key.to(dtype), value.to(dtype), bias)
+        out: Tensor = self.out_proj(branch)
         return out

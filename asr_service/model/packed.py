@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_service.model.attention import MultiHeadAttention
 from asr_service.model.layers import FeedForward
 from asr_service.model.transformer import Transformer
 
@@ -73,6 +74,8 @@ def packed(model: Transformer, precision: Precision) -> Transformer:
             activation = "relu" if module.activation is F.relu else "gelu"
             module.linear1 = PackedLinear(module.linear1, dtype, activation=activation, out=dtype)  # type: ignore[assignment]
             module.activation = _unchanged  # type: ignore[assignment]
+        if isinstance(module, MultiHeadAttention) and dtype != torch.float32:
+            module.product_dtype = dtype
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, PackedLinear(child, dtype))
