@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from asr_service.config import EngineSettings
 from asr_service.engine.interface import Partial, StreamHandle, StreamOptions
 from asr_service.engine.live import LiveDecoder, LivePolicy
-from asr_service.engine.open_streams import OpenStreams
+from asr_service.engine.open_streams import DELIVERY_S, OpenStreams
 from asr_service.engine.runner import Encoded
 from asr_service.engine.scheduler import Budget
 from asr_service.engine.stream import Stream, Work
@@ -56,18 +56,21 @@ class LiveLane:
         for row, (stream, work) in enumerate(ready):
             if stream in self._streams:
                 self._streams.guard(stream, functools.partial(self._search, stream, work, encoded.get(row), turn))
+            self._streams.deliver(older_than_s=DELIVERY_S)
+        self._streams.deliver()
 
     def _search(self, stream: Stream, work: Work, encoded: Encoded | None, turn: int) -> None:
         decoder = self._decoders[stream.handle]
+        start_s, end_s = stream.time_s(stream.utterance_start), stream.time_s(stream.encoded)
         if encoded is not None:
             stream.new_token = decoder.step(encoded)
             stream.has_words = decoder.has_words and stream.speech_heard
+        hypothesis, stable = decoder.partial(offset_s=start_s)
+        stream.last_word_end_s = hypothesis.words[-1].end_s if hypothesis.words else None
         if work.ends_utterance:
             stream.final_since = turn
         elif stream.options.interim_results and stream.has_words:
-            hypothesis, stable = decoder.partial(offset_s=stream.time_s(stream.utterance_start))
-            span = (stream.time_s(stream.utterance_start), stream.time_s(stream.encoded))
-            stream.sink(Partial(hypothesis, stable, stream.utterance_index, *span))
+            self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
 
     def finals(self) -> bool:
         """Utterances that have ended, the longest waiting first, within the budget; False when there was none."""
@@ -78,7 +81,9 @@ class LiveLane:
                 break
             begun = time.perf_counter()
             self._streams.guard(stream, functools.partial(self._final, stream))
+            self._streams.deliver(older_than_s=DELIVERY_S)
             budget.spend(time.perf_counter() - begun)
+        self._streams.deliver()
         return bool(waiting)
 
     def _final(self, stream: Stream) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from asr_service.engine.interface import Failed, Final, Finished, StreamHandle, StreamOutput
+from asr_service.engine.interface import Failed, Final, Finished, Sink, StreamHandle, StreamOutput
 from asr_service.engine.isolation import each
 from asr_service.engine.runner import Encoded
 from asr_service.engine.slots import SlotTable
@@ -17,6 +18,10 @@ from asr_service.types import Hypothesis, Mode
 logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
+
+# Outputs of a turn go out together, so that an event loop is woken once for all of them; but none waits longer than
+# this for the others' searches.
+DELIVERY_S = 0.02
 
 
 class OpenStreams:
@@ -30,6 +35,8 @@ class OpenStreams:
         self._slots = slots
         self._streams: dict[StreamHandle, Stream] = {}
         self._on_end: list[Callable[[Stream], None]] = []
+        self._outputs: list[tuple[Sink, StreamOutput]] = []
+        self._oldest = 0.0  # of them: when it was put there
         self.failures = 0
 
     def __iter__(self) -> Iterator[Stream]:
@@ -52,12 +59,25 @@ class OpenStreams:
     def add(self, stream: Stream) -> None:
         self._streams[stream.handle] = stream
 
+    def put(self, stream: Stream, output: StreamOutput) -> None:
+        """Let this go out with the next `deliver`."""
+        if not self._outputs:
+            self._oldest = time.perf_counter()
+        self._outputs.append((stream.sink, output))
+
+    def deliver(self, *, older_than_s: float = 0.0) -> None:
+        """Send what was put, in order, if the oldest of it has waited so long."""
+        if self._outputs and time.perf_counter() - self._oldest >= older_than_s:
+            outputs, self._outputs = self._outputs, []
+            for sink, output in outputs:
+                sink(output)
+
     def answer(
         self, stream: Stream, alternatives: tuple[Hypothesis, ...], start_s: float, end_s: float, *, is_last: bool
     ) -> None:
         """An utterance is done; with the last one, so is the stream."""
         if alternatives:
-            stream.sink(Final(alternatives, stream.utterance_index, start_s, end_s))
+            self.put(stream, Final(alternatives, stream.utterance_index, start_s, end_s))
             stream.utterance_index += 1
         if is_last:
             self.end(stream, Finished())
@@ -89,7 +109,7 @@ class OpenStreams:
     def end(self, stream: Stream, output: StreamOutput) -> None:
         """With this terminal output."""
         self.free(stream)
-        stream.sink(output)
+        self.put(stream, output)
 
     def free(self, stream: Stream) -> None:
         """Without any further output. Idempotent."""

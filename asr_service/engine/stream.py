@@ -8,6 +8,8 @@ Dimensions: T feature frames (10 ms), F mel bins.
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,18 @@ TICK_FRAMES = round(EVIDENCE_PERIOD_S / FRAME_S)
 # Voice activity is announced after this much speech, and its end after this much silence: shorter is a click or a stop.
 BEGIN_TICKS = 2
 END_TICKS = 6
+# Where an utterance ends though somebody has spoken in one of so many last ticks, it was cut for its length.
+CUT_TICKS = 2
+# It is then cut at the quietest place of the last four seconds, as far back as that can still be chosen.
+CUT_CHOICE_TICKS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    """A stretch of `TICK_FRAMES` that was observed: its mean energy, and whether somebody spoke."""
+
+    energy: float
+    is_speech: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +101,10 @@ class Stream:
         # What the decoder has found, told by the engine after each chunk.
         self.has_words = False
         self.new_token = False
+        self.last_word_end_s: float | None = None
         self._voice = VoiceActivity()
         self._speech_heard = False
+        self._ticks: deque[_Tick] = deque(maxlen=CUT_CHOICE_TICKS)  # of the utterance, up to `observed`
         self._speaking = False
         self._run = 0
 
@@ -141,7 +157,7 @@ class Stream:
             if len(self._energies) < TICK_FRAMES:
                 break
             if self._observe_tick():
-                return Work(self.observed - self.encoded, 0, whole, True, self._turn)
+                return Work(self._end() - self.encoded, 0, whole, True, self._turn)
         if self.finishing:
             self.observed += len(self._energies)
             self._energies = self._energies[:0]
@@ -150,20 +166,40 @@ class Stream:
 
     def _observe_tick(self) -> bool:
         is_speech = self._voice.observe(self._energies[:TICK_FRAMES])
+        self._ticks.append(_Tick(float(self._energies[:TICK_FRAMES].mean()), is_speech))
         self._energies = self._energies[TICK_FRAMES:]
         self.observed += TICK_FRAMES
         self._announce(is_speech)
+        return self._tell_policy(self.observed, is_speech)
+
+    def _tell_policy(self, frame: int, is_speech: bool) -> bool:
         self._speech_heard |= is_speech
         accurate = self.options.mode is Mode.ACCURATE
         evidence = FrameEvidence(
-            time_s=self.time_s(self.observed),
+            time_s=self.time_s(frame),
             is_speech=is_speech,
             has_words=self._speech_heard if accurate else self.has_words,
             new_token=self.new_token,
             utterance_start_s=self.time_s(self.utterance_start),
+            last_word_end_s=self.last_word_end_s,
         )
         self.new_token = False
         return self._policy.observe(evidence)
+
+    def _end(self) -> int:
+        """Where the utterance that the policy ends now is over: here, unless that is in the middle of speech."""
+        ticks = self._ticks_since(max(self.encoded, (self.utterance_start + self.observed) // 2))
+        if not any(tick.is_speech for tick in ticks[-CUT_TICKS:]):
+            return self.observed
+        around = [before.energy + after.energy for before, after in itertools.pairwise(ticks)]
+        around.append(2 * ticks[-1].energy)
+        quietest = min(reversed(range(len(around))), key=around.__getitem__)
+        # What comes after the cut has been observed already; `next_utterance` tells the policy again.
+        return self.observed - (len(around) - 1 - quietest) * TICK_FRAMES
+
+    def _ticks_since(self, frame: int) -> list[_Tick]:
+        count = (self.observed - frame) // TICK_FRAMES
+        return list(self._ticks)[-count:] if count else []
 
     def _announce(self, is_speech: bool) -> None:
         self._run = self._run + 1 if is_speech != self._speaking else 0
@@ -182,3 +218,9 @@ class Stream:
         """The utterance is over; the next begins where it ended."""
         self.utterance_start = self.encoded
         self.has_words = self.new_token = self._speech_heard = False
+        self.last_word_end_s = None
+        ticks = self._ticks_since(self.encoded)  # where the last one was cut for its length
+        self._ticks.clear()
+        self._ticks.extend(ticks)
+        for place, tick in enumerate(ticks, 1):
+            self._tell_policy(self.encoded + place * TICK_FRAMES, tick.is_speech)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from asr_service.engine.runner import ModelRunner
 from asr_service.engine.stream import Stream
 from asr_service.errors import EngineFailure
 from asr_service.model.bundle import Bundle
-from asr_service.types import Mode
+from asr_service.types import Hypothesis, Mode
 from tests.engine.test_engine import Listener, babble, start, transcript
 
 SETTINGS = EngineSettings(max_streams=6)
@@ -236,6 +237,35 @@ def test_finals_beyond_the_budget_wait_for_a_later_turn_but_each_comes(
     while engine._turn():
         ended.append(sum(bool(listener.done.is_set()) for listener in listeners))
     assert ended == [1, 2, 3, 4]
+
+
+def test_outputs_of_one_turn_go_out_together_but_none_waits_long_for_the_others(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an event loop is woken once a turn, not once a stream."""
+
+    def events(seconds_a_search: float) -> list[str]:
+        now, seen = [0.0], []
+        monkeypatch.setattr("asr_service.engine.open_streams.time.perf_counter", lambda: now[0])
+        engine = Stepped(tiny_bundle, SETTINGS)
+        original = engine._live._search
+
+        def search(*arguments: Any) -> None:
+            seen.append("search")
+            original(*arguments)
+            arguments[0].sink = lambda output: seen.append("partial") if isinstance(output, Partial) else None
+            engine._streams.put(arguments[0], Partial(Hypothesis(()), 0, 0, 0.0, 0.0))
+            now[0] += seconds_a_search
+
+        engine._live._search = search  # type: ignore[method-assign]
+        for seed in range(4):
+            handle, _ = start(engine, Mode.STREAMING)
+            engine.audio(handle, babble(1.0, seed))
+        engine._turn()
+        return seen
+
+    assert events(0.001) == ["search"] * 4 + ["partial"] * 4
+    assert events(1.0) == ["search", "partial"] * 4
 
 
 def test_a_cancelled_file_leaves_nothing_behind(engine: Stepped) -> None:

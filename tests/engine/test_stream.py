@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,3 +100,41 @@ def test_voice_activity_is_announced_at_its_stream_time_once_each_way() -> None:
     energies[304:312] = LOUD  # a click
     feed(stream, energies, [7] * 50)
     assert outputs == [SpeechBegin(0.8), SpeechEnd(2.4)]
+
+
+def test_an_utterance_that_is_cut_in_the_middle_of_speech_is_cut_where_it_is_quietest() -> None:
+    energies = np.full(400, LOUD, np.float32)
+    energies[232:248] = -7.0  # between two words
+    energies[300:304] = -14.0  # shorter than a tick: in the middle of a word
+    policy = EndAt(3.6)
+    work = feed(make_stream(Mode.ACCURATE, policy)[0], with_pause_before(energies), [])
+    assert [frames for frames, _, _ in work] == [80 + 240, 160]
+    # The policy hears again, as the next utterance's, what came after the cut.
+    again = [evidence for evidence in policy.seen if evidence.utterance_start_s == 3.2]
+    assert again[0].time_s == pytest.approx(3.28) and again[0].has_words
+    assert [evidence.time_s for evidence in again] == sorted(evidence.time_s for evidence in again)
+
+
+def with_pause_before(energies: np.ndarray) -> np.ndarray:
+    """0.8 s of silence first, so that voice activity knows the room."""
+    return np.concatenate([np.full(80, QUIET, np.float32), energies])
+
+
+def test_a_live_utterance_is_cut_no_further_back_than_what_is_not_encoded_yet() -> None:
+    energies = np.full(400, LOUD, np.float32)
+    energies[40:56] = -9.0
+    energies[168:176] = -7.0
+    work = feed(make_stream(Mode.STREAMING, EndAt(2.64))[0], with_pause_before(energies), [])
+    # 64 + 64 + 64 frames are encoded by 2.64 s, for the next chunk waits for its look-ahead.
+    assert [(frames, ends) for frames, _, ends in work][:4] == [(64, False)] * 3 + [(256 - 192, True)]
+
+
+def test_an_utterance_that_ends_in_silence_or_by_the_clients_wish_ends_there() -> None:
+    energies = with_pause_before(np.full(240, LOUD, np.float32))
+    energies[240:] = QUIET
+    work = feed(make_stream(Mode.ACCURATE, EndAt(2.64))[0], energies, [])
+    assert work[0][0] == 264
+    stream, _ = make_stream(Mode.ACCURATE, EndAt())
+    stream.add(np.ones((300, MELS), np.float32), with_pause_before(np.full(220, LOUD, np.float32)), turn=1)
+    stream.flush()
+    assert drain(stream) == [(296, True, True)]
