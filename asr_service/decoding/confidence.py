@@ -65,8 +65,7 @@ class ConfidenceWeights:
         following: the same of the piece that follows it: an error throws the decoder off its track.
         utterance: mean over all pieces of the hypothesis: speakers and rooms differ.
         language_model: log-probability under the n-gram.
-        noise: mean entropy of the phone CTC over all frames of the utterance, in nats: it rises with noise and echo.
-        spread: entropy of the n-best list's posteriors, in nats.
+        letters: logarithm of how many it has: short words are mistaken for each other.
     """
 
     intercept: float = 0.0
@@ -77,8 +76,7 @@ class ConfidenceWeights:
     following: float = 0.0
     utterance: float = 0.0
     language_model: float = 0.0
-    noise: float = 0.0
-    spread: float = 0.0
+    letters: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("intercept", *FEATURES):

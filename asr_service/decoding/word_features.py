@@ -25,8 +25,6 @@ from asr_service.tokenizer import WordPieces
 _LEAST_POSTERIOR = 1e-3
 # Log-probabilities below this say no more than "not at all", and one of them must not outweigh all else.
 _LEAST_LOG_PROB = -10.0
-# 0 log 0 = 0.
-_NO_WEIGHT = 1e-300
 
 
 class WordFeatures:
@@ -56,18 +54,15 @@ class WordFeatures:
         """
         tokens = [self._pieces.encode(word.text) for word in words]
         attention, following, utterance = self._attention(tokens, hidden)
-        weights = posteriors(scores, self._scale)
-        entropies = _frame_entropies(phones)
         columns = {
-            "posterior": _log_odds(word_confidences(words, n_best, weights.tolist())),
-            "entropy": _word_means(words, entropies),
+            "posterior": _log_odds(word_confidences(words, n_best, posteriors(scores, self._scale).tolist())),
+            "entropy": _entropies(words, phones),
             "pieces": _alignment_scores(tokens, pieces),
             "attention": attention,
             "following": following,
             "utterance": utterance,
             "language_model": self._predicted(words),
-            "noise": np.full(len(words), entropies.mean()),
-            "spread": np.full(len(words), -(weights * np.log(np.maximum(weights, _NO_WEIGHT))).sum()),
+            "letters": np.log([len(word.text) for word in words]),
         }
         return np.stack([columns[name] for name in FEATURES], axis=1)
 
@@ -121,14 +116,9 @@ def _log_odds(probabilities: Sequence[float]) -> NDArray[np.float64]:
     return odds
 
 
-def _frame_entropies(log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Entropy (nats) of each frame, (T4,)."""
-    entropies: NDArray[np.float64] = -(np.exp(log_probs) * log_probs).sum(axis=1, dtype=np.float64)
-    return entropies
-
-
-def _word_means(words: Sequence[TimedWord], entropies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means over each word's frames, (W,)."""
+def _entropies(words: Sequence[TimedWord], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean entropy (nats) of the phone CTC in each word's frames, (W,)."""
+    entropies = -(np.exp(log_probs) * log_probs).sum(axis=1, dtype=np.float64)
     spans = [(min(word.start_frame, len(entropies) - 1), word.end_frame) for word in words]  # never empty
     return np.array([entropies[start : max(end, start + 1)].mean() for start, end in spans])
 

@@ -81,19 +81,8 @@ def test_entropy_is_that_of_the_words_own_frames(columns, utterance) -> None:
         assert entropy == pytest.approx(np.mean([-sum(math.exp(p) * p for p in frame) for frame in frames]), rel=1e-5)
 
 
-def test_the_utterances_features_are_the_entropies_of_its_frames_and_of_its_n_best_list(columns, utterance) -> None:
-    log_probs = utterance["phones"].astype(np.float64)
-    of_frames = [-sum(math.exp(p) * p for p in frame) for frame in log_probs]
-    assert columns["noise"] == pytest.approx([np.mean(of_frames)] * 3, rel=1e-5)
-    assert columns["spread"] == pytest.approx([-sum(p * math.log(p) for p in (0.5, 0.3, 0.2))] * 3)
-
-
-def test_a_list_whose_last_entries_have_no_weight_left_has_a_finite_spread(
-    decoder, pieces, language_model, utterance
-) -> None:
-    features = WordFeatures(decoder, pieces, language_model, posterior_scale=1.0)
-    found = features(WORDS_HEARD, [WORDS_HEARD, *OTHERS], [0.0, -1e4, -1e5], **utterance)
-    assert found[:, FEATURES.index("spread")].tolist() == [0.0] * 3
+def test_letters_are_counted_as_a_logarithm(columns) -> None:
+    assert columns["letters"] == pytest.approx(np.log([3, 1, 3]))
 
 
 def test_the_decoders_features_are_its_log_probabilities_of_the_words_pieces(
