@@ -285,7 +285,7 @@ class PhraseHintSettings:
 
     max_phrases: int = 2000
     max_characters: int = 20_000
-    default_boost: float = 8.0
+    default_boost: float = 10.0
     max_waiting: int = 64
 
     MOST_PHRASES: typing.ClassVar[int] = 5000

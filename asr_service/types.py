@@ -87,7 +87,11 @@ class RecognitionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A recognised word with its place in the stream (seconds) and its posterior."""
+    """A recognised word with its place in the stream (seconds).
+
+    Attributes:
+        confidence: the chance that it is right; 0.0 in partial hypotheses, for which nothing is estimated.
+    """
 
     text: str
     start_s: float
@@ -97,7 +101,12 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One alternative for an utterance; `score` is the search's log score, comparable within the utterance."""
+    """One alternative for an utterance.
+
+    Attributes:
+        score: the search's log score, comparable within the utterance.
+        confidence: the mean of its words', so 0.0 in partial hypotheses.
+    """
 
     words: tuple[Word, ...]
     score: float = 0.0
