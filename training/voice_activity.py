@@ -43,8 +43,6 @@ BRIDGED_S = 0.2
 EDGE_S = 0.04
 SEQUENCE_S = 14.0
 SPEECH_SHARE = 0.4
-# Share of the sequences in which nobody speaks: noise alone may be as loud as speech.
-NOBODY_SHARE = 0.12
 
 
 class Spoken(NamedTuple):
@@ -96,8 +94,6 @@ def sequence(clips: Sequence[Spoken], rng: random.Random) -> tuple[Tensor, Tenso
             previous_s = word.end_s
         place += len(piece) + round(rng.choice([rng.uniform(0.1, 1), rng.uniform(0.5, 4)]) * RATE_HZ)
     loud = wave.square().mean().sqrt().clamp(min=1e-4)
-    if rng.random() < NOBODY_SHARE:
-        wave, speech = wave * 0, speech * 0
     if rng.random() < 0.8:  # the room goes on in the pauses
         wave += _noise(rng, total) * min(tones) * rng.uniform(0.5, 1.5)
     if rng.random() < 0.6:

@@ -158,17 +158,23 @@ class VoiceNetwork:
         return float(self.to_output @ state) + self.output_bias, state
 
 
+# Beside the network: whatever it sounds like, what does not stand out from the last four seconds is the room.
+STEADY = VoiceActivityConfig(margin=0.7, lowest_floor=-np.inf)
+
+
 class NeuralVoiceActivity:
-    """The network's state for one stream."""
+    """The network's state for one stream. A steady noise is never speech for long, not even one it has not met."""
 
     def __init__(self, network: VoiceNetwork, *, threshold: float = THRESHOLD) -> None:
         """`threshold`: of the logit."""
         self._network, self._threshold = network, threshold
+        self._room = VoiceActivity(STEADY)
         self._state = np.zeros(len(network.to_output), dtype=np.float32)
 
     def observe(self, levels: NDArray[np.float32]) -> bool:
         logit, self._state = self._network.step(tick_inputs(levels)[0], self._state)
-        return logit > self._threshold
+        stands_out = self._room.observe(levels)
+        return stands_out and logit > self._threshold
 
 
 def voice_detectors(directory: Path) -> Callable[[], VoiceDetector]:
