@@ -55,7 +55,7 @@ class Listener:
 
 @pytest.fixture
 def engine(tiny_bundle: Bundle):
-    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=6))
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=6, precision="fp32"))
     engine.start()
     yield engine
     engine.stop()
@@ -123,7 +123,7 @@ def test_staggered_streams_in_one_batch_equal_each_alone(engine: BatchingEngine,
 
 def test_a_used_slot_leaks_nothing(tiny_bundle: Bundle) -> None:
     pcm = babble(4.0, 3)
-    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=1))
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=1, precision="fp32"))
     engine.start()
     try:
         fresh = transcript(run(engine, Mode.STREAMING, pcm))
@@ -246,7 +246,7 @@ def test_a_stream_whose_search_cannot_be_made_fails_alone_and_frees_its_slot(
 
 
 def test_stop_ends_open_streams_and_refuses_new_ones(tiny_bundle: Bundle) -> None:
-    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=2))
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=2, precision="fp32"))
     engine.start()
     _, listener = start(engine, Mode.STREAMING)
     engine.stop()
@@ -258,7 +258,9 @@ def test_stop_ends_open_streams_and_refuses_new_ones(tiny_bundle: Bundle) -> Non
 
 
 def test_a_model_without_phones_decodes_with_its_word_pieces(tmp_path: Path) -> None:
-    engine = BatchingEngine(load_bundle(make_tiny_bundle(tmp_path, phones=False)), EngineSettings(max_streams=2))
+    engine = BatchingEngine(
+        load_bundle(make_tiny_bundle(tmp_path, phones=False)), EngineSettings(max_streams=2, precision="fp32")
+    )
     engine.start()
     try:
         assert transcript(run(engine, Mode.ACCURATE, babble(3.0, 4)))
