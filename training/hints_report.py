@@ -144,7 +144,8 @@ def figures(
                 not expected and not is_right,
                 not is_right and word.hypothesis in hinted,
             )
-    return Figures(*counts, cost=cost)
+    said, recalled, others, errors, alarms = counts
+    return Figures(said, recalled, others, errors, alarms, cost)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def report(
             print(row(f"odd, boost {boost:g}", results[boost], before), flush=True)
         # The fewest errors in all: what words that were not said cost, and what words that were said save.
         reported = reported or min(boosts, key=lambda boost: (results[boost].wer, boost))
-    boost = reported or PhraseHintSettings.default_boost
+    boost = reported or PhraseHintSettings().default_boost
     trial, words = trials["even"], drawn["even"]
     before = trial.figures(words, [], 0.0)
     print(row("even, no hints", before), flush=True)

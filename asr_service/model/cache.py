@@ -148,4 +148,4 @@ def last_valid(joined: Tensor, valid: Tensor, window: int) -> Tensor:
     """
     begin = torch.arange(len(valid), device=joined.device) * joined.shape[1] + valid
     index = begin.unsqueeze(1) + torch.arange(window, device=joined.device)
-    return joined.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, index.shape)
+    return joined.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, joined.shape[2])

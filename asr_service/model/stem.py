@@ -66,5 +66,5 @@ class ConvStem4(nn.Module):
         second = F.gelu(self.conv2(first).permute(0, 2, 3, 1))  # on memory in order, for its backward pass
         out = self.proj(second.transpose(2, 3).flatten(2))
         left = last_valid(first.permute(0, 2, 3, 1).flatten(2), halved(kept), 1)
-        left2 = left.unflatten(2, (first.shape[3], first.shape[1])).permute(0, 3, 1, 2)
+        left2 = left.view(*left.shape[:2], first.shape[3], first.shape[1]).permute(0, 3, 1, 2)
         return out, last_valid(features, kept, 1), left2
