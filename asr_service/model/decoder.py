@@ -16,6 +16,10 @@ from asr_service.model.config import TransformerConfig
 from asr_service.model.layers import ChannelDropout, FeedForward
 from asr_service.model.positions import sinusoids
 
+# Trees and their utterances are padded to multiples of this: for matrices of a size that it has not met, oneDNN writes
+# code first, which takes longer than to multiply a few more rows.
+SIZES = 32
+
 
 @dataclass(slots=True)
 class DecoderCache:
@@ -119,10 +123,19 @@ class Decoder(nn.Module):
         A token sees itself and its ancestors, which `visible` marks, and stands at the position of its depth: each
         node's logits are those of `forward` over the path from the root to it.
         """
+        nodes, frames = len(token_ids), memory.shape[1]
+        more, silent = -nodes % SIZES, -frames % SIZES
+        memory_mask = None
+        if silent:
+            memory = nn.functional.pad(memory, (0, 0, 0, silent))
+            memory_mask = torch.arange(frames + silent, device=memory.device) < frames
+        if more:
+            token_ids, depths = nn.functional.pad(token_ids, (0, more)), nn.functional.pad(depths, (0, more))
+            visible = nn.functional.pad(visible, (0, more, 0, more))
         x = self._embed(token_ids, depths).unsqueeze(0)
         for block in self._layers:
-            x = block(x, None, visible, block.cross_attention.key_value(memory), None)
-        return self._logits(x[0])
+            x = block(x, None, visible, block.cross_attention.key_value(memory), memory_mask)
+        return self._logits(x[0, :nodes])
 
     def _logits(self, x: Tensor) -> Tensor:
         out: Tensor = nn.functional.linear(self.final_norm(x), self.embedding.weight)
