@@ -29,11 +29,9 @@ from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
 from asr_service.streaming.endpointer import Endpointer
 from asr_service.types import EndpointingConfig, Mode
 
-RATE = 16000
-BLOCK_S, PAUSE_S = 0.1, 1.2
-# Stage → where its work is done.
+RATE, BLOCK_S, PAUSE_S = 16000, 0.1, 1.2
 STAGES: dict[str, tuple[type, str]] = {
-    "features": (ModelRunner, "features"),
+    "features": (ModelRunner, "features"),  # where a stage's work is done
     "encoder": (ModelRunner, "encode_chunks"),
     "search": (UtteranceSearch, "step"),
     "partials": (UtteranceSearch, "partial"),
@@ -76,17 +74,10 @@ class LockstepEngine:
             self.engine.open(options, Endpointer(EndpointingConfig()), output.append) for output in self.outputs
         ]
 
-    def feed(self, blocks: Sequence[NDArray[np.float32]]) -> None:
-        for handle, block in zip(self._handles, blocks, strict=True):
-            self.engine.audio(handle, block)
-        self._take_turns()
-
-    def finish(self) -> None:
-        for handle in self._handles:
-            self.engine.finish(handle)
-        self._take_turns()
-
-    def _take_turns(self) -> None:
+    def feed(self, blocks: Sequence[NDArray[np.float32]] | None) -> None:
+        """A block for each stream, or their end."""
+        for place, handle in enumerate(self._handles):
+            self.engine.finish(handle) if blocks is None else self.engine.audio(handle, blocks[place])
         while self.engine._turn():  # noqa: SLF001
             pass
 
@@ -95,10 +86,8 @@ class LockstepEngine:
         for output in self.outputs:
             if isinstance(output[-1], Failed):
                 raise output[-1].error
-        return [
-            " ".join(word.text for final in output if isinstance(final, Final) for word in final.alternatives[0].words)
-            for output in self.outputs
-        ]
+        finals = [[final for final in output if isinstance(final, Final)] for output in self.outputs]
+        return [" ".join(word.text for final in each for word in final.alternatives[0].words) for each in finals]
 
 
 def speech(manifest: Path, streams: int, seconds: float) -> list[NDArray[np.float32]]:
@@ -119,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", type=Path, default=SHIPPED_DIR / DEFAULT_MODEL)
-    for name, value in (("--streams", 16), ("--seconds", 20)):
-        parser.add_argument(name, type=int, default=value)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--latency", choices=LATENCIES, default="balanced")
     parser.add_argument("--precisions", default="fp32,bf16", help=f"of {', '.join(PRECISIONS)}; a name twice is A/A")
     arguments = parser.parse_args()
@@ -135,10 +124,9 @@ def main() -> None:
         for name, engine in engines.items():
             clock.turn(name, engine.feed, blocks)
     for name, engine in engines.items():
-        clock.turn(name, engine.finish)
-    audio_s = arguments.streams * arguments.seconds
+        clock.turn(name, engine.feed, None)
+    audio_s, stages = arguments.streams * arguments.seconds, [*STAGES, "all"]
     print(f"ms of CPU per second of audio, {arguments.streams} streams of {arguments.seconds} s, {arguments.latency}")
-    stages = [*STAGES, "all"]
     print(f"{'engine':10s}" + "".join(f"{stage:>10s}" for stage in stages) + f"{'final p95 ms':>14s}")
     for name in engines:
         row = "".join(f"{sum(clock.spent[name, stage]) / audio_s * 1000:10.2f}" for stage in stages)
