@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from asr_service.config import PhraseHintSettings
 from asr_service.decoding.config import DecodingConfig
@@ -16,6 +17,7 @@ from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.lexicon_beam import LexiconBeam
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.decoding.rescoring import ctc_log_likelihoods
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.word_features import WordConfidence, WordFeatures
 from asr_service.engine.interface import StreamOptions
@@ -51,6 +53,7 @@ class SearchSpace:
         if bundle.lexicon is not None and bundle.lm_path is not None:
             self._tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
             LexiconBeam(self._tree).step(np.zeros((1, PHONE_VOCABULARY_SIZE), dtype=np.float32))  # compiles the search
+            ctc_log_likelihoods(torch.zeros(1, 2), [[1]])  # compiles the final pass
             self.word_features = WordFeatures(
                 bundle.model.decoder,
                 bundle.pieces,
