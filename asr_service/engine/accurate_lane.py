@@ -52,12 +52,14 @@ class AccurateLane:
             search.reset()
 
     def take(self, stream: Stream) -> None:
-        """The stream's next utterance, unless the stream has enough of them waiting.
+        """All utterances of the stream that have ended, until it has enough of them waiting.
 
         Then it is not observed further either: its progress stops, and its client waits.
         """
-        if not self._queue.has_room(stream):
-            return
+        while self._queue.has_room(stream) and stream.work() is not None:
+            self._take_one(stream)
+
+    def _take_one(self, stream: Stream) -> None:
         start = stream.utterance_start
         features = stream.take()
         utterance = Utterance(stream, None, len(features), start, stream.encoded, stream.ended)

@@ -39,6 +39,7 @@ from asr_service.engine.scheduler import plan
 from asr_service.engine.search_space import SearchSpace
 from asr_service.engine.slots import SlotTable
 from asr_service.engine.stream import FRAME_S, Stream
+from asr_service.engine.voice_activity import voice_detectors
 from asr_service.engine.windowed import WindowedPolicy
 from asr_service.errors import BundleError, ShuttingDown
 from asr_service.model.bundle import Bundle
@@ -78,6 +79,7 @@ class BatchingEngine:
         self._runner = ModelRunner(bundle, streams=streams, threads=settings.threads, precision=settings.precision)
         self._bundle = bundle = self._runner.bundle
         self._space = SearchSpace(bundle)
+        self._new_voice = voice_detectors(bundle.directory)
         self._slots = SlotTable(settings.max_streams)
         # Bounded by the streams' own back-pressure: a session queues at most `max_buffered_s` of audio.
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -191,6 +193,7 @@ class BatchingEngine:
                 n_mels=self._bundle.model.config.n_mels,
                 chunk_features=self._policy.step_features,
                 lookahead_features=self._policy.lookahead_features,
+                voice=self._new_voice(),
             )
             self._streams.add(stream)
             self._streams.guard(stream, functools.partial(opened, stream))
@@ -208,8 +211,8 @@ class BatchingEngine:
             self._streams.free(stream)
 
     def _audio(self, stream: Stream, pcm: NDArray[np.float32], *, last: bool = False) -> None:
-        features, energies, stream.carry = self._runner.features(pcm, stream.carry, last=last)
-        stream.add(features, energies, self._turns)
+        features, levels, stream.carry = self._runner.features(pcm, stream.carry, last=last)
+        stream.add(features, levels, self._turns)
 
     def _finish(self, stream: Stream) -> None:
         self._audio(stream, np.zeros(0, dtype=np.float32), last=True)

@@ -15,13 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr_service.engine.voice_activity import VoiceBands
 from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
 from asr_service.model.packed import DTYPES, packed, supported_precision
-
-# Energies are taken below this: telephone recordings have nothing above, and its absence must not pass for silence.
-TELEPHONE_BAND_HZ = 4000
 
 
 @dataclass(slots=True)
@@ -51,9 +49,7 @@ class ModelRunner:
         self.chunk_features = bundle.streaming.chunk_frames * subsampling
         self.lookahead_features = bundle.streaming.lookahead_frames * subsampling
         front_end = bundle.front_end
-        filters = front_end.spectrogram.mel_scale.fb  # (bins of the FFT, F)
-        above = TELEPHONE_BAND_HZ * front_end.config.n_fft // front_end.config.sample_rate_hz + 1
-        self._voice_bins = int((filters[above:].sum(dim=0) == 0).sum())
+        self._voice_bands = VoiceBands(front_end.spectrogram.mel_scale.fb.numpy(), front_end.config.sample_rate_hz)
         geometry = bundle.streaming
         self._cache = EncoderCache.empty(
             bundle.model.config,
@@ -67,14 +63,14 @@ class ModelRunner:
     def features(
         self, pcm: NDArray[np.float32], carry: NDArray[np.float32], *, last: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Samples and the carry of before → features (T, F), their energies (T,) (see voice_activity), new carry.
+        """Samples and the carry of before → features (T, F), their levels (T, K) (see voice_activity), new carry.
 
         T is a multiple of 8 but for the `last` call of a stream (see `LogMel.step`).
         """
         front_end = self.bundle.front_end
         features, rest = front_end.step(torch.from_numpy(pcm), torch.from_numpy(carry), last=last)
-        energies = (features * front_end.std + front_end.mean)[:, : self._voice_bins].mean(dim=-1)
-        return features.numpy(), energies.numpy(), rest.numpy()
+        levels = self._voice_bands((features * front_end.std + front_end.mean).numpy())
+        return features.numpy(), levels, rest.numpy()
 
     def reset(self, slot: int) -> None:
         """A new stream begins in this slot."""

@@ -25,7 +25,7 @@ from asr_service.engine.interface import (
     StreamOptions,
     UtterancePolicy,
 )
-from asr_service.engine.voice_activity import VoiceActivity
+from asr_service.engine.voice_activity import BANDS, VoiceDetector
 from asr_service.types import Mode
 
 FRAME_S = 0.01
@@ -79,13 +79,14 @@ class Stream:
         n_mels: int,
         chunk_features: int,
         lookahead_features: int,
+        voice: VoiceDetector,
     ) -> None:
         self.handle, self.options, self.sink = handle, options, sink
         self._policy = policy
         self._chunk, self._lookahead = chunk_features, lookahead_features
         self.carry = np.zeros(0, dtype=np.float32)
         self._features = np.zeros((0, n_mels), dtype=np.float32)  # from frame `encoded` on
-        self._energies = np.zeros(0, dtype=np.float32)  # from frame `observed` on
+        self._levels = np.zeros((0, BANDS), dtype=np.float32)  # from frame `observed` on
         self.encoded = 0
         self.observed = 0
         self.utterance_start = 0
@@ -102,7 +103,7 @@ class Stream:
         self.has_words = False
         self.new_token = False
         self.last_word_end_s: float | None = None
-        self._voice = VoiceActivity()
+        self._voice = voice
         self._speech_heard = False
         self._ticks: deque[_Tick] = deque(maxlen=CUT_CHOICE_TICKS)  # of the utterance, up to `observed`
         self._speaking = False
@@ -116,15 +117,15 @@ class Stream:
         """Stream time at the beginning of a feature frame."""
         return frame * FRAME_S
 
-    def add(self, features: NDArray[np.float32], energies: NDArray[np.float32], turn: int) -> None:
-        """Append (T, F) features and their (T,) energies."""
+    def add(self, features: NDArray[np.float32], levels: NDArray[np.float32], turn: int) -> None:
+        """Append (T, F) features and their (T, K) levels."""
         self._features = np.concatenate([self._features, features])
-        self._energies = np.concatenate([self._energies, energies])
+        self._levels = np.concatenate([self._levels, levels])
         self._turn = turn
 
     def flush(self) -> None:
         """An endpoint at the last whole tick that is here now."""
-        place = self.observed + len(self._energies) // TICK_FRAMES * TICK_FRAMES
+        place = self.observed + len(self._levels) // TICK_FRAMES * TICK_FRAMES
         if place not in self._flushes[-1:]:
             self._flushes.append(place)
 
@@ -154,20 +155,20 @@ class Stream:
             if self._flushes and self.observed >= self._flushes[0]:
                 del self._flushes[0]
                 return Work(waiting, 0, whole, True, self._turn)
-            if len(self._energies) < TICK_FRAMES:
+            if len(self._levels) < TICK_FRAMES:
                 break
             if self._observe_tick():
                 return Work(self._end() - self.encoded, 0, whole, True, self._turn)
         if self.finishing:
-            self.observed += len(self._energies)
-            self._energies = self._energies[:0]
+            self.observed += len(self._levels)
+            self._levels = self._levels[:0]
             return Work(self.observed - self.encoded, 0, whole, True, self._turn)
         return None
 
     def _observe_tick(self) -> bool:
-        is_speech = self._voice.observe(self._energies[:TICK_FRAMES])
-        self._ticks.append(_Tick(float(self._energies[:TICK_FRAMES].mean()), is_speech))
-        self._energies = self._energies[TICK_FRAMES:]
+        is_speech = self._voice.observe(self._levels[:TICK_FRAMES])
+        self._ticks.append(_Tick(float(self._levels[:TICK_FRAMES].mean()), is_speech))
+        self._levels = self._levels[TICK_FRAMES:]
         self.observed += TICK_FRAMES
         self._announce(is_speech)
         return self._tell_policy(self.observed, is_speech)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from asr_service.engine.accurate_queue import AccurateQueue, Utterance
 from asr_service.engine.scheduler import MOST_PADDING, Budget, batches, plan
 from asr_service.engine.stream import Stream
+from asr_service.engine.voice_activity import BANDS
 from asr_service.types import Mode
 from tests.engine.test_stream import CHUNK, LOOK, LOUD, MELS, EndAt, make_stream
 
@@ -17,7 +18,7 @@ def test_plan_takes_the_longest_waiting_first_and_tells_live_from_accurate() -> 
     live = [make_stream(Mode.STREAMING, EndAt(), slot)[0] for slot in range(3)]
     files = [make_stream(Mode.ACCURATE, EndAt(0.08), slot)[0] for slot in (3, 4)]
     for turn, stream in ((5, live[0]), (2, live[1]), (9, files[0]), (7, files[1])):
-        stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full(CHUNK + LOOK, LOUD, np.float32), turn)
+        stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full((CHUNK + LOOK, BANDS), LOUD, np.float32), turn)
     ready = plan([*live, *files], max_batch=8)
     assert [stream.handle.slot for stream, _ in ready.chunks] == [1, 0]
     assert [stream.handle.slot for stream, _ in ready.utterances] == [4, 3]
@@ -27,7 +28,7 @@ def test_plan_takes_the_longest_waiting_first_and_tells_live_from_accurate() -> 
 
 def test_a_stream_whose_final_is_due_has_no_other_work() -> None:
     stream, _ = make_stream(Mode.STREAMING, EndAt())
-    stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full(CHUNK + LOOK, LOUD, np.float32), 1)
+    stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full((CHUNK + LOOK, BANDS), LOUD, np.float32), 1)
     stream.final_since = 1
     assert plan([stream], max_batch=8).chunks == ()
     stream.final_since = None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from asr_service.engine.interface import FrameEvidence, SpeechBegin, SpeechEnd, StreamHandle, StreamOptions
 from asr_service.engine.stream import TICK_FRAMES, Stream
+from asr_service.engine.voice_activity import BANDS, VoiceActivity
 from asr_service.types import Mode
 
 CHUNK, LOOK, MELS = 64, 16, 4
@@ -35,8 +36,20 @@ def make_stream(mode: Mode, policy: EndAt, slot: int = 0) -> tuple[Stream, list[
     options = StreamOptions(mode=mode)
     handle = StreamHandle(slot, 0)
     return Stream(
-        handle, options, policy, outputs.append, n_mels=MELS, chunk_features=CHUNK, lookahead_features=LOOK
+        handle,
+        options,
+        policy,
+        outputs.append,
+        n_mels=MELS,
+        chunk_features=CHUNK,
+        lookahead_features=LOOK,
+        voice=VoiceActivity(),
     ), outputs
+
+
+def levels(energies: np.ndarray) -> np.ndarray:
+    """(T,) energies, the same in all bands."""
+    return np.repeat(energies[:, np.newaxis], BANDS, axis=1)
 
 
 def feed(stream: Stream, energies: np.ndarray, pieces: list[int]) -> list[tuple[int, bool, bool]]:
@@ -46,7 +59,7 @@ def feed(stream: Stream, energies: np.ndarray, pieces: list[int]) -> list[tuple[
     for size in [*pieces, len(energies)]:
         part = energies[start : start + size]
         start += len(part)
-        stream.add(np.ones((len(part), MELS), np.float32), part, turn=1)
+        stream.add(np.ones((len(part), MELS), np.float32), levels(part), turn=1)
         done += drain(stream)
     stream.finishing = True
     return done + drain(stream)
@@ -88,7 +101,7 @@ def test_accurate_work_is_whole_utterances() -> None:
 
 def test_flush_ends_the_utterance_at_the_audio_before_it() -> None:
     stream, _ = make_stream(Mode.STREAMING, EndAt())
-    stream.add(np.ones((100, MELS), np.float32), np.full(100, LOUD, np.float32), turn=1)
+    stream.add(np.ones((100, MELS), np.float32), levels(np.full(100, LOUD, np.float32)), turn=1)
     stream.flush()
     assert drain(stream) == [(64, False, False), (32, False, True)]
 
@@ -135,6 +148,6 @@ def test_an_utterance_that_ends_in_silence_or_by_the_clients_wish_ends_there() -
     work = feed(make_stream(Mode.ACCURATE, EndAt(2.64))[0], energies, [])
     assert work[0][0] == 264
     stream, _ = make_stream(Mode.ACCURATE, EndAt())
-    stream.add(np.ones((300, MELS), np.float32), with_pause_before(np.full(220, LOUD, np.float32)), turn=1)
+    stream.add(np.ones((300, MELS), np.float32), levels(with_pause_before(np.full(220, LOUD, np.float32))), turn=1)
     stream.flush()
     assert drain(stream) == [(296, True, True)]
