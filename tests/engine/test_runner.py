@@ -1,0 +1,67 @@
+"""The runner's promises in each precision: batched equals alone, and a slot that is used again leaks nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from asr_service.engine.runner import ModelRunner
+from asr_service.model.bundle import Bundle
+
+# bf16 rounds alike whatever else is in the batch, but for sums that are taken in another order.
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.02}
+CHUNKS = 5
+
+
+def spoken(runner: ModelRunner, seed: int) -> list[NDArray[np.float32]]:
+    """Made-up features of one stream: windows of a chunk and its look-ahead."""
+    chunk, span = runner.chunk_features, runner.chunk_features + runner.lookahead_features
+    features = np.random.default_rng(seed).standard_normal((CHUNKS * chunk + span, 80), dtype=np.float32)
+    return [features[number * chunk : number * chunk + span] for number in range(CHUNKS)]
+
+
+def alone(runner: ModelRunner, windows: list[NDArray[np.float32]], slot: int) -> NDArray[np.float32]:
+    runner.reset(slot)
+    return np.concatenate(
+        [runner.encode_chunks([slot], [window], [runner.chunk_features])[0].phones for window in windows]
+    )
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_staggered_streams_in_one_batch_give_what_each_gives_alone(tiny_bundle: Bundle, precision: str) -> None:
+    runner = ModelRunner(tiny_bundle, streams=5, threads=1, precision=precision)
+    slots = [3, 0, 4]
+    streams = [spoken(runner, seed) for seed in range(3)]
+    expected = [alone(runner, windows, slot=1) for windows in streams]
+    found: list[list[NDArray[np.float32]]] = [[], [], []]
+    for slot in slots:
+        runner.reset(slot)
+    for turn in range(CHUNKS + 2):
+        now = [row for row in range(3) if 0 <= turn - row < CHUNKS]
+        windows = [streams[row][turn - row] for row in now]
+        batch = runner.encode_chunks([slots[row] for row in now], windows, [runner.chunk_features] * len(now))
+        for row, encoded in zip(now, batch, strict=True):
+            found[row].append(encoded.phones)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.concatenate(ours), theirs, rtol=0, atol=TOLERANCES[precision])
+        assert (np.concatenate(ours).argmax(1) == theirs.argmax(1)).mean() > 0.98
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_a_slot_that_is_used_again_leaks_nothing(tiny_bundle: Bundle, precision: str) -> None:
+    runner = ModelRunner(tiny_bundle, streams=2, threads=1, precision=precision)
+    windows = spoken(runner, 1)
+    fresh = alone(runner, windows, slot=0)
+    alone(runner, [window * 1e4 for window in windows], slot=0)
+    np.testing.assert_array_equal(alone(runner, windows, slot=0), fresh)
+
+
+def test_bf16_is_near_fp32(tiny_bundle: Bundle) -> None:
+    exact, rounded = (ModelRunner(tiny_bundle, streams=1, threads=1, precision=name) for name in TOLERANCES)
+    windows = spoken(exact, 2)
+    assert np.abs(alone(exact, windows, 0) - alone(rounded, windows, 0)).mean() < 0.1
+    features = np.concatenate([window[: exact.chunk_features] for window in windows])
+    whole = [runner.encode_whole(features) for runner in (exact, rounded)]
+    assert np.abs(whole[0].pieces - whole[1].pieces).mean() < 0.1
+    assert whole[1].hidden.dtype == whole[0].hidden.dtype and whole[1].pieces.dtype == np.float32
