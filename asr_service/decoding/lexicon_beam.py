@@ -6,6 +6,7 @@ steps gives the same result.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,17 @@ _CANDIDATES = 3
 _QUESTIONS = 4096
 # The trace begins with room for so many frames.
 _FIRST_FRAMES = 64
+
+
+_of_thread = threading.local()
+
+
+def _shared_room(candidates: int) -> Candidates:
+    """Room that all searches of a thread work in, one frame at a time: it stays in the processor's cache."""
+    rooms: dict[int, Candidates] = _of_thread.__dict__.setdefault("rooms", {})
+    if candidates not in rooms:
+        rooms[candidates] = Candidates.room_for(candidates)
+    return rooms[candidates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class LexiconBeam:
         self._arrays = tree.arrays(options.lm_weight) if hinted is None else hinted.arrays
         self._root = ROOT if hinted is None else hinted.root
         self._phones = min(options.beam_size_token, PHONE_VOCABULARY_SIZE - 1)
-        self._candidates = Candidates.room_for(max(1024, _CANDIDATES * options.beam_size * self._phones))
+        self._most_candidates = max(1024, _CANDIDATES * options.beam_size * self._phones)
         self._missing = np.zeros((_QUESTIONS, 2), dtype=np.int64)
         # The beam before and after a frame, in turns.
         self._beams = [
@@ -191,10 +203,11 @@ class LexiconBeam:
         if len(histories) > MOST_HISTORIES:
             self._forget_histories()
         beam = Beam(self._alive, self._alive_scores)
+        candidates = _shared_room(self._most_candidates)
         count = _QUESTIONS
         while count == _QUESTIONS:
             histories.make_room(_QUESTIONS)
-            count, least = missing_words(
+            count, least, wanted = missing_words(
                 self._arrays,
                 frame,
                 options.beam_threshold,
@@ -202,7 +215,7 @@ class LexiconBeam:
                 beam,
                 histories.keys,
                 self._missing,
-                self._candidates.leading,
+                candidates.leading,
             )
             histories.add(self._missing[:count])
         if self._held == len(self._parents):
@@ -213,13 +226,14 @@ class LexiconBeam:
             self._root,
             frame,
             least,
+            wanted,
             options.beam_threshold,
             options.log_add,
             beam,
             histories.keys,
             histories.values,
             histories.gains,
-            self._candidates,
+            candidates,
             self._beams[self._turn],
             self._parents[self._held],
         )

@@ -174,7 +174,7 @@ def missing_words(
     keys: Keys,
     missing: Keys,
     estimates: Scores,
-) -> tuple[int, float]:
+) -> tuple[int, float, float]:
     """Which words may end in this frame after which histories, where nobody has asked for that yet.
 
     A word is asked for only where its look-ahead gets it into the beam.
@@ -190,7 +190,8 @@ def missing_words(
         estimates: (C,), room to work in.
 
     Returns:
-        How many, and the score that a hypothesis must reach in this frame. When `missing` is full, more may be missing.
+        How many (when `missing` is full, there may be more); the score that a hypothesis must reach in this frame; and
+        what it must reach by look-ahead where a word ends.
     """
     count, best = _estimate(tree, frame, threshold, beam, estimates)
     least = best - threshold
@@ -214,7 +215,7 @@ def missing_words(
                     keys[slot] = key
                     missing[count, 0], missing[count, 1] = history, tree.word[entry]
                     count += 1
-    return count, least
+    return count, least, wanted
 
 
 @compiled
@@ -255,6 +256,7 @@ def _expand(
     root: int,
     frame: Frame,
     least: float,
+    wanted: float,
     log_add: bool,
     beam: Beam,
     keys: Keys,
@@ -282,6 +284,8 @@ def _expand(
             if inside >= least and tree.first_child[below] < tree.first_child[below + 1]:
                 count = _offer(below, sound, history, inside, index, log_add, count, into)
             for entry in range(tree.first_word[below], tree.first_word[below + 1]):
+                if arrived + tree.word_ahead[entry] < wanted:
+                    continue
                 following = values[_pair_slot(keys, history, tree.word[entry])[0]]
                 if following >= 0 and arrived + gains[following] >= least:
                     count = _offer(root, sound, following, arrived + gains[following], index, log_add, count, into)
@@ -294,6 +298,7 @@ def advance(
     root: int,
     frame: Frame,
     least: float,
+    wanted: float,
     threshold: float,
     log_add: bool,
     beam: Beam,
@@ -310,7 +315,8 @@ def advance(
         tree: what is searched.
         root: its root.
         frame: the frame.
-        least: the answer of `missing_words`.
+        least: what a hypothesis must reach, by `missing_words`.
+        wanted: what it must reach by look-ahead where a word ends, likewise.
         threshold: how far below the best a hypothesis may be.
         log_add: whether a place's score is the sum over its alignments, or that of the best.
         beam: before the frame.
@@ -324,7 +330,7 @@ def advance(
     Returns:
         How many hypotheses there are after the frame.
     """
-    count = _expand(tree, root, frame, least, log_add, beam, keys, values, gains, candidates)
+    count = _expand(tree, root, frame, least, wanted, log_add, beam, keys, values, gains, candidates)
     if count == 0:
         return 0
     found = candidates.scores[:count]

@@ -170,6 +170,9 @@ class BatchingEngine:
                 self._handle(self._inbox.get_nowait())
             except queue.Empty:
                 break
+        for stream in self._streams:
+            if stream.unheard:
+                self._streams.guard(stream, functools.partial(self._hear, stream))
         ready = plan(self._streams, max_batch=self._settings.max_streams)
         if ready.chunks:
             self._live.steps(ready.chunks, self._turns)
@@ -202,20 +205,27 @@ class BatchingEngine:
 
     def _on_message(self, stream: Stream, message: _Message) -> None:
         if message.kind is _Kind.AUDIO:
-            self._streams.guard(stream, functools.partial(self._audio, stream, message.payload))
+            stream.unheard.append(message.payload)
         elif message.kind is _Kind.FLUSH:
-            stream.flush()
+            self._streams.guard(stream, functools.partial(self._flush, stream))
         elif message.kind is _Kind.FINISH:
             self._streams.guard(stream, functools.partial(self._finish, stream))
         elif message.kind is _Kind.CANCEL:
             self._streams.free(stream)
 
-    def _audio(self, stream: Stream, pcm: NDArray[np.float32], *, last: bool = False) -> None:
+    def _hear(self, stream: Stream, *, last: bool = False) -> None:
+        """Features of what has arrived: once a turn, for a call of the front end costs more than its samples."""
+        pcm = np.concatenate([np.zeros(0, dtype=np.float32), *stream.unheard])
+        stream.unheard.clear()
         features, levels, stream.carry = self._runner.features(pcm, stream.carry, last=last)
         stream.add(features, levels, self._turns)
 
+    def _flush(self, stream: Stream) -> None:
+        self._hear(stream)
+        stream.flush()
+
     def _finish(self, stream: Stream) -> None:
-        self._audio(stream, np.zeros(0, dtype=np.float32), last=True)
+        self._hear(stream, last=True)
         stream.finishing = True
 
     def _report_progress(self) -> None:

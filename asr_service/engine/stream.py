@@ -85,6 +85,7 @@ class Stream:
         self._policy = policy
         self._chunk, self._lookahead = chunk_features, lookahead_features
         self.carry = np.zeros(0, dtype=np.float32)
+        self.unheard: list[NDArray[np.float32]] = []  # samples that have no features yet
         self._features = np.zeros((0, n_mels), dtype=np.float32)  # from frame `encoded` on
         self._levels = np.zeros((0, BANDS), dtype=np.float32)  # from frame `observed` on
         self.encoded = 0
