@@ -1,7 +1,7 @@
 """Make a bundle from a run: `python -m training.export --run runs/NAME --out DIR`.
 
 The weights are the exponential moving average of the newest checkpoint; with `--average N`, the mean of the averages
-at the N looks at dev that had the lowest loss.
+at the N looks at dev that had the lowest loss; with `--also`, the mean of these and other checkpoints.
 """
 
 from __future__ import annotations
@@ -39,9 +39,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", default="en-s")
     parser.add_argument("--lexicon", type=Path, default=Path("runs/lexicon/lexicon.txt.gz"))
+    parser.add_argument(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="average with this one, of a run that --run went on from (model soups, Wortsman et al. 2022); repeatable",
+    )
     parser.add_argument("--average", type=int, help="how many of the best by dev loss are averaged")
     arguments = parser.parse_args(argv)
-    paths = chosen_weights(arguments.run, arguments.average)
+    paths = [*chosen_weights(arguments.run, arguments.average), *arguments.also]
     state, weights = mean_of_averages(paths)
     config = TransformerConfig.from_dict(state["model_config"])
     # Search weights and chunks are chosen after training and belong to the bundle: exporting again keeps them.
