@@ -10,6 +10,7 @@ import torch
 from asr_service.model.bundle import load_bundle
 from tests.training.conftest import Corpus
 from training.average import best_paths, keep_best, mean_of_averages
+from training.checkpoint import latest_checkpoint
 from training.export import chosen_weights
 from training.export import main as export
 
@@ -60,3 +61,21 @@ def test_a_bundle_of_the_best_two_has_their_mean(corpus: Corpus, tmp_path: Path)
     states = [torch.load(path, weights_only=True)["average"] for path in best_paths(run)[:2]]
     for name, value in weights.items():
         torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_a_bundle_of_two_runs_has_their_mean(corpus: Corpus, tmp_path: Path) -> None:
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        trainer = corpus.trainer(f"soup{seed}")
+        trainer.run(dev=[], evaluate_every=1_000, save_every_s=1e9)
+        runs.append(corpus.folder / f"soup{seed}")
+        corpus.pieces.save(runs[-1] / "tokenizer.json")
+    newest = [latest_checkpoint(run) for run in runs]
+    assert newest[0] is not None
+    assert newest[1] is not None
+    export(["--run", str(runs[0]), "--out", str(tmp_path / "bundle"), "--also", str(newest[1])])
+    weights = load_bundle(tmp_path / "bundle").model.state_dict()
+    _, mean = mean_of_averages([newest[0], newest[1]])
+    for name, value in weights.items():
+        torch.testing.assert_close(value, mean[name].to(value.dtype), rtol=1e-3, atol=1e-4)
