@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from asr_service.decoding.token_passing import TreeArrays
 from asr_service.lexicon import PHONE_IDS, Lexicon
 
 ROOT = 0
+# A server's searches have one or two weights of the n-gram; tuning goes through many.
+KEPT_WEIGHTS = 4
 
 
 class PronunciationTree:
@@ -37,9 +40,10 @@ class PronunciationTree:
         # The tree looks ahead by the unigrams, without the sentence's begin as context: most words are not its first.
         unigrams = np.array([self.language_model.unigram(label) * LN10 for label in range(len(self.words))])
         self._arrays = _tree_arrays(spellings, unigrams)
+        #: lm_weight → the tree as a search with this weight of the n-gram walks it; searches share it.
+        self.arrays = functools.lru_cache(KEPT_WEIGHTS)(self._weighted)
 
-    def arrays(self, lm_weight: float) -> TreeArrays:
-        """The tree as a search with this weight of the n-gram walks it."""
+    def _weighted(self, lm_weight: float) -> TreeArrays:
         tree = self._arrays
         weight = np.float32(lm_weight)
         return tree._replace(ahead=tree.ahead * weight, word_ahead=tree.word_ahead * weight)

@@ -91,9 +91,9 @@ class Candidates(NamedTuple):
     scores: Scores
     parents: Integers
     leading: Scores
-    stamps: Integers
+    stamps: Keys
     owners: Integers
-    stamp: Integers
+    stamp: Keys
 
     @classmethod
     def room_for(cls, count: int) -> Candidates:
@@ -104,9 +104,9 @@ class Candidates(NamedTuple):
             np.zeros(count),
             np.zeros(count, dtype=np.int32),
             np.zeros(count),
+            np.zeros(slots, dtype=np.int64),  # of frames that a server counts for months
             np.zeros(slots, dtype=np.int32),
-            np.zeros(slots, dtype=np.int32),
-            np.zeros(1, dtype=np.int32),
+            np.zeros(1, dtype=np.int64),
         )
 
 
@@ -151,10 +151,13 @@ def _estimate(tree: TreeArrays, frame: Frame, threshold: float, beam: Beam, esti
                 continue
             arrived = score + frame.log_probs[sound] - tree.ahead[node]
             inside = arrived + tree.ahead[below]
-            best = max(best, inside)
+            # A leaf is no place to stay, and its word may be far less likely than it looks: it must not set the bar.
+            has_children = tree.first_child[below] < tree.first_child[below + 1]
+            if has_children:
+                best = max(best, inside)
             if inside < best - threshold:
                 continue
-            if tree.first_child[below] < tree.first_child[below + 1] and count < len(estimates):
+            if has_children and count < len(estimates):
                 estimates[count] = inside
                 count += 1
             for entry in range(tree.first_word[below], tree.first_word[below + 1]):

@@ -44,6 +44,10 @@ class LiveDecoder(Protocol):
         """The utterance so far, in stream time, and how many of its first words never change again."""
         ...
 
+    def last_word_end_s(self, *, offset_s: float) -> float | None:
+        """Where the best hypothesis' last word ends, in stream time, whether or not it is shown yet."""
+        ...
+
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
         """Ranked alternatives, best first, each starting with the words that never change; none without words."""
         ...
@@ -101,6 +105,10 @@ class ChunkedDecoder:
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         return self._search.partial(offset_s=offset_s)
+
+    def last_word_end_s(self, *, offset_s: float) -> float | None:
+        words = self._search.best(offset_s=offset_s).words
+        return words[-1].end_s if words else None
 
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
         return self._search.final(offset_s=offset_s)

@@ -65,11 +65,11 @@ class LiveLane:
         if encoded is not None:
             stream.new_token = decoder.step(encoded)
             stream.has_words = decoder.has_words and stream.speech_heard
-        hypothesis, stable = decoder.partial(offset_s=start_s)
-        stream.last_word_end_s = hypothesis.words[-1].end_s if hypothesis.words else None
+        stream.last_word_end_s = decoder.last_word_end_s(offset_s=start_s)
         if work.ends_utterance:
             stream.final_since = turn
         elif stream.options.interim_results and stream.has_words:
+            hypothesis, stable = decoder.partial(offset_s=start_s)
             self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
 
     def finals(self) -> bool:

@@ -70,8 +70,12 @@ class UtteranceSearch(ABC):
     def has_words(self) -> bool:
         return bool(self._best)
 
+    def best(self, *, offset_s: float) -> Hypothesis:
+        """The best hypothesis so far, in stream time, stable words first, with those that are held back."""
+        return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in self._shown))
+
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
-        """The best hypothesis so far, in stream time, and how many of its first words are stable."""
+        """What of the best hypothesis is shown, in stream time, and how many of its first words are stable."""
         stable = len(self._stabiliser.stable)
         old = itertools.takewhile(lambda word: word.end_frame + self._hold_back <= self._frames, self._shown)
         shown = self._shown[: max(stable, sum(1 for _ in old))]

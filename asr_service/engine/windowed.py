@@ -70,7 +70,7 @@ class WindowedDecoder:
         before = len(self._agreement.words)
         self._steps.reset()
         self._steps.step(encoded)
-        self._agreement.update(self._frames(self._steps.partial(offset_s=0.0)[0].words))
+        self._agreement.update(self._frames(self._steps.best(offset_s=0.0).words))
         words, end = self._agreement.words, self._start + len(self._window)
         if len(self._window) > self._longest:
             self._cut(encoded)
@@ -79,6 +79,10 @@ class WindowedDecoder:
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         words = self._agreement.words
         return Hypothesis(_placed(words, [0.0] * len(words), offset_s)), len(self._agreement.committed)
+
+    def last_word_end_s(self, *, offset_s: float) -> float | None:
+        words = self._agreement.words
+        return offset_s + words[-1].end_frame * FRAME_S if words else None
 
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
         committed, found = self._agreement.committed, self._search(self._encoded)

@@ -256,6 +256,17 @@ def test_homophones_of_any_number_are_all_found(tmp_path):
     assert {h.texts for h in beam.finish()} >= {(name,) for name in names}
 
 
+def test_a_word_that_looked_likelier_than_it_is_does_not_empty_the_beam(tree):
+    """By its unigram "a" is the best of the frame; by the bigram it, too, is below the bar that it would have set."""
+    log_probs = np.full((3, 40), -9.0, dtype=np.float32)
+    log_probs[:, PHONE_IDS["EH"]] = -0.1
+    beam = LexiconBeam(tree, LexiconBeamOptions(beam_threshold=0.3, lm_weight=0.8))
+    for row in log_probs:
+        beam.step(row[np.newaxis])
+        assert len(beam.beam()) > 0
+    assert beam.finish()[0].texts == ("a",)
+
+
 def test_forgotten_histories_change_nothing(tree, monkeypatch):
     log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.0) for seed in range(6)])
     options = LexiconBeamOptions(beam_size=30)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 
 from asr_service.decoding.hypothesis import TimedWord
+from asr_service.engine.live import ChunkedDecoder
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 
@@ -48,6 +50,17 @@ def test_words_that_have_just_ended_are_held_back() -> None:
     assert shown(0, 0.08) == (5, 0)
     assert shown(0, 1.0) == (3, 0)
     assert shown(0, 10.0) == (0, 0)
+
+
+def test_the_endpointer_is_told_of_words_that_are_held_back() -> None:
+    search = Scripted(shared=0, hold_back_s=1.0)
+    decoder = ChunkedDecoder(search)
+    assert decoder.last_word_end_s(offset_s=2.0) is None
+    for _ in range(6):
+        decoder.step(NOTHING)
+    assert len(decoder.partial(offset_s=2.0)[0].words) == 3
+    assert len(search.best(offset_s=2.0).words) == 6
+    assert decoder.last_word_end_s(offset_s=2.0) == pytest.approx(2.0 + 59 * 0.04)
 
 
 def test_stable_words_are_shown_however_young_they_are() -> None:
