@@ -98,6 +98,7 @@ class FakeEngine:
             features=features,
             max_streams=max_streams,
             chunk_s=FRAME_S,
+            model_hash="sha256:" + 64 * "7",
         )
         self.gate = threading.Event()
         self.gate.set()

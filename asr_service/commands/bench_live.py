@@ -164,9 +164,9 @@ def _clips(arguments: argparse.Namespace) -> list[Clip]:
     from asr_service.commands.progress import shown
     from asr_service.config import load_settings
     from asr_service.evaluation.forced_alignment import AlignmentCache, ForcedAligner
-    from asr_service.evaluation.in_process import bundle_digest
     from asr_service.evaluation.references import read_references
     from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
+    from asr_service.model.digest import bundle_digest
 
     if arguments.png:
         require_matplotlib()
@@ -196,15 +196,15 @@ def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, int | None]]:
 
 def _about(arguments: argparse.Namespace, address: str) -> dict[str, str]:
     from asr_service.client import Client
-    from asr_service.evaluation.in_process import bundle_digest
     from asr_service.evaluation.provenance import provenance
     from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
+    from asr_service.model.digest import model_hash
 
     with Client(address) as client:
         info = client.server_info()
-    digest = bundle_digest(arguments.model or SHIPPED_DIR / DEFAULT_MODEL)
-    # A running server does not tell its weights; those of the word ends are known in any case.
-    hashes = {"aligned_by" if arguments.server else "model_hash": f"sha256:{digest}"}
+    aligner = model_hash(arguments.model or SHIPPED_DIR / DEFAULT_MODEL)
+    # The model that placed the words' ends need not be the server's.
+    hashes = {"model_hash": info.models[0].hash, "aligned_by": aligner}
     return (
         provenance(sys.argv[1:])
         | hashes

@@ -43,6 +43,7 @@ from asr_service.engine.voice_activity import voice_detectors
 from asr_service.engine.windowed import WindowedPolicy
 from asr_service.errors import BundleError, ShuttingDown
 from asr_service.model.bundle import Bundle
+from asr_service.model.digest import model_hash
 from asr_service.types import Mode, PhraseHint
 
 # This many turns in a row that failed as a whole, and the engine says it is not healthy.
@@ -80,6 +81,7 @@ class BatchingEngine:
         self._bundle = bundle = self._runner.bundle
         self._space = SearchSpace(bundle)
         self._new_voice = voice_detectors(bundle.directory)
+        self._model_hash = model_hash(bundle.directory)  # of what was loaded, not of what lies there later
         self._slots = SlotTable(settings.max_streams)
         # Bounded by the streams' own back-pressure: a session queues at most `max_buffered_s` of audio.
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -107,6 +109,7 @@ class BatchingEngine:
             ),
             max_streams=self._settings.max_streams,
             chunk_s=self._policy.step_features * FRAME_S,
+            model_hash=self._model_hash,
         )
 
     @property

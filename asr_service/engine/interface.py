@@ -131,7 +131,12 @@ class StreamHandle:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a server tells about its model."""
+    """What a server tells about its model.
+
+    Attributes:
+        chunk_s: audio that a step of streaming mode decodes.
+        model_hash: of the files it was loaded from (`model.digest.model_hash`), "" where it is from none.
+    """
 
     model: str
     languages: tuple[str, ...]
@@ -139,6 +144,7 @@ class EngineInfo:
     features: tuple[str, ...]
     max_streams: int
     chunk_s: float
+    model_hash: str = ""
 
 
 class Engine(Protocol):

@@ -45,11 +45,12 @@ class ServerSystem:
             yield ByServer(client, self)
 
     def identity(self) -> Mapping[str, str]:
-        """Raises ServiceError. A server does not tell its weights: name and version must do."""
+        """Raises ServiceError. Of a server that does not tell its weights, name and version must do."""
         with Client(self.address) as client:
             info = client.server_info()
-        return {
-            "model": info.models[0].name,
+        model = info.models[0]
+        return ({"model_hash": model.hash} if model.hash else {}) | {
+            "model": model.name,
             "through": f"a server, version {info.version}",
             "mode": self.mode.value,
             "pace": "real time" if self.real_time else "as fast as it goes",

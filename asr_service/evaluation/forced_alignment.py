@@ -76,7 +76,7 @@ class AlignmentCache:
 
     Args:
         folder: made when something is kept first.
-        bundle_digest: of the bundle's files (in_process.bundle_digest).
+        bundle_digest: of the bundle's files (asr_service.model.digest).
     """
 
     def __init__(self, folder: Path, bundle_digest: str) -> None:

@@ -24,15 +24,8 @@ from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
 from asr_service.lexicon import Lexicon
-from asr_service.model.bundle import (
-    CARD_FILE,
-    CONFIG_FILE,
-    DEFAULT_MODEL,
-    LEXICON_FILE,
-    SHIPPED_DIR,
-    Bundle,
-    load_bundle,
-)
+from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR, Bundle, load_bundle
+from asr_service.model.digest import model_hash
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
 from asr_service.types import Mode, RecognitionConfig
@@ -101,7 +94,7 @@ class BundleSystem:
         """Raises BundleError."""
         return {
             "model": bundle_name(self.directory),
-            "model_hash": f"sha256:{bundle_digest(self.directory)}",
+            "model_hash": model_hash(self.directory),
             "mode": self.mode.value,
             "language_model": "the bundle's" if self.with_lm else "none",
             "chunk_frames": "the bundle's" if self.chunk_frames is None else str(self.chunk_frames),
@@ -112,20 +105,6 @@ class BundleSystem:
         """The bundle's lexicon, where it has one. Other words can come out too, spelled from pieces, but seldom do."""
         path = self.directory / LEXICON_FILE
         return Lexicon.load(path) if path.is_file() else None
-
-
-def bundle_digest(directory: Path) -> str:
-    """SHA-256 over the names and bytes of a bundle's files, its card left out. Raises BundleError."""
-    digest = hashlib.sha256()
-    try:
-        for path in sorted(path for path in directory.iterdir() if path.is_file() and path.name != CARD_FILE):
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
-    except OSError as error:
-        raise BundleError(f"model directory {directory}: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def bundle_name(directory: Path) -> str:

@@ -91,6 +91,7 @@ def server_info(info: EngineInfo, settings: Settings) -> pb.GetServerInfoRespons
         modes=[MODE_NAMES[mode] for mode in Mode if mode in info.modes],
         features=info.features,
         chunk=duration(info.chunk_s),
+        hash=info.model_hash,
     )
     stream = settings.stream
     limits = pb.Limits(

@@ -14,7 +14,7 @@ from asr_service.commands import bench as bench_command
 from asr_service.commands import bench_live
 from asr_service.config import ServerSettings, Settings
 from asr_service.evaluation.forced_alignment import AlignmentCache
-from asr_service.evaluation.in_process import bundle_digest
+from asr_service.model.digest import bundle_digest
 from asr_service.server.app import ServerThread
 from tests.bench.made_up import tone_clip
 from tests.engine.conftest import make_tiny_bundle

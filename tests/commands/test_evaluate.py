@@ -213,6 +213,8 @@ def test_in_process_and_through_a_server_the_score_is_the_same(
     for row in [*ours["results"], *theirs["results"]]:
         del row["words"]  # their times are milliseconds on the wire
     assert ours == theirs
+    hashes = {json.loads(path.read_text())["about"]["model_hash"] for path in (here, there)}
+    assert len(hashes) == 1 and None not in hashes
     assert any(row["hypothesis"] for row in ours["results"])
 
 

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_service.client import Client
 from asr_service.config import EngineSettings, ServerSettings, Settings
 from asr_service.engine.engine import BatchingEngine
 from asr_service.errors import BundleError, ConfigError, InvalidAudio
 from asr_service.evaluation.by_server import ServerSystem
-from asr_service.evaluation.in_process import BundleSystem, bundle_digest
+from asr_service.evaluation.in_process import BundleSystem
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.run import Failure, in_order, one_by_one, run
 from asr_service.evaluation.shards import over_processes
 from asr_service.evaluation.waveform import read_waveform
+from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.model.bundle import load_bundle
+from asr_service.model.digest import bundle_digest
 from asr_service.server.app import ServerThread
 from asr_service.streaming.transcribe import transcribe_bytes
 from asr_service.types import Mode, RecognitionConfig
@@ -91,6 +94,19 @@ def test_the_words_are_those_of_the_engine_with_its_thread(
     outputs = recognised(recordings, BundleSystem(mode, bundle_dir))
     assert [output.words for output in outputs] == expected
     assert all(output.text for output in outputs)
+
+
+def test_a_server_tells_the_same_model_hash_as_the_bundle_that_it_loaded(bundle_dir: Path, server: str) -> None:
+    here, there = BundleSystem(Mode.ACCURATE, bundle_dir).identity(), ServerSystem(server).identity()
+    assert there["model_hash"] == here["model_hash"] == f"sha256:{bundle_digest(bundle_dir)}"
+
+
+def test_a_server_that_does_not_tell_its_weights_has_no_model_hash(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "server_info", lambda _: pb.GetServerInfoResponse(models=[pb.Model(name="older")]))
+    identity = ServerSystem(server).identity()
+    assert identity["model"] == "older" and "model_hash" not in identity
 
 
 @MODES

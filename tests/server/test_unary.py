@@ -76,6 +76,7 @@ def test_server_tells_what_it_offers(service: Service) -> None:
     assert set(model.modes) == {pb.RecognitionConfig.STREAMING, pb.RecognitionConfig.ACCURATE}
     assert set(info.encodings) == set(pb.RecognitionConfig.AudioEncoding.values()) - {0}
     assert info.limits.max_streams == 4
+    assert model.hash == "sha256:" + 64 * "7"
 
 
 def test_limits_in_the_api_reference_are_the_defaults(service: Service) -> None:

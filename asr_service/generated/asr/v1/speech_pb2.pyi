@@ -247,18 +247,20 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., encodings: _Optional[_Iterable[_Union[RecognitionConfig.AudioEncoding, str]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "language_codes", "modes", "features", "chunk")
+    __slots__ = ("name", "language_codes", "modes", "features", "chunk", "hash")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_CODES_FIELD_NUMBER: _ClassVar[int]
     MODES_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
     name: str
     language_codes: _containers.RepeatedScalarFieldContainer[str]
     modes: _containers.RepeatedScalarFieldContainer[RecognitionConfig.Mode]
     features: _containers.RepeatedScalarFieldContainer[str]
     chunk: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., language_codes: _Optional[_Iterable[str]] = ..., modes: _Optional[_Iterable[_Union[RecognitionConfig.Mode, str]]] = ..., features: _Optional[_Iterable[str]] = ..., chunk: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    hash: str
+    def __init__(self, name: _Optional[str] = ..., language_codes: _Optional[_Iterable[str]] = ..., modes: _Optional[_Iterable[_Union[RecognitionConfig.Mode, str]]] = ..., features: _Optional[_Iterable[str]] = ..., chunk: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hash: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("min_sample_rate_hertz", "max_sample_rate_hertz", "max_audio_channel_count", "max_alternatives", "max_message_bytes", "max_chunk_bytes", "max_unary_audio", "max_stream_audio", "max_buffered_audio", "idle_timeout", "max_pending_responses", "slow_consumer_timeout", "max_streams")
