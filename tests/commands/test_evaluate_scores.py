@@ -1,0 +1,115 @@
+"""`asr eval`: what is scored and what is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import soundfile
+
+from asr_service.commands.evaluate import NORMALIZERS
+from asr_service.evaluation import normalizer, store
+from tests.commands.evaluations import Run, hypotheses
+
+
+def test_the_output_of_another_system_is_scored_as_jiwer_does(
+    asr: Run, test_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = ["word", "word", "world", "a word", "", "word word"]
+    hyp = hypotheses(tmp_path / "hyp.jsonl", *((f"{number}.wav", text) for number, text in enumerate(heard)))
+    out = tmp_path / "out.json"
+    assert asr("eval", test_set, "--hyp", hyp, "--json", out, "--name", "theirs") == 0
+    told = capsys.readouterr()
+    document = json.loads(out.read_text())
+    expected = jiwer.process_words(["word"] * 6, heard)
+    assert document["wer"] == expected.wer
+    assert document["system"] == "theirs"
+    assert document["rtfx"] is None
+    assert document["about"]["hypotheses_hash"] == f"sha256:{hashlib.sha256(hyp.read_bytes()).hexdigest()}"
+    counts = (document["substitutions"], document["deletions"], document["insertions"], document["reference_words"])
+    assert counts == (expected.substitutions, expected.deletions, expected.insertions, 6)
+    assert store.load(out).wer == expected.wer
+    assert told.err == ""
+    lines = told.out.splitlines()
+    assert lines[0] == "theirs"
+    assert [line.split()[0] for line in lines[1:4]] == ["a", "b", "all"]
+    assert all("basic-1" in line for line in lines[1:])
+    assert all("bootstrap over utterances" in line for line in lines[1:4])
+    assert f"S {counts[0]} D {counts[1]} I {counts[2]} of 6 words, 6 utterances" in lines[3]
+
+
+def test_an_evaluation_scored_anew_says_what_recognised_it(
+    asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path
+) -> None:
+    first, anew = tmp_path / "first.json", tmp_path / "anew.json"
+    assert asr("eval", test_set, "--model", bundle_dir, "--json", first) == 0
+    assert asr("eval", test_set, "--hyp", first, "--normalizer", "none", "--json", anew) == 0
+    before, after = (json.loads(path.read_text()) for path in (first, anew))
+    assert after["normalizer"] == "none-1" and after["rtfx"] == before["rtfx"]
+    assert after["about"]["model_hash"] == before["about"]["model_hash"]
+    assert after["about"]["recognition_command"] == before["about"]["command"] != after["about"]["command"]
+
+
+def test_of_a_part_of_the_test_set_the_outputs_of_that_part_are_scored(
+    asr: Run, test_set: Path, tmp_path: Path
+) -> None:
+    hyp = hypotheses(tmp_path / "hyp.jsonl", *((f"{number}.wav", "word") for number in range(6)))
+    out = tmp_path / "out.json"
+    assert asr("eval", test_set, "--hyp", hyp, "--json", out, "--corpus", "b", "--every", "2") == 0
+    assert [row["id"] for row in json.loads(out.read_text())["results"]] == ["1.wav", "5.wav"]
+
+
+def test_the_report_is_written(asr: Run, test_set: Path, tmp_path: Path) -> None:
+    hyp = hypotheses(tmp_path / "hyp.jsonl", *((f"{number}.wav", "wordle") for number in range(6)))
+    assert asr("eval", test_set, "--hyp", hyp, "--html", tmp_path / "report.html", "--audio") == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "wordle" in page and "basic-1" in page and "data:audio" in page
+
+
+def test_results_have_the_signal_to_noise_ratio_that_the_recordings_suggest(
+    asr: Run, test_set: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    envelope = np.repeat([1.0, 0.0], [24_000, 8_000])  # half a second's pause
+    noisy = 0.1 * envelope * rng.normal(size=32_000) + 0.01 * rng.normal(size=32_000)  # 20 dB
+    soundfile.write(test_set.parent / "0.wav", noisy, 16_000)
+    hyp = hypotheses(tmp_path / "hyp.jsonl", *((f"{number}.wav", "wordle") for number in range(6)))
+    assert asr("eval", test_set, "--hyp", hyp, "--json", tmp_path / "out.json") == 0
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert rows[0]["fields"]["snr_db"] == pytest.approx(20.0, abs=3.0)
+
+
+def test_streaming_tells_its_latency_and_what_made_the_score(
+    asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    command = ["eval", str(test_set), "--mode", "streaming", "--model", str(bundle_dir), "--json", str(out), "--no-lm"]
+    assert asr(*command) == 0
+    document = json.loads(out.read_text())
+    about = document["about"]
+    assert about["command"] == shlex.join(["asr", *command])
+    assert about["model_hash"].startswith("sha256:") and len(about["model_hash"]) == 71
+    assert about["model"] == "tiny" and about["mode"] == "streaming" and about["language_model"] == "none"
+    assert document["system"] == "tiny, streaming, without language model"
+    assert about["machine"].endswith("cores") and about["date"].endswith("+00:00")
+    assert document["rtfx"] > 0
+    assert document["latency"]["word"]["p50"] > document["latency"]["unaware_word"]["p50"]
+    told = capsys.readouterr()
+    for line in (
+        "RTFx ",
+        "first partial ",
+        "words after they ended",
+        "last final ",
+        "revoked ",
+        "speech without words",
+    ):
+        assert any(found.startswith(line) for found in told.out.splitlines()), line
+
+
+def test_the_normalisers_of_the_command_are_those_there_are() -> None:
+    assert set(NORMALIZERS) == set(normalizer.NORMALIZERS)
