@@ -38,6 +38,8 @@ MOST_HISTORIES = 1 << 14
 _CANDIDATES = 3
 # N-gram questions of a frame that are answered at once.
 _QUESTIONS = 4096
+# A look ahead only has to find the likeliest hypothesis: those this much below it are dropped.
+_LOOK_AHEAD_THRESHOLD = 10.0
 # The trace begins with room for so many frames.
 _FIRST_FRAMES = 64
 
@@ -134,19 +136,27 @@ class LexiconBeam:
 
     def step(self, log_probs: NDArray[np.float32]) -> None:
         """Search on through (T, 40) log-probabilities. Raises ValueError for another shape, or after `finish`."""
-        if log_probs.ndim != 2 or log_probs.shape[1] != PHONE_VOCABULARY_SIZE:
-            raise ValueError(f"expected (T, {PHONE_VOCABULARY_SIZE}) log-probabilities, got {log_probs.shape}")
-        if self._ended:
-            raise ValueError("the utterance has ended: call begin first")
-        log_probs = np.ascontiguousarray(log_probs, dtype=np.float32)
-        likeliest = np.argpartition(log_probs[:, 1:], -self._phones, axis=1)[:, -self._phones :]
-        allowed = np.zeros(log_probs.shape, dtype=bool)
-        np.put_along_axis(allowed, likeliest + 1, True, axis=1)
-        for row, begin in zip(log_probs, allowed, strict=True):
+        for frame in self._frames(log_probs):
             # Cut at fixed places of the utterance, so that what is fixed does not depend on how frames arrive.
             if self._held == self.options.max_frames:
                 self._fix_words()
-            self._frame(Frame(row, begin))
+            if len(self._histories) > MOST_HISTORIES:
+                self._forget_histories()
+            self._frame(frame, self.options.beam_threshold)
+
+    def best_after(self, log_probs: NDArray[np.float32]) -> tuple[TimedWord, ...]:
+        """What the words of `best` would be after (T, 40) log-probabilities more; the search stays where it is.
+
+        Looks with a narrower beam, and no further than to where words are fixed next. Raises ValueError as `step` does.
+        """
+        frames = self._frames(log_probs)
+        beam, held = Beam(self._alive.copy(), self._alive_scores.copy()), self._held
+        for frame in frames[: self.options.max_frames - held]:
+            self._frame(frame, min(_LOOK_AHEAD_THRESHOLD, self.options.beam_threshold))
+        words = self.best().words
+        self._count, self._held = len(beam.scores), held
+        self._alive[...], self._alive_scores[...] = beam.places, beam.scores
+        return words
 
     def best(self) -> BeamHypothesis:
         """The best hypothesis so far, up to the end of its last complete word, and its scores."""
@@ -198,10 +208,20 @@ class LexiconBeam:
     def _alive_scores(self) -> NDArray[np.float64]:
         return self._beams[self._turn].scores[: self._count]
 
-    def _frame(self, frame: Frame) -> None:
+    def _frames(self, log_probs: NDArray[np.float32]) -> list[Frame]:
+        if log_probs.ndim != 2 or log_probs.shape[1] != PHONE_VOCABULARY_SIZE:
+            raise ValueError(f"expected (T, {PHONE_VOCABULARY_SIZE}) log-probabilities, got {log_probs.shape}")
+        if self._ended:
+            raise ValueError("the utterance has ended: call begin first")
+        log_probs = np.ascontiguousarray(log_probs, dtype=np.float32)
+        likeliest = np.argpartition(log_probs[:, 1:], -self._phones, axis=1)[:, -self._phones :]
+        allowed = np.zeros(log_probs.shape, dtype=bool)
+        np.put_along_axis(allowed, likeliest + 1, True, axis=1)
+        return [Frame(row, begin) for row, begin in zip(log_probs, allowed, strict=True)]
+
+    def _frame(self, frame: Frame, threshold: float) -> None:
+        """Take one frame; hypotheses further than `threshold` below the best are dropped."""
         options, histories = self.options, self._histories
-        if len(histories) > MOST_HISTORIES:
-            self._forget_histories()
         beam = Beam(self._alive, self._alive_scores)
         candidates = _shared_room(self._most_candidates)
         count = _QUESTIONS
@@ -210,7 +230,7 @@ class LexiconBeam:
             count, least, wanted = missing_words(
                 self._arrays,
                 frame,
-                options.beam_threshold,
+                threshold,
                 options.beam_size,
                 beam,
                 histories.keys,
@@ -227,7 +247,7 @@ class LexiconBeam:
             frame,
             least,
             wanted,
-            options.beam_threshold,
+            threshold,
             options.log_add,
             beam,
             histories.keys,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_service.decoding import lexicon_beam
+from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
@@ -168,6 +169,30 @@ def test_any_split_of_the_frames_gives_the_same_hypotheses(tree, cuts, max_frame
     assert found[0] == expected[0]
     # Further down this toy language has ties (homophones in either order), of which the full beam keeps any.
     assert [h.score for h in found[:20]] == [h.score for h in expected[:20]]
+
+
+@settings(deadline=None, max_examples=15)
+@given(step=st.integers(1, 40), ahead=st.integers(1, 40), max_frames=st.sampled_from([125, 1500]))
+def test_a_look_ahead_sees_what_comes_and_changes_nothing(tree, step, ahead, max_frames):
+    log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.0) for seed in range(6)])
+    options = LexiconBeamOptions(beam_size=30, beam_threshold=10.0, max_frames=max_frames, look_back=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lexicon_beam, "MOST_HISTORIES", 100)
+        looking, plain = LexiconBeam(tree, options), LexiconBeam(tree, options)
+        seen: dict[int, tuple[TimedWord, ...]] = {}
+        for start in range(0, len(log_probs), step):
+            for beam in (looking, plain):
+                beam.step(log_probs[start : start + step])
+            coming = log_probs[start + step : start + step + ahead]
+            found = looking.best_after(coming)
+            if looking._held + len(coming) <= max_frames:
+                seen[looking.frames + len(coming)] = found
+            assert looking.best() == plain.best()
+            assert looking.shared_words() == plain.shared_words()
+            if plain.frames in seen:
+                assert seen[plain.frames] == plain.best().words
+        assert seen
+        assert looking.finish() == plain.finish()
 
 
 def test_words_shared_by_the_beam_start_everything_that_follows(tree):
