@@ -43,9 +43,18 @@ class TestLibriSpeech:
         found = {record.utterance_id: (record.text, record.audio.name) for record in read_librispeech(tmp_path)}
         assert found == {"1-2-0": ("GONE", "1-2-0.flac"), "1-2-1": ("", "1-2-1.flac"), "1-3-0": ("", "1-3-0.flac")}
 
+    def test_a_folder_within_a_chapter_does_not_part_its_recordings_from_their_transcript(self, tmp_path):
+        files(tmp_path, {"s/1/2/1-2.trans.txt": "1-2-9 LAST\n", "s/1/2/1-2.x/1-2-5.flac": "", "s/1/2/1-2-9.flac": ""})
+        assert [(r.utterance_id, r.text) for r in read_librispeech(tmp_path)] == [("1-2-9", "LAST"), ("1-2-5", "")]
+
     def test_a_folder_without_transcripts_is_refused(self, tmp_path):
         with pytest.raises(CorpusError, match="no LibriSpeech tree"):
             list(read_librispeech(files(tmp_path, {"a/b.flac": ""})))
+
+    def test_an_id_that_stands_twice_in_a_transcript_is_refused(self, tmp_path):
+        files(tmp_path, {"s/1/2/1-2.trans.txt": "1-2-0 ONE\n1-2-0 TWO\n"})
+        with pytest.raises(CorpusError, match=r"1-2\.trans\.txt:2: 1-2-0 stands there twice"):
+            list(read_librispeech(tmp_path))
 
 
 WHOLE = {"wav.scp": "u1 a.wav\nu2\t/data/b.flac\n", "text": "u1 one two\nu2\tthree\n", "utt2spk": "u1 anna\nu2 bert\n"}
@@ -85,17 +94,29 @@ class TestKaldi:
         [
             (WHOLE | {"wav.scp": "u1 raw.ark:35\nu2 b.wav\n"}, "not an audio file"),
             (WHOLE | {"wav.scp": "u1 a.wav\nu1 b.wav\n"}, r"wav\.scp:2: u1 stands there twice"),
-            (WHOLE | {"text": "u1 a\nu9 b\n"}, "u9 and 0 more are not in wav.scp"),
+            (WHOLE | {"text": "u1 a\nu9 b\n"}, "u9: the recording u9 is not in wav.scp"),
             (WHOLE | {"utt2spk": "u1 anna\n"}, "u2 has no speaker"),
             (SEGMENTED | {"segments": "u1 other 0 1\n"}, "the recording other is not in wav.scp"),
-            (SEGMENTED | {"segments": "u1 rec 0\n"}, "expected a recording, its begin and end"),
+            (SEGMENTED | {"segments": "u1 rec 0\n"}, "segments needs a recording, its begin and its end"),
             (SEGMENTED | {"segments": "u1 rec 2 1\n"}, "empty or runs backwards"),
-            (SEGMENTED | {"segments": "u1 rec nan 1\n"}, "empty or runs backwards"),
+            (SEGMENTED | {"segments": "u1 rec nan 1\n"}, "begin in segments is 'nan'"),
         ],
     )
     def test_what_does_not_fit_together_is_refused(self, tmp_path, contents, message):
         with pytest.raises(CorpusError, match=message):
             list(read_kaldi(files(tmp_path, contents)))
+
+    def test_all_that_is_wrong_is_told_at_once(self, tmp_path):
+        wrong = {"wav.scp": "rec sox |\n", "segments": "u1 rec 2 1\nu2 other 0 1\n", "utt2spk": "u1 anna\n"}
+        with pytest.raises(CorpusError) as refused:
+            list(read_kaldi(files(tmp_path, SEGMENTED | wrong)))
+        told = ["output of a command", "u2 has no speaker", "u1: its segment 2 to 1 s", "recording other is not in"]
+        found = str(refused.value).splitlines()
+        assert len(found) == len(told) and all(map(str.__contains__, found, told))
+
+    def test_a_duration_that_the_corpus_knows_is_kept(self, tmp_path):
+        folder = files(tmp_path, WHOLE | {"utt2dur": "u1 2.5\n"})
+        assert [(record.duration_s, record.segment) for record in read_kaldi(folder)] == [(2.5, False), (None, False)]
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(CorpusError, match=r"utt2spk: No such file"):
@@ -116,7 +137,9 @@ class TestCommonVoice:
         [
             ("client_id\tsentence\n", r"train\.tsv:1: the columns path are missing"),
             ("", "client_id, path, sentence are missing"),
-            ("client_id\tpath\tsentence\na\tb.mp3\n", r"train\.tsv:2: no path or no sentence"),
+            ("client_id\tpath\tsentence\na\t\tHi\n", r"train\.tsv:2: no path"),
+            ("client_id\tpath\tsentence\n", r"train\.tsv: no utterance"),
+            ("client_id\tpath\tsentence\na\tb.mp3\n", r"train\.tsv:2: not as many columns"),
         ],
     )
     def test_tables_without_the_columns_are_refused(self, tmp_path, table, message):
@@ -157,6 +180,11 @@ class TestNative:
     def test_a_line_that_is_none_is_named(self, tmp_path, line):
         files(tmp_path, {"m.jsonl": '{"audio_filepath": "a"}\n' + line})
         with pytest.raises(CorpusError, match=r"m\.jsonl:2"):
+            list(read_native(tmp_path / "m.jsonl"))
+
+    def test_all_lines_that_are_wrong_are_named_at_once(self, tmp_path):
+        files(tmp_path, {"m.jsonl": '{\n{"audio_filepath": "a"}\n{"audio_filepath": "a", "duration": true}'})
+        with pytest.raises(CorpusError, match=r"m\.jsonl:1: not JSON.*\n.*m\.jsonl:3: duration is True"):
             list(read_native(tmp_path / "m.jsonl"))
 
 
@@ -206,10 +234,30 @@ class TestLhotse:
     def test_a_file_that_is_no_cutset_is_refused(self, lhotse, tmp_path):
         path = tmp_path / "cuts.jsonl"
         path.write_text('{"a": 1}\n')
-        with pytest.raises(CorpusError, match="not a CutSet"):
+        with pytest.raises(CorpusError, match=r"cuts\.jsonl:1: the cut has no recording"):
+            list(read_lhotse(path))
+        path = tmp_path / "cuts.yaml"
+        path.write_text("- a: 1\n")
+        with pytest.raises(CorpusError, match=r"cuts\.yaml: not a CutSet"):
             list(read_lhotse(path))
 
     def test_without_the_package_the_remedy_is_named(self, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, "lhotse", None)
         with pytest.raises(CorpusError, match="pip install"):
-            list(read_lhotse(tmp_path / "cuts.jsonl"))
+            list(read_lhotse(tmp_path / "cuts.yaml"))
+
+    def test_json_lines_need_no_package_that_other_kinds_need(self, lhotse, recording, tmp_path, monkeypatch):
+        cut = lhotse.MonoCut("part", 1.0, 0.5, 0, [self.supervision(lhotse, "x", 0, 0.5)], recording=recording)
+        lines = self.save(lhotse, [cut], tmp_path)
+        yaml = tmp_path / "cuts.yaml"
+        lhotse.CutSet.from_cuts([cut]).to_file(yaml)
+        (by_package,) = read_lhotse(yaml)
+        monkeypatch.setitem(sys.modules, "lhotse", None)
+        assert list(read_lhotse(lines)) == [by_package]
+
+    def test_relative_audio_is_below_the_root_that_is_given(self, tmp_path):
+        recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "r.wav"}], "duration": 2.0}
+        cut = {"id": "c", "start": 0.0, "duration": 2.0, "recording": recording, "type": "MonoCut"}
+        files(tmp_path, {"cuts.jsonl": json.dumps(cut)})
+        (record,) = read_lhotse(tmp_path / "cuts.jsonl", audio_root=Path("/root"))
+        assert (record.audio, record.text, record.segment) == (Path("/root/r.wav"), "", False)

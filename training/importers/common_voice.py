@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.importers.record import CorpusError, Record
+from asr_service.evaluation.references.rows import table_rows
+from training.importers.record import Record, accepted
 
 CLIPS = "clips"
 
@@ -14,22 +14,17 @@ CLIPS = "clips"
 def read_common_voice(table: Path, *, corpus: str = "") -> Iterator[Record]:
     """The utterances of one table (train.tsv, dev.tsv, validated.tsv …); the speaker is the client's id.
 
-    Raises CorpusError where the file is missing, has no columns client_id, path and sentence, or a row is short.
+    Raises CorpusError with all that is wrong: a file that cannot be read or lacks one of the columns client_id, path
+    and sentence, a row without a path, or with other columns than the first line names.
     """
-    try:
-        with table.open(encoding="utf-8", newline="") as lines:
-            rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = {"client_id", "path", "sentence"} - set(rows.fieldnames or ())
-            if missing:
-                raise CorpusError(f"{table}:1: the columns {', '.join(sorted(missing))} are missing")
-            for row in rows:
-                if not row["path"] or row["sentence"] is None:
-                    raise CorpusError(f"{table}:{rows.line_num}: no path or no sentence")
-                # Early releases name clips without the suffix.
-                clip = row["path"] if Path(row["path"]).suffix else f"{row['path']}.mp3"
-                audio = table.parent / CLIPS / clip
-                yield Record(Path(clip).stem, audio, row["sentence"], row["client_id"], corpus or "common_voice")
-    except OSError as error:
-        raise CorpusError(f"{table}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{table}: {error}") from error
+    problems: list[str] = []
+    records = []
+    for place, row in table_rows(table, problems, columns=("client_id", "path", "sentence")):
+        if not row["path"]:
+            problems.append(f"{place}: no path")
+            continue
+        # Early releases name clips without the suffix.
+        clip = row["path"] if Path(row["path"]).suffix else f"{row['path']}.mp3"
+        audio = table.parent / CLIPS / clip
+        records.append(Record(Path(clip).stem, audio, row["sentence"], row["client_id"], corpus or "common_voice"))
+    yield from accepted(records, problems, table)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asr_service.evaluation.reference import Reference
+
 
 class CorpusError(ValueError):
-    """A corpus is not as its format says; the message names the file and the line."""
+    """A corpus is not as its format says; each line of the message is a problem, with its file and line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +40,23 @@ class Record:
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
-def table_lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line number, first word, rest of the line) of a text file; empty lines are left out.
+def accepted(records: Sequence[Record], problems: Sequence[str], source: Path) -> Sequence[Record]:
+    """`records` as they are. Raises CorpusError with all `problems` of their source, or where there is no record."""
+    if problems or not records:
+        raise CorpusError("\n".join(problems) or f"{source}: no utterance")
+    return records
 
-    Raises CorpusError where the file is missing or no UTF-8.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CorpusError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: no UTF-8 at byte {error.start}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            key, *rest = line.split(maxsplit=1)
-            yield number, key, " ".join(rest).strip()
+
+def record_of(reference: Reference, corpus: str, *, segment: bool = False) -> Record:
+    """An utterance as a test set has it, for training; it is of `corpus`, or else of the one that it names itself."""
+    assert reference.audio_path is not None  # no format that is imported has texts alone
+    return Record(
+        reference.utterance_id,
+        reference.audio_path,
+        reference.text,
+        reference.speaker,
+        corpus or reference.corpus,
+        offset_s=reference.offset_s,
+        duration_s=reference.duration_s,
+        segment=segment,
+    )

@@ -11,20 +11,25 @@ from asr_service.evaluation.references.text import numbered, seconds
 _ARCHIVE = re.compile(r"\.ark:\d+$")
 
 
-def read_kaldi(path: Path, problems: list[str]) -> list[Reference]:
+def read_kaldi(
+    path: Path, problems: list[str], *, audio_root: Path | None = None, untranscribed: bool = False
+) -> list[Reference]:
     """The utterances of `text` in a directory, in its order; the corpus is the directory's name.
 
-    Paths in wav.scp are relative to the directory. Commands (pipes) and archives in it are problems, as are utterances
-    with a text and no audio, or with audio and no text.
+    Relative paths in wav.scp are relative to `audio_root`, by default the directory. Commands (pipes) and archives in
+    it are problems, as are utterances with a text and no audio, or with audio and no text; but if `untranscribed`, the
+    latter have an empty text, and the order is the audio's.
     """
     folder = path if path.is_dir() else path.parent
     texts = read_pairs(folder / "text", problems)
-    recordings = _recordings(folder, problems)
+    recordings = _recordings(folder, folder if audio_root is None else audio_root, problems)
     segments = _optional(folder / "segments", problems)
     speakers = _optional(folder / "utt2spk", problems)
     durations = _optional(folder / "utt2dur", problems)
     audible = segments if segments is not None else recordings
-    if audible is not None:
+    if untranscribed:
+        texts = {name: texts.get(name, "") for name in audible or ()} | texts
+    elif audible is not None:
         source = "segments" if segments is not None else "wav.scp"
         problems += [f"{folder / source}: {name} is not in text" for name in audible if name not in texts]
     if speakers is not None:
@@ -58,20 +63,23 @@ def _optional(path: Path, problems: list[str]) -> dict[str, str] | None:
     return read_pairs(path, problems) if path.exists() else None
 
 
-def _recordings(folder: Path, problems: list[str]) -> dict[str, str] | None:
+def _recordings(folder: Path, audio_root: Path, problems: list[str]) -> dict[str, Path] | None:
     recordings = _optional(folder / "wav.scp", problems)
     for name, value in (recordings or {}).items():
         if value.startswith("|") or value.endswith("|"):
-            problems.append(f"{folder / 'wav.scp'}: {name} is the output of a command, and no command is run here")
+            problems.append(
+                f"{folder / 'wav.scp'}: {name} is the output of a command, and no command is run here: write the audio "
+                "to files first, for example with Kaldi's wav-copy"
+            )
         elif _ARCHIVE.search(value) or not value:
             problems.append(f"{folder / 'wav.scp'}: {name} is {value!r}, not an audio file")
-    return recordings and {name: str(folder / value) for name, value in recordings.items()}
+    return None if recordings is None else {name: audio_root / value for name, value in recordings.items()}
 
 
 def _place(
-    name: str, recordings: dict[str, str] | None, segments: dict[str, str] | None
+    name: str, recordings: dict[str, Path] | None, segments: dict[str, str] | None
 ) -> tuple[Path | None, float, float | None]:
-    """Recording, offset and duration of an utterance. Raises ValueError where a file lacks it or is malformed."""
+    """Recording, offset and duration (s) of an utterance. Raises ValueError where a file lacks it or is malformed."""
     recording, offset_s, duration_s = name, 0.0, None
     if segments is not None:
         if name not in segments:
@@ -90,4 +98,4 @@ def _place(
         return None, offset_s, duration_s
     if recording not in recordings:
         raise ValueError(f"the recording {recording} is not in wav.scp")
-    return Path(recordings[recording]), offset_s, duration_s
+    return recordings[recording], offset_s, duration_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,21 @@ def read_lhotse(path: Path, problems: list[str]) -> list[Reference]:
     A cut without supervision is an empty reference: nobody speaks. Problems are cuts that are no plain stretch of a
     one-channel file: mixed or padded ones, transforms (speed, volume), audio from commands or URLs.
     """
-    references: list[Reference] = []
-    corpus = path.name.split(".")[0]
-    for place, cut in json_rows(path, problems):
+    parts = parts_of_cuts(json_rows(path, problems), path.parent, path.name.split(".")[0], problems)
+    return [reference for reference, _ in parts]
+
+
+def parts_of_cuts(
+    cuts: Iterable[tuple[str, Mapping[str, Any]]], audio_root: Path, corpus: str, problems: list[str]
+) -> Iterator[tuple[Reference, bool]]:
+    """Each supervision's reference, and whether it is all of its recording.
+
+    `cuts` are objects as lhotse writes them, each with the place that a problem names; relative paths of their audio
+    are relative to `audio_root`.
+    """
+    for place, cut in cuts:
         try:
-            audio = path.parent / _audio_file(cut)
+            audio = audio_root / _audio_file(cut)
             whole_s = seconds(cut["recording"]["duration"], "the recording's duration")
             begin_s, length_s = seconds(cut["start"], "start"), seconds(cut["duration"], "duration")
             parts = cut.get("supervisions") or [{"id": cut["id"], "start": 0.0, "duration": length_s}]
@@ -34,23 +44,14 @@ def read_lhotse(path: Path, problems: list[str]) -> list[Reference]:
                 end_s = min(length_s, float(part["start"]) + seconds(part["duration"], "a supervision's duration"))
                 offset_s, duration_s = begin_s + start_s, seconds(round(end_s - start_s, 8), "what a cut holds of it")
                 whole = offset_s < _TOLERANCE_S and abs(duration_s - whole_s) < _TOLERANCE_S
-                references.append(
-                    Reference(
-                        str(part["id"]),
-                        part.get("text") or "",
-                        audio,
-                        0.0 if whole else offset_s,
-                        duration_s,
-                        part.get("speaker") or "",
-                        corpus,
-                        _fields(part) | _fields(cut),
-                    )
-                )
+                text, speaker = part.get("text") or "", part.get("speaker") or ""
+                fields = _fields(part) | _fields(cut)
+                offset_s = 0.0 if whole else offset_s
+                yield Reference(str(part["id"]), text, audio, offset_s, duration_s, speaker, corpus, fields), whole
         except KeyError as error:
             problems.append(f"{place}: the cut has no {error}")
         except (TypeError, AttributeError, ValueError) as error:
             problems.append(f"{place}: {error}")
-    return references
 
 
 def _fields(part: Mapping[str, Any]) -> dict[str, FieldValue]:
@@ -63,7 +64,7 @@ def _audio_file(cut: Mapping[str, Any]) -> str:
     kind = cut.get("type", "MonoCut")
     if kind != "MonoCut":
         raise ValueError(f"a {kind}: only MonoCuts are plain stretches of a recording")
-    recording = cut["recording"]
+    recording = cut.get("recording")
     if not isinstance(recording, dict):
         raise ValueError("the cut has no recording")
     if recording.get("transforms"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,19 @@ def json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
             problems.append(f"{place}: not a JSON object")
 
 
-def table_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
-    """(place, fields) of each row; numbers in further columns are read as numbers."""
+def table_rows(path: Path, problems: list[str], *, columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+    """(place, texts by column) of each row. A table without one of `columns` is a problem, and has no rows."""
     tabs = path.name.removesuffix(".gz").endswith(".tsv")
-    lines = (f"{line}\n" for line in file_lines(path, problems))
+    lines = [f"{line}\n" for line in file_lines(path, problems)]
     # Tables with commas must quote. Those with tabs do or do not: Common Voice's sentences begin with quotation marks.
     quoting: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
     cell = _unquoted if tabs else str.strip
     rows = csv.DictReader(lines, **quoting)
     try:
+        there = {name.strip() for name in rows.fieldnames or ()}
+        if lines and (missing := [name for name in columns if name not in there]):
+            problems.append(f"{path}:1: the columns {', '.join(missing)} are missing")
+            return
         for row in rows:
             if None in row or None in row.values():
                 problems.append(f"{path}:{rows.line_num}: not as many columns as the first line names")

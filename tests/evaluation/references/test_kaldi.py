@@ -57,9 +57,10 @@ def test_a_kaldi_directory_says_all_that_is_wrong(tmp_path: Path) -> None:
     lines(folder / "wav.scp", "r sph2pipe r.sph |", "q x.ark:17")
     lines(folder / "segments", "u1 r 0 1", "u2 s 0 1", "u3 r 2 1", "u4 r 0 1", "u6 r nan 1")
     lines(folder / "utt2spk", "u1 a", "u2 a", "u3 a", "u5 a")
+    remedy = "and no command is run here: write the audio to files first, for example with Kaldi's wav-copy"
     assert problems_of(folder) == [
         "k/text:2: u1 stands there twice",
-        "k/wav.scp: r is the output of a command, and no command is run here",
+        f"k/wav.scp: r is the output of a command, {remedy}",
         "k/wav.scp: q is 'x.ark:17', not an audio file",
         "k/segments: u4 is not in text",
         "k/utt2spk: u6 has no speaker",

@@ -21,3 +21,10 @@ def test_a_librispeech_tree_gives_speakers_subsets_and_recordings(tmp_path: Path
     assert problems_of(tmp_path, check_audio=True)[0].endswith("84-121123-0001.flac is missing")
     lines(chapter / "84-121123-0009.flac")
     assert problems_of(tmp_path)[0].endswith("84-121123-0009.flac: not in 84-121123.trans.txt")
+
+
+def test_recordings_of_a_chapter_without_transcripts_are_problems_too(tmp_path: Path) -> None:
+    lines(tmp_path / "dev" / "1" / "2" / "1-2.trans.txt", "1-2-0 YES")
+    lines(tmp_path / "dev" / "1" / "3" / "1-3-0.flac")
+    (problem,) = problems_of(tmp_path)
+    assert problem.endswith("1/3/1-3-0.flac: not in a transcript beside it")
