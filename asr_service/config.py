@@ -224,10 +224,10 @@ class EngineSettings:
         max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
         idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
         final_budget_s: computation that a turn of the engine spends on finals of live streams, before it looks for live
-            audio again; one final is always made.
+            audio again; one part of one is always done.
         accurate_budget_s: the same for accurate utterances (files, unary calls); one part of one is always done.
-        accurate_batch_s: audio, with its padding, of accurate utterances that are encoded in one batch; while live
-            streams are open, no more than fits into `accurate_budget_s`. A longer utterance is encoded alone.
+        accurate_batch_s: audio, with its padding, of accurate utterances that are encoded in one batch, block by block
+            of the encoder. A longer utterance is encoded alone.
         policy: of live streams: `chunked` encodes each frame once; `windowed` encodes and decodes a growing window
             again at each step, for encoders that know full context only; `auto` asks the bundle.
         window_s: a longer window (of the policy `windowed`) is cut between committed words.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from asr_service.engine.engine import BatchingEngine
 from asr_service.engine.interface import StreamOptions
+from asr_service.parts import Parts
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Clocked:
         runner, space = engine._runner, engine._space  # noqa: SLF001
         self._clock(runner, "features", "features")
         self._clock(runner, "encode_chunks", "encoder")
-        self._clock(runner, "encode_utterances", "encoder")
+        self._clock(runner, "utterance_parts", "encoder")
         searches = space.searches
 
         def clocked_searches(options: StreamOptions) -> Callable[[], Any]:
@@ -38,7 +40,7 @@ class Clocked:
 
             def make_clocked() -> Any:
                 search = make()
-                for method, part in (("step", "search"), ("partial", "partials"), ("final", "final pass")):
+                for method, part in (("step", "search"), ("partial", "partials"), ("final_parts", "final pass")):
                     self._clock(search, method, part)
                 return search
 
@@ -52,11 +54,23 @@ class Clocked:
         def clocked(*arguments: Any, **named: Any) -> Any:
             begun = time.thread_time()
             try:
-                return function(*arguments, **named)
+                result = function(*arguments, **named)
             finally:
                 self._parts[part] += time.thread_time() - begun
+            return self._clocked_parts(result, part) if inspect.isgenerator(result) else result
 
         setattr(owner, method, clocked)
+
+    def _clocked_parts(self, work: Parts[Any], part: str) -> Parts[Any]:
+        while True:
+            begun = time.thread_time()
+            try:
+                next(work)
+            except StopIteration as done:
+                return done.value
+            finally:
+                self._parts[part] += time.thread_time() - begun
+            yield
 
     def measure(self, work: Callable[[], Any]) -> tuple[Any, Spent]:
         self._parts.clear()

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 RANK = {
     "types": 0,
     "errors": 0,
+    "parts": 0,
     "torchaudio_guard": 0,
     "config": 1,
     "audio": 2,

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
 from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.interface import StreamOptions
@@ -96,9 +97,10 @@ def hear(
             continue
         n_best, scores = [words for words, _ in found], [score for _, score in found]
         words, encoded = n_best[0], known.encoded
+        attention = AttentionScores(bundle.model.decoder, encoded.hidden)
         features.append(
             space.word_features(
-                words, n_best, scores, phones=encoded.phones, pieces=encoded.pieces, hidden=encoded.hidden
+                words, n_best, scores, phones=encoded.phones, pieces=encoded.pieces, attention=attention
             )
         )
         sure += word_confidences(words, n_best, posteriors(scores, config.confidence_scale).tolist())

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities
-from asr_service.decoding.token_tree import TokenTree
 from asr_service.model.decoder import Decoder
-from asr_service.tokenizer import WordPieces
+from asr_service.parts import at_once
 
 # A hypothesis with more labels than frames has no alignment to them: as bad as can be, yet finite.
 NO_ALIGNMENT = -1e4
@@ -73,14 +73,7 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
 
 
 def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D).
-
-    Hypotheses of one utterance share most of their prefixes: the decoder runs over their tree, not over each of them.
-    """
-    tree = TokenTree.build(sequences, WordPieces.bos_id)
-    logits = decoder.forward_tree(tree.token_ids, tree.depths, tree.visible, memory.unsqueeze(0))
-    log_probs = torch.log_softmax(logits, dim=-1)
-    nodes = torch.tensor([node for path in tree.paths for node in path])
-    tokens = torch.tensor([token for row in sequences for token in (*row, WordPieces.eos_id)])
-    owners = torch.repeat_interleave(torch.tensor([len(path) for path in tree.paths]))
-    return log_probs.new_zeros(len(sequences)).index_add_(0, owners, log_probs[nodes, tokens])
+    """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
+    scores = AttentionScores(decoder, memory)
+    at_once(scores.add(sequences))
+    return scores.totals(sequences)

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.timing import WordGraph, best_path
-from asr_service.decoding.token_tree import TokenTree
-from asr_service.model.decoder import Decoder
+from asr_service.parts import at_once
 from asr_service.tokenizer import WordPieces
 
 # An n-best list knows no more extreme odds than these, whatever its softmax says.
@@ -30,14 +28,10 @@ _LEAST_LOG_PROB = -10.0
 class WordFeatures:
     """Computes `confidence.FEATURES`; read-only, shared by all searches of a bundle with a language model."""
 
-    def __init__(
-        self, decoder: Decoder, pieces: WordPieces, language_model: WordLanguageModel, *, posterior_scale: float
-    ) -> None:
+    def __init__(self, pieces: WordPieces, language_model: WordLanguageModel, *, posterior_scale: float) -> None:
         """`posterior_scale` flattens the scores of an n-best list before they become posteriors."""
-        self._decoder, self._pieces = decoder, pieces
-        self._language_model, self._scale = language_model, posterior_scale
+        self._pieces, self._language_model, self._scale = pieces, language_model, posterior_scale
 
-    @torch.inference_mode()
     def __call__(
         self,
         words: Sequence[TimedWord],
@@ -46,39 +40,25 @@ class WordFeatures:
         *,
         phones: NDArray[np.float32],
         pieces: NDArray[np.float32],
-        hidden: Tensor,
+        attention: AttentionScores,
     ) -> NDArray[np.float64]:
         """(W, F) for the words of one of `n_best`, whose entries have `scores` and frames of 40 ms; W is at least 1.
 
-        Of the utterance: `phones` (T4, N) and `pieces` (T8, V) are log-probabilities, `hidden` (T8, D) `encoder_out`.
+        Of the utterance: `phones` (T4, N) and `pieces` (T8, V) are log-probabilities, `attention` the decoder's scores.
         """
         tokens = [self._pieces.encode(word.text) for word in words]
-        attention, following, utterance = self._attention(tokens, hidden)
+        least, following, mean = _attention(tokens, attention)
         columns = {
             "posterior": _log_odds(word_confidences(words, n_best, posteriors(scores, self._scale).tolist())),
             "entropy": _entropies(words, phones),
             "pieces": _alignment_scores(tokens, pieces),
-            "attention": attention,
+            "attention": least,
             "following": following,
-            "utterance": utterance,
+            "utterance": mean,
             "language_model": self._predicted(words),
             "letters": np.log([len(word.text) for word in words]),
         }
         return np.stack([columns[name] for name in FEATURES], axis=1)
-
-    def _attention(self, tokens: Sequence[Sequence[int]], hidden: Tensor) -> tuple[NDArray[np.float64], ...]:
-        """By the decoder's log-probabilities, each (W,): the least of each word's pieces, that of the piece after the
-        word (or of the end), and the mean over all pieces of the utterance.
-        """
-        flat = [token for word in tokens for token in word]
-        tree = TokenTree.build([flat], WordPieces.bos_id)
-        logits = self._decoder.forward_tree(tree.token_ids, tree.depths, tree.visible, hidden.unsqueeze(0))
-        targets = torch.tensor([*flat, WordPieces.eos_id])
-        log_probs = torch.log_softmax(logits, dim=-1)[torch.arange(len(targets)), targets].double().numpy()
-        log_probs = np.maximum(log_probs, _LEAST_LOG_PROB)
-        ends = np.cumsum([len(word) for word in tokens])
-        least = [log_probs[end - len(word) : end].min() for end, word in zip(ends, tokens, strict=True)]
-        return np.array(least), log_probs[ends], np.full(len(tokens), log_probs[:-1].mean())
 
     def _predicted(self, words: Sequence[TimedWord]) -> NDArray[np.float64]:
         """The n-gram's log-probability of each word after those before it, (W,)."""
@@ -103,10 +83,10 @@ class WordConfidence:
         *,
         phones: NDArray[np.float32],
         pieces: NDArray[np.float32],
-        hidden: Tensor,
+        attention: AttentionScores,
     ) -> tuple[float, ...]:
         """One number in [0, 1] a word; the arguments are those of `WordFeatures`."""
-        features = self._features(words, n_best, scores, phones=phones, pieces=pieces, hidden=hidden)
+        features = self._features(words, n_best, scores, phones=phones, pieces=pieces, attention=attention)
         return tuple(self._weights.probabilities(features).tolist())
 
 
@@ -114,6 +94,18 @@ def _log_odds(probabilities: Sequence[float]) -> NDArray[np.float64]:
     clipped = np.clip(probabilities, _LEAST_POSTERIOR, 1.0 - _LEAST_POSTERIOR)
     odds: NDArray[np.float64] = np.log(clipped / (1.0 - clipped))
     return odds
+
+
+def _attention(tokens: Sequence[Sequence[int]], scores: AttentionScores) -> tuple[NDArray[np.float64], ...]:
+    """By the decoder's log-probabilities, each (W,): the least of each word's pieces, that of the piece after the word
+    (or of the end), and the mean over all pieces of the utterance.
+    """
+    flat = [token for word in tokens for token in word]
+    at_once(scores.add([flat]))  # nothing is left to do where these scores ranked the hypothesis
+    log_probs = np.maximum(scores.of(flat).double().numpy(), _LEAST_LOG_PROB)
+    ends = np.cumsum([len(word) for word in tokens])
+    least = [log_probs[end - len(word) : end].min() for end, word in zip(ends, tokens, strict=True)]
+    return np.array(least), log_probs[ends], np.full(len(tokens), log_probs[:-1].mean())
 
 
 def _entropies(words: Sequence[TimedWord], log_probs: NDArray[np.float32]) -> NDArray[np.float64]:

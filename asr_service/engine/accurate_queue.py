@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.engine.runner import Encoded
 from asr_service.engine.scheduler import fill_batch
 from asr_service.engine.stream import Stream
 
@@ -27,7 +26,7 @@ class Utterance:
         features: (T, F), None once they are encoded.
         frames: T.
         start, end: feature frames since the stream began.
-        parts: what is still to be searched; None until the utterance is encoded.
+        parts: what is still to be done, until it is answered; None until it is encoded.
         is_last: the stream ends with it.
         since: when its turn came; grows.
     """
@@ -38,7 +37,7 @@ class Utterance:
     start: int
     end: int
     is_last: bool
-    parts: Iterator[Encoded] | None = None
+    parts: Iterator[None] | None = None
     since: int = 0
 
 

@@ -6,21 +6,26 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from asr_service.parts import Parts
+
 logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-def each(run: Callable[[Sequence[Row]], list[Result]], rows: Sequence[Row]) -> list[Result | Exception]:
+def each(run: Callable[[Sequence[Row]], Parts[list[Result]]], rows: Sequence[Row]) -> Parts[list[Result | Exception]]:
     """What `run` says of all rows at once; where it raises, what it says of each row alone, or raises there.
 
     `run` must have changed nothing when it raises.
     """
     try:
-        return list(run(rows))
+        return list((yield from run(rows)))
     except Exception as error:
         logger.exception("a batch of %d failed", len(rows))
         if len(rows) == 1:
             return [error]
-    return [result for row in rows for result in each(run, [row])]
+    results: list[Result | Exception] = []
+    for row in rows:
+        results += yield from each(run, [row])
+    return results

@@ -11,21 +11,18 @@ from collections.abc import Sequence
 
 import torch
 
+from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.open_vocabulary import ExpectedSpellings, spelled_words, with_spelled_words
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.rescoring import (
-    NO_ALIGNMENT,
-    RescoringWeights,
-    attention_log_likelihoods,
-    ctc_log_likelihoods,
-)
+from asr_service.decoding.rescoring import NO_ALIGNMENT, RescoringWeights, ctc_log_likelihoods
 from asr_service.decoding.word_features import WordConfidence
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import Bundle
+from asr_service.parts import Parts
 
 
 class LexiconSearch(UtteranceSearch):
@@ -48,14 +45,17 @@ class LexiconSearch(UtteranceSearch):
         word_confidence: WordConfidence | None = None,
         hinted: HintedTree | None = None,
     ) -> None:
-        """`hinted`: the tree for what the stream expects to hear, made for the `lm_weight` of `options`."""
+        """`word_confidence`: without it the n-best list's posteriors are the confidences. `hinted`: the tree for what
+        the stream expects to hear, made for the `lm_weight` of `options`.
+        """
         super().__init__(
             limit=limit,
             confidence_scale=confidence_scale,
             agreement=agreement,
             hold_back_s=hold_back_s,
-            word_confidence=word_confidence,
         )
+        self._word_confidence = word_confidence
+        self._attention: AttentionScores | None = None  # of the utterance, from its ranking on
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._tree = tree
         self._hints = hinted.hints if hinted is not None else None
@@ -65,6 +65,7 @@ class LexiconSearch(UtteranceSearch):
 
     def reset(self) -> None:
         super().reset()
+        self._attention = None
         self._beam.begin()
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
@@ -75,20 +76,25 @@ class LexiconSearch(UtteranceSearch):
         return self._beam.shared_words()
 
     @torch.inference_mode()
-    def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
+    def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
         found = self._beam.finish(self._n_best)
         if not found:
             return []
+        yield
+        self._attention = AttentionScores(self._bundle.model.decoder, self._hidden())
         pronounced = ctc_log_likelihoods(self._phones(), [hypothesis.phone_ids for hypothesis in found])
         phones = pronounced.clamp(min=NO_ALIGNMENT).tolist()
-        scores = self._scores([hypothesis.words for hypothesis in found], phones)
+        scores = yield from self._scores([hypothesis.words for hypothesis in found], phones, self._attention)
         ranked: list[tuple[Sequence[TimedWord], float]] = [
             (hypothesis.words, score) for hypothesis, score in zip(found, scores, strict=True)
         ]
-        ranked += self._open(*max(zip(found, phones, scores, strict=True), key=lambda entry: entry[2])[:2])
+        best, fit, _ = max(zip(found, phones, scores, strict=True), key=lambda entry: entry[2])
+        ranked += yield from self._open(best, fit, self._attention)
         return sorted(ranked, key=lambda entry: -entry[1])
 
-    def _open(self, best: BeamHypothesis, phones: float) -> list[tuple[Sequence[TimedWord], float]]:
+    def _open(
+        self, best: BeamHypothesis, phones: float, attention: AttentionScores
+    ) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
         """`best` with spelled words that the lexicon lacks, scored.
 
         Nobody knows how they are pronounced: their phones are taken to fit as well as those of what they replace.
@@ -97,7 +103,7 @@ class LexiconSearch(UtteranceSearch):
         opened = with_spelled_words(best.words, [*spelled, *self._expected.near(spelled)], self._tree.known)
         if not opened:
             return []
-        scores = self._scores(opened, [phones] * len(opened))
+        scores = yield from self._scores(opened, [phones] * len(opened), attention)
         # What the stream expects is no unknown word to it.
         return [
             (
@@ -107,13 +113,16 @@ class LexiconSearch(UtteranceSearch):
             for words, score in zip(opened, scores, strict=True)
         ]
 
-    def _scores(self, found: Sequence[Sequence[TimedWord]], phones: Sequence[float]) -> list[float]:
+    def _scores(
+        self, found: Sequence[Sequence[TimedWord]], phones: Sequence[float], attention: AttentionScores
+    ) -> Parts[list[float]]:
         """The log-linear sum for each word sequence; `phones` are the log-likelihoods of their phones."""
         weights = self._weights
         texts = [[word.text for word in words] for words in found]
         tokens = [self._bundle.pieces.encode(" ".join(words)) for words in texts]
         pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
-        attention = attention_log_likelihoods(self._bundle.model.decoder, self._hidden(), tokens).tolist()
+        yield
+        yield from attention.add(tokens)
         boosts = [self._hints.score(words) if self._hints else 0.0 for words in texts]
         return [
             weights.phones * phone_score
@@ -123,6 +132,14 @@ class LexiconSearch(UtteranceSearch):
             + weights.attention * attention_score
             + boost
             for words, phone_score, piece_score, attention_score, boost in zip(
-                texts, phones, pieces, attention, boosts, strict=True
+                texts, phones, pieces, attention.totals(tokens).tolist(), boosts, strict=True
             )
         ]
+
+    def _confidences(
+        self, words: Sequence[TimedWord], n_best: Sequence[Sequence[TimedWord]], scores: Sequence[float]
+    ) -> tuple[float, ...]:
+        if self._word_confidence is None or self._attention is None:
+            return super()._confidences(words, n_best, scores)
+        phones, pieces = self._phones().numpy(), self._pieces().numpy()
+        return self._word_confidence(words, n_best, scores, phones=phones, pieces=pieces, attention=self._attention)

@@ -18,6 +18,7 @@ from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search import UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
+from asr_service.parts import Parts
 from asr_service.types import Hypothesis
 
 
@@ -48,7 +49,7 @@ class LiveDecoder(Protocol):
         """Where the best hypothesis' last word ends, in stream time, whether or not it is shown yet."""
         ...
 
-    def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
+    def final_parts(self, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
         """Ranked alternatives, best first, each starting with the words that never change; none without words."""
         ...
 
@@ -110,8 +111,8 @@ class ChunkedDecoder:
         words = self._search.best(offset_s=offset_s).words
         return words[-1].end_s if words else None
 
-    def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
-        return self._search.final(offset_s=offset_s)
+    def final_parts(self, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
+        return self._search.final_parts(offset_s=offset_s)
 
     def reset(self) -> None:
         self._search.reset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from asr_service.config import EngineSettings
 from asr_service.engine.interface import Partial, StreamHandle, StreamOptions
@@ -13,6 +13,7 @@ from asr_service.engine.open_streams import DELIVERY_S, OpenStreams
 from asr_service.engine.runner import Encoded
 from asr_service.engine.scheduler import Budget
 from asr_service.engine.stream import Stream, Work
+from asr_service.parts import Parts, at_once
 
 
 class LiveLane:
@@ -21,6 +22,7 @@ class LiveLane:
     def __init__(self, policy: LivePolicy, streams: OpenStreams, settings: EngineSettings) -> None:
         self._policy, self._streams, self._settings = policy, streams, settings
         self._decoders: dict[StreamHandle, LiveDecoder] = {}
+        self._finals: dict[StreamHandle, Iterator[None]] = {}  # that have been begun
         streams.on_end(self._forget)
 
     def opener(self, options: StreamOptions) -> Callable[[Stream], None]:
@@ -33,6 +35,7 @@ class LiveLane:
         return opened
 
     def _forget(self, stream: Stream) -> None:
+        self._finals.pop(stream.handle, None)
         if (decoder := self._decoders.pop(stream.handle, None)) is not None:
             decoder.reset()
 
@@ -46,12 +49,13 @@ class LiveLane:
         ]
         filled = [row for row, taken in enumerate(inputs) if taken is not None]
 
-        def encode(rows: Sequence[int]) -> list[Encoded]:
+        def encode(rows: Sequence[int]) -> Parts[list[Encoded]]:
+            yield from ()  # nothing goes before them
             taken = [features for row in rows if (features := inputs[row]) is not None]
             slots, kept = [ready[row][0].handle.slot for row in rows], [ready[row][1].frames for row in rows]
             return self._policy.encode(slots, taken, kept)
 
-        outputs = self._streams.encode(encode, filled, [ready[row][0] for row in filled])
+        outputs = at_once(self._streams.encode(encode, filled, [ready[row][0] for row in filled]))
         encoded = dict(zip(filled, outputs, strict=True))
         for row, (stream, work) in enumerate(ready):
             if stream in self._streams:
@@ -73,25 +77,28 @@ class LiveLane:
             self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
 
     def finals(self) -> bool:
-        """Utterances that have ended, the longest waiting first, within the budget; False when there was none."""
+        """Utterances that have ended, the longest waiting first, part by part within the budget; False when there was
+        none.
+        """
         waiting = [(stream.final_since, stream) for stream in self._streams if stream.final_since is not None]
         budget = Budget(self._settings.final_budget_s)
         for _, stream in sorted(waiting, key=lambda pair: (pair[0], pair[1].handle.slot)):
-            if not budget.left:
-                break
-            begun = time.perf_counter()
-            self._streams.guard(stream, functools.partial(self._final, stream))
-            self._streams.deliver(older_than_s=DELIVERY_S)
-            budget.spend(time.perf_counter() - begun)
+            while budget.left and stream in self._streams and stream.final_since is not None:
+                begun = time.perf_counter()
+                parts = self._finals.setdefault(stream.handle, self._final(stream))
+                self._streams.guard(stream, lambda parts=parts: next(parts, None))  # type: ignore[misc]
+                self._streams.deliver(older_than_s=DELIVERY_S)
+                budget.spend(time.perf_counter() - begun)
         self._streams.deliver()
         return bool(waiting)
 
-    def _final(self, stream: Stream) -> None:
+    def _final(self, stream: Stream) -> Iterator[None]:
         decoder = self._decoders[stream.handle]
         start_s, end_s = stream.time_s(stream.utterance_start), stream.time_s(stream.encoded)
         # A model hears words in silence now and then; where no frame stood out from the room, nobody spoke.
-        alternatives = decoder.final(offset_s=start_s) if stream.speech_heard else ()
+        alternatives = (yield from decoder.final_parts(offset_s=start_s)) if stream.speech_heard else ()
         decoder.reset()
+        del self._finals[stream.handle]
         self._streams.answer(stream, alternatives, start_s, end_s, is_last=stream.ended)
         stream.final_since = None
         stream.next_utterance()

@@ -13,7 +13,8 @@ from asr_service.engine.runner import Encoded
 from asr_service.engine.slots import SlotTable
 from asr_service.engine.stream import Stream
 from asr_service.errors import AsrError, EngineFailure
-from asr_service.types import Hypothesis, Mode
+from asr_service.parts import Parts
+from asr_service.types import Hypothesis
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,6 @@ class OpenStreams:
 
     def get(self, handle: StreamHandle) -> Stream | None:
         return self._streams.get(handle)
-
-    @property
-    def any_live(self) -> bool:
-        return any(stream.options.mode is Mode.STREAMING for stream in self._streams.values())
 
     def on_end(self, forget: Callable[[Stream], None]) -> None:
         """Call this with every stream that ends, however it does."""
@@ -93,12 +90,12 @@ class OpenStreams:
             self.end(stream, Failed(EngineFailure("the model failed on this stream")))
 
     def encode(
-        self, run: Callable[[Sequence[Row]], list[Encoded]], rows: Sequence[Row], streams: Sequence[Stream]
-    ) -> list[Encoded | None]:
+        self, run: Callable[[Sequence[Row]], Parts[list[Encoded]]], rows: Sequence[Row], streams: Sequence[Stream]
+    ) -> Parts[list[Encoded | None]]:
         """Encode the streams' rows in one batch; a stream whose row fails also alone ends, with None for the row."""
         if not rows:
             return []
-        results = each(run, rows)
+        results = yield from each(run, rows)
         failed = [isinstance(result, Exception) for result in results]
         self.failures = self.failures + 1 if all(failed) else 0
         for stream, has_failed in zip(streams, failed, strict=True):

@@ -25,6 +25,7 @@ from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 from asr_service.lexicon import phone_ids
 from asr_service.model.bundle import Bundle
+from asr_service.parts import Parts
 from asr_service.tokenizer import WordPieces
 
 
@@ -70,7 +71,8 @@ class PieceSearch(UtteranceSearch):
         texts = [hypothesis.texts[:-1] for hypothesis in self._beam.beam()]
         return shared_length(min(texts), max(texts))
 
-    def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
+    def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
+        yield from ()
         if self._joint is None:
             return [(hypothesis.words, hypothesis.score) for hypothesis in self._beam.finish()]
         pieces = self._pieces()

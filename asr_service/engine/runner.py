@@ -7,7 +7,7 @@ N phones, V word pieces, D model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
 from asr_service.model.packed import DTYPES, packed, supported_precision
+from asr_service.parts import Parts, at_once
 
 
 @dataclass(slots=True)
@@ -35,6 +36,14 @@ class Encoded:
     phones: NDArray[np.float32]
     pieces: NDArray[np.float32]
     hidden: Tensor
+
+
+def parts_of(encoded: Encoded, frames: int) -> Iterator[Encoded]:
+    """An encoded stretch in parts of `frames` frames of `encoder_out`, the last one shorter."""
+    ratio = -(-len(encoded.phones) // max(1, len(encoded.pieces)))  # phone frames to one of `encoder_out`
+    for start in range(0, len(encoded.pieces), frames):
+        end = start + frames
+        yield Encoded(encoded.phones[start * ratio : end * ratio], encoded.pieces[start:end], encoded.hidden[start:end])
 
 
 class ModelRunner:
@@ -101,14 +110,20 @@ class ModelRunner:
         output = self.bundle.model.encode(torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)]))
         return self._encoded(output)[0]
 
-    @torch.inference_mode()
     def encode_utterances(self, utterances: Sequence[NDArray[np.float32]]) -> list[Encoded]:
         """Utterances, (T, F) each, with full context, padded to the longest and encoded in one batch."""
+        return at_once(self.utterance_parts(utterances))
+
+    @torch.inference_mode()
+    def utterance_parts(self, utterances: Sequence[NDArray[np.float32]]) -> Parts[list[Encoded]]:
+        """`encode_utterances` block by block of the encoder."""
         lengths = [len(features) for features in utterances]
         padded = np.zeros((len(utterances), max(lengths), self.bundle.model.config.n_mels), dtype=np.float32)
         for row, features in zip(padded, utterances, strict=True):
             row[: len(features)] = features
-        return self._encoded(self.bundle.model.encode(torch.from_numpy(padded), torch.tensor(lengths)))
+        output = yield from self.bundle.model.encoder.parts(torch.from_numpy(padded), torch.tensor(lengths))
+        yield
+        return self._encoded(output)
 
     def _encoded(self, output: EncoderOutput) -> list[Encoded]:
         pieces = torch.log_softmax(self.bundle.model.ctc_logits(output), dim=-1).numpy()

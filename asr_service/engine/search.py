@@ -16,10 +16,12 @@ from torch import Tensor
 from asr_service.decoding.confidence import posteriors, word_confidences
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.stabiliser import Stabiliser
-from asr_service.decoding.word_features import WordConfidence
 from asr_service.engine.runner import Encoded
+from asr_service.parts import Parts, at_once
 from asr_service.types import Hypothesis, Word
 
+# Frames of `encoder_out` that a search of a whole utterance goes along at once.
+PART_FRAMES = 8
 # A word that ended this close to the end of what was encoded is news to the endpointer.
 NEW_TOKEN_S = 0.16
 
@@ -36,16 +38,13 @@ class UtteranceSearch(ABC):
         confidence_scale: float,
         agreement: int | None,
         hold_back_s: float = 0.0,
-        word_confidence: WordConfidence | None = None,
     ) -> None:
-        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors, which are the words'
-        confidences where there is no `word_confidence`. `agreement`: updates that a word must stand unchanged to be
-        stable (see `Stabiliser`), None where nothing is shown before the final. `hold_back_s`: how long ago a word
-        must have ended to be shown before it is stable.
+        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors. `agreement`: updates
+        that a word must stand unchanged to be stable (see `Stabiliser`), None where nothing is shown before the final.
+        `hold_back_s`: how long ago a word must have ended to be shown before it is stable.
         """
         self._limit = limit
         self._confidence_scale = confidence_scale
-        self._word_confidence = word_confidence
         self._live = agreement is not None
         self._hold_back = round(hold_back_s / self.frame_s)
         self._stabiliser = Stabiliser(agreement or 0)
@@ -83,8 +82,11 @@ class UtteranceSearch(ABC):
 
     def n_best(self) -> list[tuple[tuple[TimedWord, ...], float]]:
         """What the utterance may have been, with scores, best first, each starting with the stable words."""
+        return at_once(self._n_best_parts())
+
+    def _n_best_parts(self) -> Parts[list[tuple[tuple[TimedWord, ...], float]]]:
         spliced: dict[tuple[str, ...], tuple[tuple[TimedWord, ...], float]] = {}
-        for words, score in self._ranked() if self._encoded else ():
+        for words, score in (yield from self._ranked()) if self._encoded else ():
             if words:
                 kept = self._stabiliser.splice(words) if self._stabiliser.stable else tuple(words)
                 spliced.setdefault(tuple(word.text for word in kept), (kept, score))
@@ -92,26 +94,25 @@ class UtteranceSearch(ABC):
 
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
         """Ranked alternatives, best first, each starting with the stable words; none when there are no words."""
-        found = self.n_best()
+        return at_once(self.final_parts(offset_s=offset_s))
+
+    def final_parts(self, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
+        """`final` part by part; nothing else may be asked of the search in between."""
+        found = yield from self._n_best_parts()
+        n_best, scores = [words for words, _ in found], [score for _, score in found]
         hypotheses = []
-        for (words, score), sure in zip(found, self._confidences(found), strict=False):
+        for words, score in found[: self._limit]:
+            yield
+            sure = self._confidences(words, n_best, scores)
             placed = tuple(self._word(w, offset_s, c) for w, c in zip(words, sure, strict=True))
             hypotheses.append(Hypothesis(placed, score, float(np.mean(sure))))
         return tuple(hypotheses)
 
-    def _confidences(self, found: Sequence[tuple[Sequence[TimedWord], float]]) -> list[tuple[float, ...]]:
-        """Of the words of the first `limit` hypotheses."""
-        if not found:
-            return []
-        n_best, scores = [words for words, _ in found], [score for _, score in found]
-        if self._word_confidence is None:
-            weights = posteriors(scores, self._confidence_scale).tolist()
-            return [word_confidences(words, n_best, weights) for words in n_best[: self._limit]]
-        phones, pieces, hidden = self._phones().numpy(), self._pieces().numpy(), self._hidden()
-        return [
-            self._word_confidence(words, n_best, scores, phones=phones, pieces=pieces, hidden=hidden)
-            for words in n_best[: self._limit]
-        ]
+    def _confidences(
+        self, words: Sequence[TimedWord], n_best: Sequence[Sequence[TimedWord]], scores: Sequence[float]
+    ) -> tuple[float, ...]:
+        """Of the words of one of `n_best`, whose entries have `scores`."""
+        return word_confidences(words, n_best, posteriors(scores, self._confidence_scale).tolist())
 
     def reset(self) -> None:
         """Begin the next utterance."""
@@ -127,7 +128,7 @@ class UtteranceSearch(ABC):
         """How many first words all hypotheses in the beam share: every later one starts with them."""
 
     @abstractmethod
-    def _ranked(self) -> list[tuple[Sequence[TimedWord], float]]:
+    def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
         """The utterance's hypotheses with their final scores, best first, without repeats."""
 
     def _phones(self) -> Tensor:

@@ -55,10 +55,7 @@ class SearchSpace:
             LexiconBeam(self._tree).step(np.zeros((1, PHONE_VOCABULARY_SIZE), dtype=np.float32))  # compiles the search
             ctc_log_likelihoods(torch.zeros(1, 2), [[1]])  # compiles the final pass
             self.word_features = WordFeatures(
-                bundle.model.decoder,
-                bundle.pieces,
-                self._tree.language_model,
-                posterior_scale=self._config.confidence_scale,
+                bundle.pieces, self._tree.language_model, posterior_scale=self._config.confidence_scale
             )
         # One at a time: streams that bring the same phrases at once wait for one tree instead of building each its own.
         self._building = threading.Lock()

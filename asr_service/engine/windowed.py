@@ -21,11 +21,12 @@ from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.local_agreement import LocalAgreement
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.live import LiveDecoder
-from asr_service.engine.runner import Encoded, ModelRunner
+from asr_service.engine.runner import Encoded, ModelRunner, parts_of
 from asr_service.engine.scheduler import batches
-from asr_service.engine.search import NEW_TOKEN_S, UtteranceSearch
+from asr_service.engine.search import NEW_TOKEN_S, PART_FRAMES, UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
 from asr_service.engine.stream import FRAME_S
+from asr_service.parts import Parts, at_once
 from asr_service.types import Hypothesis, Mode, Word
 
 # So much of what is committed stays in a window that is cut.
@@ -84,8 +85,8 @@ class WindowedDecoder:
         words = self._agreement.words
         return offset_s + words[-1].end_frame * FRAME_S if words else None
 
-    def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
-        committed, found = self._agreement.committed, self._search(self._encoded)
+    def final_parts(self, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
+        committed, found = self._agreement.committed, (yield from self._search(self._encoded))
         different: dict[tuple[str, ...], Hypothesis] = {}
         for alternative in found or [Hypothesis(())]:
             heard = self._frames(alternative.words)
@@ -106,7 +107,7 @@ class WindowedDecoder:
                 break
         else:
             return
-        found = self._search(encoded)
+        found = at_once(self._search(encoded))
         best = found[0] if found else Hypothesis(())
         self._confidences = self._sure(committed[:count], self._frames(best.words), best)
         place = (committed[count - 1].end_frame + committed[count].start_frame) // 2
@@ -114,13 +115,15 @@ class WindowedDecoder:
         self._start = place
         self._agreement.forget(count)
 
-    def _search(self, encoded: Encoded | None) -> tuple[Hypothesis, ...]:
+    def _search(self, encoded: Encoded | None) -> Parts[tuple[Hypothesis, ...]]:
         """A window as an accurate utterance; times count from its beginning."""
         self._finals.reset()
         if encoded is None:
             return ()
-        self._finals.step(encoded)
-        return self._finals.final(offset_s=0.0)
+        for part in parts_of(encoded, PART_FRAMES):
+            self._finals.step(part)
+            yield
+        return (yield from self._finals.final_parts(offset_s=0.0))
 
     def _sure(self, words: Sequence[TimedWord], heard: Sequence[TimedWord], heard_as: Hypothesis) -> list[float]:
         """Confidences of the words: that of the same word at the same time in what was heard, else 0."""

@@ -50,6 +50,26 @@ class DecoderCache:
                 self.memory_mask = self.memory_mask[index]
 
 
+@dataclass(slots=True)
+class TreeCache:
+    """Keys and values a layer: of the nodes of a prefix tree, side by side (capacity, 2D), and of its utterance, each
+    (1, H, S, d).
+
+    `length` nodes have been computed. `memory_mask` is (S,) or None.
+    """
+
+    nodes: list[Tensor]
+    memory: list[tuple[Tensor, Tensor]]
+    memory_mask: Tensor | None
+    length: int = 0
+
+    def make_room(self, nodes: int) -> None:
+        """For so many nodes in all."""
+        more = nodes - self.nodes[0].shape[0]
+        if more > 0:
+            self.nodes = [nn.functional.pad(kept, (0, 0, 0, more)) for kept in self.nodes]
+
+
 class DecoderBlock(nn.Module):
     """Masked self-attention, attention over the encoder, feed-forward."""
 
@@ -117,24 +137,45 @@ class Decoder(nn.Module):
             x = block(x, None, causal, block.cross_attention.key_value(memory), mask)
         return self._logits(x)
 
-    def forward_tree(self, token_ids: Tensor, depths: Tensor, visible: Tensor, memory: Tensor) -> Tensor:
-        """Teacher forcing over a prefix tree of K tokens over one utterance (1, S, D): (K,), (K,), (K, K) → (K, V).
-
-        A token sees itself and its ancestors, which `visible` marks, and stands at the position of its depth: each
-        node's logits are those of `forward` over the path from the root to it.
-        """
-        nodes, frames = len(token_ids), memory.shape[1]
-        more, silent = -nodes % SIZES, -frames % SIZES
+    def start_tree(self, memory: Tensor) -> TreeCache:
+        """Begin with a prefix tree of tokens over one utterance (1, S, D)."""
+        frames = memory.shape[1]
+        silent = -frames % SIZES
         memory_mask = None
         if silent:
             memory = nn.functional.pad(memory, (0, 0, 0, silent))
             memory_mask = torch.arange(frames + silent, device=memory.device) < frames
-        if more:
-            token_ids, depths = nn.functional.pad(token_ids, (0, more)), nn.functional.pad(depths, (0, more))
-            visible = nn.functional.pad(visible, (0, more, 0, more))
+        empty = memory.new_zeros(0, 2 * self.config.d_model)
+        return TreeCache(
+            nodes=[empty for _ in self._layers],
+            memory=[block.cross_attention.key_value(memory) for block in self._layers],
+            memory_mask=memory_mask,
+        )
+
+    def grow_tree(
+        self, token_ids: Tensor, depths: Tensor, ancestors: Tensor, visible: Tensor, cache: TreeCache
+    ) -> Tensor:
+        """Teacher forcing over the next K nodes of a prefix tree, (K,) tokens at (K,) depths → logits (K, V).
+
+        A node sees what `visible` (K, A + K) marks: itself and its ancestors, which are some of the new nodes, and of
+        those that `cache`, which has room for the new ones, holds some of the A whose numbers are `ancestors`. So each
+        node's logits are those of `forward` over the path from the root to it.
+        """
+        nodes, others = len(token_ids), len(ancestors)
+        more, fewer = -nodes % SIZES, -others % SIZES
+        token_ids, depths = nn.functional.pad(token_ids, (0, more)), nn.functional.pad(depths, (0, more))
+        mask = nn.functional.pad(visible, (0, more, 0, more))
+        mask = torch.cat([mask[:, :others], mask.new_zeros(nodes + more, fewer), mask[:, others:]], dim=1)
+        ancestors = nn.functional.pad(ancestors, (0, fewer))
         x = self._embed(token_ids, depths).unsqueeze(0)
-        for block in self._layers:
-            x = block(x, None, visible, block.cross_attention.key_value(memory), memory_mask)
+        for index, block in enumerate(self._layers):
+            inputs = block.self_norm(x) if block.pre_norm else x
+            new = block.self_attention.kv_proj(inputs[0])
+            key, value = torch.cat([cache.nodes[index][ancestors], new]).unsqueeze(0).chunk(2, dim=-1)
+            seen = block.self_attention.heads(key), block.self_attention.heads(value)
+            x = block(x, seen, mask, cache.memory[index], cache.memory_mask)
+            cache.nodes[index][cache.length : cache.length + nodes] = new[:nodes]
+        cache.length += nodes
         return self._logits(x[0, :nodes])
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from asr_service.model.convolution import ConvolutionModule
 from asr_service.model.layers import ChannelDropout, FeedForward, length_mask
 from asr_service.model.positions import rotary_angles, rotate, sinusoids
 from asr_service.model.stem import ConvStem4, halved
+from asr_service.parts import Parts, at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,10 @@ class Encoder(nn.Module):
             lengths: (B,) feature frames.
             chunk: attend and convolve in chunks as a stream does, or None for full context.
         """
+        return at_once(self.parts(features, lengths, chunk))
+
+    def parts(self, features: Tensor, lengths: Tensor, chunk: ChunkMask | None = None) -> Parts[EncoderOutput]:
+        """`forward` part by part: the stem, then one block after the other."""
         config = self.config
         x, frames = self.stem(features, lengths)
         phone_frames = frames
@@ -190,6 +195,7 @@ class Encoder(nn.Module):
         below: Tensor | None = None
         lower_phone_logits: Tensor | None = None
         for index, block in enumerate(self._layers):
+            yield
             if self.merge is not None and index == config.downsample_after:
                 below = x
                 x, frames = self.merge(x, frames)

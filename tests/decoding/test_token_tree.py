@@ -8,13 +8,25 @@ from asr_service.decoding.token_tree import TokenTree
 SEQUENCES = st.lists(st.lists(st.integers(3, 5), max_size=6), min_size=1, max_size=8)
 
 
-@given(SEQUENCES)
-def test_every_prefix_is_one_node_that_sees_its_own_path_alone(sequences: list[list[int]]) -> None:
-    tree = TokenTree.build(sequences, root_token=1)
+@given(SEQUENCES, st.integers(1, 5))
+def test_every_prefix_is_one_node_that_sees_its_own_path_alone(sequences: list[list[int]], stretch: int) -> None:
+    tree = TokenTree(root_token=1)
+    paths = [tree.add(row) for row in sequences]
     prefixes = {tuple(row[:length]) for row in sequences for length in range(len(row) + 1)}
-    assert len(tree.token_ids) == len(prefixes)
-    for row, path in zip(sequences, tree.paths, strict=True):
-        assert tree.token_ids[list(path)].tolist() == [1, *row]
-        assert tree.depths[list(path)].tolist() == list(range(len(row) + 1))
+    assert len(tree) == len(prefixes)
+    assert [tree.add(row) for row in sequences] == paths and len(tree) == len(prefixes)
+    tokens, depths, seen = [], [], []
+    for start in range(0, len(tree), stretch):
+        end = min(start + stretch, len(tree))
+        nodes = tree.nodes(start, end)
+        tokens += nodes.token_ids.tolist()
+        depths += nodes.depths.tolist()
+        columns = [*nodes.ancestors.tolist(), *range(start, end)]
+        assert columns == sorted(set(columns)), "earlier nodes, each once"
+        assert not nodes.ancestors.numel() or nodes.visible[:, : len(nodes.ancestors)].any(dim=0).all()
+        seen += [{column for column, is_seen in zip(columns, row, strict=True) if is_seen} for row in nodes.visible]
+    for row, path in zip(sequences, paths, strict=True):
+        assert [tokens[node] for node in path] == [1, *row]
+        assert [depths[node] for node in path] == list(range(len(row) + 1))
         for length, node in enumerate(path, 1):
-            assert set(tree.visible[node].nonzero().flatten().tolist()) == set(path[:length])
+            assert seen[node] == set(path[:length])

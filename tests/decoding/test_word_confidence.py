@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceModels, ConfidenceWeights
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.hypothesis import TimedWord
@@ -46,17 +47,22 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> WordLanguageMode
 
 
 @pytest.fixture
-def utterance(pieces: WordPieces) -> dict[str, np.ndarray | torch.Tensor]:
+def hidden() -> torch.Tensor:
+    return torch.randn(8, 16, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def utterance(pieces: WordPieces, decoder: Decoder, hidden: torch.Tensor) -> dict[str, np.ndarray | AttentionScores]:
     return {
         "phones": random_log_probs(16, 40, 1),
         "pieces": random_log_probs(24, pieces.vocab_size, 2),
-        "hidden": torch.randn(8, 16, generator=torch.Generator().manual_seed(3)),
+        "attention": AttentionScores(decoder, hidden),
     }
 
 
 @pytest.fixture
-def columns(decoder, pieces, language_model, utterance) -> dict[str, np.ndarray]:
-    features = WordFeatures(decoder, pieces, language_model, posterior_scale=1.0)
+def columns(pieces, language_model, utterance) -> dict[str, np.ndarray]:
+    features = WordFeatures(pieces, language_model, posterior_scale=1.0)
     n_best = [WORDS_HEARD, *OTHERS]
     found = features(WORDS_HEARD, n_best, [math.log(0.5), math.log(0.3), math.log(0.2)], **utterance)
     assert found.shape == (3, len(FEATURES)) and np.isfinite(found).all()
@@ -68,8 +74,8 @@ def test_posteriors_are_log_odds_that_certainty_keeps_finite(columns) -> None:
     assert columns["posterior"] == pytest.approx(np.log(odds))
 
 
-def test_the_posterior_of_a_word_that_all_hypotheses_have_is_finite(decoder, pieces, language_model, utterance) -> None:
-    features = WordFeatures(decoder, pieces, language_model, posterior_scale=1.0)
+def test_the_posterior_of_a_word_that_all_hypotheses_have_is_finite(pieces, language_model, utterance) -> None:
+    features = WordFeatures(pieces, language_model, posterior_scale=1.0)
     found = features(WORDS_HEARD, [WORDS_HEARD], [-3.0], **utterance)
     assert found[:, FEATURES.index("posterior")] == pytest.approx([math.log(999)] * 3)
 
@@ -85,17 +91,15 @@ def test_letters_are_counted_as_a_logarithm(columns) -> None:
     assert columns["letters"] == pytest.approx(np.log([3, 1, 3]))
 
 
-def test_the_decoders_features_are_its_log_probabilities_of_the_words_pieces(
-    columns, decoder, pieces, utterance
-) -> None:
+def test_the_decoders_features_are_its_log_probabilities_of_the_words_pieces(columns, decoder, pieces, hidden) -> None:
     tokens = [pieces.encode(word.text) for word in WORDS_HEARD]
     flat = [token for word in tokens for token in word]
     with torch.no_grad():
-        cache = decoder.start(utterance["hidden"].unsqueeze(0), capacity=len(flat) + 1)
+        cache = decoder.start(hidden.unsqueeze(0), capacity=len(flat) + 1)
         said = []
         for last, token in zip([pieces.bos_id, *flat], [*flat, pieces.eos_id], strict=True):
             said.append(decoder.step(torch.tensor([last]), cache)[0, token].item())
-        total = attention_log_likelihoods(decoder, utterance["hidden"], [flat]).item()
+        total = attention_log_likelihoods(decoder, hidden, [flat]).item()
     assert sum(said) == pytest.approx(total, abs=1e-4)
     ends = np.cumsum([len(word) for word in tokens])
     least = [min(said[end - len(word) : end]) for end, word in zip(ends, tokens, strict=True)]
@@ -112,23 +116,19 @@ def test_the_language_models_features_add_up_to_the_sentence_without_its_end(col
     assert columns["language_model"].sum() == pytest.approx(sentence - language_model.end(state))
 
 
-def test_a_word_whose_pieces_are_heard_scores_better_than_one_whose_are_not(
-    decoder, pieces, language_model, utterance
-) -> None:
+def test_a_word_whose_pieces_are_heard_scores_better_than_one_whose_are_not(pieces, language_model, utterance) -> None:
     labels = [label for word in ("see", "a", "see") for token in pieces.encode(word) for label in (token, 0)]
     logits = np.full((len(labels), pieces.vocab_size), -8.0)
     logits[np.arange(len(labels)), labels] = 0.0
     heard = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32)
-    features = WordFeatures(decoder, pieces, language_model, posterior_scale=1.0)
+    features = WordFeatures(pieces, language_model, posterior_scale=1.0)
     found = features(WORDS_HEARD, [WORDS_HEARD], [0.0], **(utterance | {"pieces": heard}))
     see, a, cat = found[:, FEATURES.index("pieces")]
     assert see == pytest.approx(a) and a > -0.2 and cat < a
 
 
-def test_pieces_that_the_frames_cannot_hold_are_as_bad_as_can_be_yet_finite(
-    decoder, pieces, language_model, utterance
-) -> None:
-    features = WordFeatures(decoder, pieces, language_model, posterior_scale=1.0)
+def test_pieces_that_the_frames_cannot_hold_are_as_bad_as_can_be_yet_finite(pieces, language_model, utterance) -> None:
+    features = WordFeatures(pieces, language_model, posterior_scale=1.0)
     found = features(WORDS_HEARD, [WORDS_HEARD], [0.0], **(utterance | {"pieces": utterance["pieces"][:1]}))
     assert found[:, FEATURES.index("pieces")].tolist() == [-10.0] * 3
 

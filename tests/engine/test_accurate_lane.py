@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from asr_service.config import EngineSettings
-from asr_service.engine.accurate_lane import PART_FRAMES, parts_of
+from asr_service.decoding import attention_scores
+from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
 from asr_service.engine.interface import Failed, Finished, Partial, Progress
-from asr_service.engine.runner import ModelRunner
+from asr_service.engine.runner import ModelRunner, parts_of
+from asr_service.engine.search import PART_FRAMES
 from asr_service.engine.stream import Stream
 from asr_service.errors import EngineFailure
 from asr_service.model.bundle import Bundle
@@ -75,13 +77,13 @@ def test_utterances_of_one_file_are_encoded_together_and_give_the_words_of_each_
     engine: Stepped, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = engine._runner.encode_utterances
+    original = engine._runner.utterance_parts
 
     def counted(utterances: list) -> list:
         sizes.append(len(utterances))
         return original(utterances)
 
-    monkeypatch.setattr(engine._runner, "encode_utterances", counted)
+    monkeypatch.setattr(engine._runner, "utterance_parts", counted)
     together = [upload(engine, babble(11.0 + seed, seed)) for seed in range(2)]
     engine.settle()
     assert max(sizes) >= 4, "utterances of both files in one batch"
@@ -125,13 +127,8 @@ def test_a_turn_does_one_part_of_accurate_work_when_the_budget_is_spent_and_all_
     ticks = iter(range(1_000_000))
     monkeypatch.setattr("asr_service.engine.accurate_lane.time.perf_counter", lambda: float(next(ticks)))
     steps: list[str] = []
-    for name in ("_encode", "_search"):
-        original = getattr(engine._accurate, name)
-        monkeypatch.setattr(
-            engine._accurate,
-            name,
-            lambda *arguments, name=name, original=original: (steps.append(name), original(*arguments))[1],
-        )
+    original = engine._accurate._part
+    monkeypatch.setattr(engine._accurate, "_part", lambda: (steps.append("part"), original())[1])
     for seed in range(3):
         upload(engine, babble(10.0, seed))
     handle, live = start(engine, Mode.STREAMING, interim=True)
@@ -146,30 +143,74 @@ def test_a_turn_does_one_part_of_accurate_work_when_the_budget_is_spent_and_all_
     assert len(engine._accurate._queue), "files still wait"
 
 
-def test_while_somebody_speaks_a_batch_is_no_longer_than_the_budget_allows(tiny_bundle: Bundle) -> None:
-    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.05))
-    engine._accurate._encoder_cost = 0.02  # so 2.5 s of audio fit
-    sizes: list[int] = []
-    original = engine._runner.encode_utterances
-    engine._runner.encode_utterances = lambda utterances: (  # type: ignore[method-assign]
-        sizes.append(len(utterances)),
-        original(utterances),
-    )[1]
+class WorkCounter:
+    """What the model has done: blocks of the encoder for whole utterances, and stretches of the decoder's tree."""
+
+    def __init__(self, engine: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.blocks = self.stretches = 0
+        model = engine._runner.bundle.model
+        for block in model.encoder.blocks:
+            monkeypatch.setattr(block, "forward", self._counted(block.forward, "blocks"))
+        monkeypatch.setattr(model.decoder, "grow_tree", self._counted(model.decoder.grow_tree, "stretches"))
+
+    def _counted(self, function: Any, name: str) -> Any:
+        def counted(*arguments: Any) -> Any:
+            setattr(self, name, getattr(self, name) + 1)
+            return function(*arguments)
+
+        return counted
+
+
+def test_live_chunks_wait_for_one_block_of_an_accurate_batch_or_one_part_of_a_ranking_at_most(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the utterance, and however many are encoded together."""
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001))
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("asr_service.engine.accurate_lane.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(attention_scores, "PART_NODES", 4)
+    done = WorkCounter(engine, monkeypatch)
     start(engine, Mode.STREAMING)
-    upload(engine, babble(12.0, 4))
-    engine._turn()
-    assert sizes[0] == 1
+    listener = upload(engine, babble(7.0, 4))
+    most_blocks = most_stretches = turns = 0
+    before = (0, 0)
+    while engine._turn():
+        blocks, stretches = done.blocks - before[0], done.stretches - before[1]
+        assert blocks + stretches <= 1
+        most_blocks, most_stretches = max(most_blocks, blocks), max(most_stretches, stretches)
+        before, turns = (done.blocks, done.stretches), turns + 1
+    assert (most_blocks, most_stretches) == (1, 1) and turns > done.blocks + done.stretches
+    layers = len(engine._runner.bundle.model.encoder.blocks)
+    assert done.blocks < layers * len(listener.finals()), "several utterances in one batch"
+    assert transcript(listener) == transcript(run_alone(tiny_bundle, babble(7.0, 4)))
+
+
+def test_a_file_that_is_cancelled_while_it_is_encoded_leaves_nothing_behind(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001))
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("asr_service.engine.accurate_lane.time.perf_counter", lambda: float(next(ticks)))
+    handle, listener = start(engine, Mode.ACCURATE)
+    engine.audio(handle, babble(4.0, 2))
+    engine.finish(handle)
+    for _ in range(3):
+        engine._turn()
+    assert engine._accurate._encoding is not None
+    engine.cancel(handle)
+    engine.settle()
+    assert engine._accurate._encoding is None and engine.active_streams == 0 and not listener.finals()
 
 
 def test_of_a_batch_that_fails_only_the_culprit_ends(engine: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = engine._runner.encode_utterances
+    original = engine._runner.utterance_parts
 
     def encode(utterances: list) -> list:
         if any(len(features) < 100 for features in utterances):
             raise RuntimeError("cosmic ray")
         return original(utterances)
 
-    monkeypatch.setattr(engine._runner, "encode_utterances", encode)
+    monkeypatch.setattr(engine._runner, "utterance_parts", encode)
     well = [upload(engine, babble(4.0, seed)) for seed in range(2)]
     sick = upload(engine, babble(0.9, 7))  # shorter than any utterance of the others
     engine.settle()
@@ -217,7 +258,7 @@ def test_two_batches_in_a_row_in_which_all_fail_make_the_engine_unhealthy(
         raise RuntimeError("the model is gone")
 
     monkeypatch.setattr(engine._runner, "encode_chunks", fail)
-    monkeypatch.setattr(engine._runner, "encode_utterances", fail)
+    monkeypatch.setattr(engine._runner, "utterance_parts", fail)
     for count in (1, 2):
         listeners = [upload(engine, babble(2.0, seed), mode) for seed in range(3)]
         engine.settle()
@@ -234,10 +275,60 @@ def test_finals_beyond_the_budget_wait_for_a_later_turn_but_each_comes(
     ticks = iter(range(1_000_000))
     monkeypatch.setattr("asr_service.engine.live_lane.time.perf_counter", lambda: float(next(ticks)))
     listeners = [upload(engine, babble(0.5, seed), Mode.STREAMING) for seed in range(4)]
-    ended = []
+    ended = [0]
     while engine._turn():
         ended.append(sum(bool(listener.done.is_set()) for listener in listeners))
-    assert ended == [1, 2, 3, 4]
+        assert ended[-1] - ended[-2] in (0, 1)
+    assert ended[-1] == 4
+
+
+def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_between_them(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, final_budget_s=0.001))
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("asr_service.engine.live_lane.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(attention_scores, "PART_NODES", 4)
+    done = WorkCounter(engine, monkeypatch)
+    listener = upload(engine, babble(2.0, 3), Mode.STREAMING)
+    handle, other = start(engine, Mode.STREAMING, interim=True)
+    pcm, before, shown = babble(6.0, 9), 0, []
+    for begin in range(0, len(pcm), 5_120):
+        engine.audio(handle, pcm[begin : begin + 5_120])
+        engine._turn()
+        assert done.stretches - before <= 1
+        if done.stretches and not listener.done.is_set():
+            shown.append(sum(isinstance(output, Partial) for output in other.outputs))
+        before = done.stretches
+    assert max(shown) > min(shown), "partials of the other stream while the final is under way"
+    engine.finish(handle)
+    engine.settle()
+    for heard, seconds, seed in ((listener, 2.0, 3), (other, 6.0, 9)):
+        alone = Stepped(tiny_bundle, SETTINGS)
+        expected = upload(alone, babble(seconds, seed), Mode.STREAMING)
+        alone.settle()
+        assert transcript(heard) == transcript(expected) != []
+    assert not engine._live._finals
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_final_that_fails_in_the_middle_ends_its_stream_alone(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    engine = Stepped(tiny_bundle, SETTINGS)
+    original, calls = AttentionScores.totals, []
+
+    def totals(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("cosmic ray")
+        return original(*arguments)
+
+    monkeypatch.setattr(AttentionScores, "totals", totals)
+    sick, well = (upload(engine, babble(2.0, seed), mode) for seed in range(2))
+    engine.settle()
+    assert isinstance(sick.outputs[-1], Failed) and isinstance(well.outputs[-1], Finished) and well.finals()
+    assert engine.active_streams == 0 and not engine._live._finals
 
 
 def test_outputs_of_one_turn_go_out_together_but_none_waits_long_for_the_others(

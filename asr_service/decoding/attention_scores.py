@@ -1,0 +1,67 @@
+"""What the decoder says of an utterance's hypotheses, which share most of their prefixes: each prefix is computed once.
+
+Dimensions: N sequences, U tokens, S encoder frames (80 ms), D model, V word pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asr_service.decoding.token_tree import TokenTree
+from asr_service.model.decoder import Decoder
+from asr_service.parts import Parts
+from asr_service.tokenizer import WordPieces
+
+# Prefixes that are computed at once. It bounds how long the decoder runs, and a prefix is compared only with those that
+# lie on the way to one of so many neighbours, not with all of the tree.
+PART_NODES = 128
+
+
+class AttentionScores:
+    """Log-probabilities of token sequences of one utterance: any number of `add`s, then `of` and `totals` of those
+    sequences. For inference.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, decoder: Decoder, memory: Tensor) -> None:
+        """`memory`: (S, D) `encoder_out` of the utterance."""
+        self._decoder = decoder
+        self._cache = decoder.start_tree(memory.unsqueeze(0))
+        self._tree = TokenTree(WordPieces.bos_id)
+        self._log_probs: list[Tensor] = []  # of what follows the nodes, (K, V) stretch by stretch
+
+    @torch.inference_mode()
+    def add(self, sequences: Sequence[Sequence[int]]) -> Parts[None]:
+        """Compute what is new of them, at most `PART_NODES` prefixes between two yields."""
+        for sequence in sequences:
+            self._tree.add(sequence)
+        self._cache.make_room(len(self._tree))
+        for start in range(self._cache.length, len(self._tree), PART_NODES):
+            nodes = self._tree.nodes(start, min(start + PART_NODES, len(self._tree)))
+            logits = self._decoder.grow_tree(nodes.token_ids, nodes.depths, nodes.ancestors, nodes.visible, self._cache)
+            self._log_probs.append(torch.log_softmax(logits, dim=-1))
+            yield
+
+    @torch.inference_mode()
+    def of(self, sequence: Sequence[int]) -> Tensor:
+        """(U+1,) of each token after those before it, and of the end token."""
+        return self._of(self._tree.add(sequence), [*sequence, WordPieces.eos_id])
+
+    @torch.inference_mode()
+    def totals(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Log-likelihoods (N,), each with its end token."""
+        paths = [self._tree.add(sequence) for sequence in sequences]
+        log_probs = self._of(
+            [node for path in paths for node in path],
+            [token for sequence in sequences for token in (*sequence, WordPieces.eos_id)],
+        )
+        owners = torch.repeat_interleave(torch.tensor([len(path) for path in paths]))
+        return log_probs.new_zeros(len(paths)).index_add_(0, owners, log_probs)
+
+    def _of(self, nodes: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        if len(self._log_probs) > 1:
+            self._log_probs = [torch.cat(self._log_probs)]
+        return self._log_probs[0][torch.tensor(nodes), torch.tensor(tokens)]
