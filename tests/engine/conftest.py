@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,37 @@ def write_arpa(path: Path) -> None:
     path.write_text("\n".join([*lines, "", "\\end\\", ""]))
 
 
+def save_random_bundle(
+    folder: Path,
+    config: TransformerConfig,
+    *,
+    name: str,
+    pieces: WordPieces,
+    streaming: StreamingConfig,
+    decoding: dict[str, Any],
+    lexicon: Lexicon | None = None,
+) -> Path:
+    """A bundle whose weights torch's generator draws, as it stands."""
+    model = Transformer(config)
+    for head in (model.phone_head, model.ctc_head):
+        if head is not None:
+            torch.nn.init.normal_(head.weight, std=0.5)  # so that blank does not win everywhere
+    save_bundle(
+        folder,
+        name=name,
+        weights=model.state_dict(),
+        mean=torch.full((80,), -8.0),
+        std=torch.full((80,), 3.0),
+        model_config=config,
+        feature_config=FeatureConfig(),
+        streaming=streaming,
+        decoding=decoding,
+        pieces=pieces,
+        lexicon=lexicon,
+    )
+    return folder
+
+
 def make_tiny_bundle(folder: Path, *, phones: bool = True) -> Path:
     torch.manual_seed(7)
     pieces = WordPieces.train(sorted(WORDS) * 3, 40)
@@ -47,25 +79,17 @@ def make_tiny_bundle(folder: Path, *, phones: bool = True) -> Path:
         vocab_size=pieces.vocab_size,
         phone_vocab_size=40 if phones else 0,
     )
-    model = Transformer(config)
-    if model.phone_head is not None:
-        torch.nn.init.normal_(model.phone_head.weight, std=0.5)  # so that blank does not win everywhere
-    torch.nn.init.normal_(model.ctc_head.weight, std=0.5)
     decoding = DecodingConfig(
         accurate=LexiconBeamOptions(beam_size=20, lm_weight=0.1),
         streaming=LexiconBeamOptions(beam_size=10, lm_weight=0.1),
     )
-    save_bundle(
+    save_random_bundle(
         folder,
+        config,
         name="tiny",
-        weights=model.state_dict(),
-        mean=torch.full((80,), -8.0),
-        std=torch.full((80,), 3.0),
-        model_config=config,
-        feature_config=FeatureConfig(),
+        pieces=pieces,
         streaming=StreamingConfig(chunk_frames=16, left_frames=32, lookahead_frames=4),
         decoding=decoding.to_dict(),
-        pieces=pieces,
         lexicon=Lexicon(WORDS) if phones else None,
     )
     if phones:

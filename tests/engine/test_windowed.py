@@ -13,13 +13,11 @@ from asr_service.config import EngineSettings
 from asr_service.engine.engine import BatchingEngine
 from asr_service.engine.interface import Final, Finished, FrameEvidence, Partial, StreamOptions
 from asr_service.errors import BundleError
-from asr_service.features import FeatureConfig
-from asr_service.model.bundle import Bundle, StreamingConfig, load_bundle, save_bundle
+from asr_service.model.bundle import Bundle, StreamingConfig, load_bundle
 from asr_service.model.config import TransformerConfig
-from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from asr_service.types import Mode
-from tests.engine.conftest import WORDS
+from tests.engine.conftest import WORDS, save_random_bundle
 from tests.engine.test_accurate_lane import Stepped
 from tests.engine.test_engine import Listener, babble, start, transcript
 
@@ -48,20 +46,13 @@ def full_context_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         vocab_size=pieces.vocab_size,
         phone_vocab_size=0,
     )
-    model = Transformer(config)
-    torch.nn.init.normal_(model.ctc_head.weight, std=0.5)  # so that blank does not win everywhere
-    save_bundle(
+    save_random_bundle(
         folder,
+        config,
         name="full-context",
-        weights=model.state_dict(),
-        mean=torch.full((80,), -8.0),
-        std=torch.full((80,), 3.0),
-        model_config=config,
-        feature_config=FeatureConfig(),
+        pieces=pieces,
         streaming=StreamingConfig(chunk_frames=16, left_frames=2, lookahead_frames=0),
         decoding={"joint": {"beam_size": 2, "candidates": 4}, "pieces": {"beam_size": 4}},
-        pieces=pieces,
-        lexicon=None,
     )
     return load_bundle(folder)
 
