@@ -22,16 +22,19 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
-    """(N, R, C) → bf16 (N, R, C), each near the nearest orthogonal matrix of its kind."""
+    """(N, R, C) → bf16 (N, R, C), each near the nearest orthogonal matrix of its kind.
+
+    X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ; of tall matrices G = Xᵀ·X, on the other side, so that nothing is transposed.
+    """
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16()
-    if tall := x.shape[1] > x.shape[2]:
-        x = x.mT.contiguous()
+    tall = x.shape[1] > x.shape[2]
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        gram = x.mT @ x if tall else x @ x.mT
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, factor, beta=a) if tall else torch.baddbmm(x, factor, x, beta=a)
+    return x
 
 
 class Muon(torch.optim.Muon):
@@ -69,7 +72,9 @@ class Muon(torch.optim.Muon):
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             buffers.append(state["momentum_buffer"])
         torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
-        nesterov = torch.lerp(torch.stack(gradients), torch.stack(buffers), group["momentum"])
+        # Into a stack in the precision that they are multiplied in: it is half the bytes of stacks of what they are made of.
+        nesterov = torch.empty(len(buffers), *buffers[0].shape, dtype=torch.bfloat16, device=buffers[0].device)
+        torch._foreach_copy_(list(nesterov), torch._foreach_lerp(gradients, buffers, group["momentum"]))
         return list(self._orthogonalised(nesterov, group["ns_steps"]).unbind())
 
     def _orthogonalised(self, matrices: Tensor, steps: int) -> Tensor:
