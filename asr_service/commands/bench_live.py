@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr_service.commands.demo import ServerProcess
+from asr_service.commands.option_types import positive
 
 if TYPE_CHECKING:
     from asr_service.bench.figures import Figures
@@ -35,16 +36,16 @@ def register(subparsers: Any) -> None:
     server.add_argument("--pid", type=int, help="process of --server on this machine, for CPU and memory")
     server.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     server.add_argument("--config", type=Path, metavar="FILE", help="settings of its own server (TOML)")
-    server.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes of its own server")
+    server.add_argument("--workers", type=positive, default=1, metavar="N", help="processes of its own server")
     load = parser.add_argument_group("load")
     load.add_argument("--streams", type=_numbers, default=[1, 8, 32], metavar="N,N,...", help="default: 1,8,32")
     load.add_argument("--ramp", action="store_true", help="from the first of --streams up, until the objective breaks")
-    load.add_argument("--limit", type=_positive, default=256, metavar="N", help="most streams of --ramp; default: 256")
+    load.add_argument("--limit", type=positive, default=256, metavar="N", help="most streams of --ramp; default: 256")
     load.add_argument("--seconds", type=float, default=60.0, help="of each load; default: 60")
-    load.add_argument("--message-ms", type=_positive, default=100, help="audio of a message; default: 100")
+    load.add_argument("--message-ms", type=positive, default=100, help="audio of a message; default: 100")
     load.add_argument("--channels", type=_channels, default=1, metavar="1|N", help="connections, N: one a stream")
     load.add_argument("--pause", type=float, default=1.5, metavar="S", help="between clips; default: 1.5")
-    load.add_argument("--clips-per-call", type=_positive, metavar="N", help="default: one call lasts as long as a load")
+    load.add_argument("--clips-per-call", type=positive, metavar="N", help="default: one call lasts as long as a load")
     load.add_argument("--stagger", type=float, default=2.0, metavar="S", help="until all streams run; default: 2")
     figures = parser.add_argument_group("figures")
     figures.add_argument("--word-p95", type=float, default=1.5, metavar="S", help="objective; default: 1.5")
@@ -232,15 +233,8 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [_positive(part) for part in text.split(",")]
+    return [positive(part) for part in text.split(",")]
 
 
 def _channels(text: str) -> int | None:
-    return None if text == "N" else _positive(text)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number
+    return None if text == "N" else positive(text)

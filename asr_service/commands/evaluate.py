@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr_service.commands.option_types import positive
 from asr_service.config import LATENCIES
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--format", default="", help="of the manifests (default: by name and content)")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
-    parser.add_argument("--every", type=_positive, default=1, metavar="N", help="only every Nth utterance")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="only every Nth utterance")
     system = parser.add_argument_group("what recognises")
     system.add_argument("--mode", choices=("accurate", "streaming"), help="default: accurate")
     system.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     system.add_argument("--no-lm", action="store_true", help="without the bundle's language model")
-    system.add_argument("--chunk-frames", type=_positive, metavar="N", help="40 ms frames of a streaming chunk")
+    system.add_argument("--chunk-frames", type=positive, metavar="N", help="40 ms frames of a streaming chunk")
     system.add_argument("--latency", choices=LATENCIES, help="of streaming mode (default: of the settings)")
     system.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     system.add_argument("--server", metavar="HOST:PORT", help="let a running server do it (default: in process)")
@@ -67,7 +68,7 @@ def register(subparsers: Any) -> None:
     system.add_argument("--hyp", type=Path, metavar="FILE", help="score this output of another system instead")
     system.add_argument("--hyp-format", default="", metavar="FORMAT", help="of it (default: by name and content)")
     work = parser.add_argument_group("how the work is done")
-    work.add_argument("--jobs", type=_positive, metavar="N", help="processes, one thread each (default: 1)")
+    work.add_argument("--jobs", type=positive, metavar="N", help="processes, one thread each (default: 1)")
     work.add_argument("--ray", action="store_true", help="over the machines of RAY_ADDRESS's cluster; --jobs: tasks")
     work.add_argument(
         "--journal", type=Path, metavar="FILE", help="what is done, while it goes (default: FILE.journal of --json)"
@@ -137,13 +138,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         write_report(arguments.html, evaluation, audio=arguments.audio, vocabulary=vocabulary)
     if journal is not None:
         journal.unlink()
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:

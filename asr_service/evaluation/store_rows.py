@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from asr_service.evaluation.alignment import aligned_words
 from asr_service.evaluation.output import Output, Timing
@@ -14,6 +14,7 @@ from asr_service.evaluation.result import UtteranceScore
 from asr_service.evaluation.wer import WordErrors, count_words
 from asr_service.types import Word
 
+Kind = TypeVar("Kind")
 _TIMES = ("processing_s", "audio_s", "first_partial_s", "final_s", "unaware_first_partial_s", "unaware_final_s")
 _COUNTS = ("emitted_words", "revoked_words")
 _LISTS = ("word_latencies_s", "unaware_word_latencies_s", "uncovered_s")
@@ -120,10 +121,7 @@ def _is_number(value: Any) -> bool:
 
 
 def text(row: Any, name: str) -> str:
-    value = _field(row, name)
-    if not isinstance(value, str):
-        raise NotAnEvaluation(f"{name} must be a text")
-    return value
+    return _of_kind(row, name, str, "a text")
 
 
 def number(row: Any, name: str) -> float:
@@ -145,16 +143,17 @@ def whole(row: Any, name: str) -> int:
 
 
 def array(row: Any, name: str) -> list[Any]:
-    value = _field(row, name)
-    if not isinstance(value, list):
-        raise NotAnEvaluation(f"{name} must be a list")
-    return value
+    return _of_kind(row, name, list, "a list")
 
 
 def mapping(row: Any, name: str) -> Mapping[str, Any]:
+    return _of_kind(row, name, dict, "an object")
+
+
+def _of_kind(row: Any, name: str, kind: type[Kind], in_words: str) -> Kind:
     value = _field(row, name)
-    if not isinstance(value, dict):
-        raise NotAnEvaluation(f"{name} must be an object")
+    if not isinstance(value, kind):
+        raise NotAnEvaluation(f"{name} must be {in_words}")
     return value
 
 
