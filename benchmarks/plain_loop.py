@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_service.model import attention
+from asr_service.model import attention, encoder
 from asr_service.model.config import preset
 from asr_service.model.convolution import ConvolutionModule
 from asr_service.model.layers import ChannelDropout, length_mask
+from asr_service.model.positions import rotate
 from asr_service.model.stem import ConvStem4
 from asr_service.model.transformer import Transformer
 from training.loss import Batch, losses
@@ -43,9 +44,15 @@ class PlainLoop:
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
+    @staticmethod
+    def turn(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        half = x.shape[-1] // 2
+        return rotate(x, cosines[:, 0, half:], sines[:, 0, half:])
+
     def step(self, batch: Batch) -> None:
         with (
             mock.patch.object(attention, "attend", self.attend),
+            mock.patch.object(encoder, "rotate_sequence", self.turn),
             mock.patch.object(ConvStem4, "_first", self.stem),
             mock.patch.object(ConvolutionModule, "depthwise", self.depthwise),
         ):

@@ -8,7 +8,8 @@ others wait. Both train the same model (the shipped preset, same losses) on the 
 - ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
   dropout masks shared over time, Muon and AdamW, gradient clipping, moving average of the weights.
 - plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), the stem's and the
-  depthwise convolutions by `conv2d` and `conv1d` as they are, AdamW and clipping; no average. All else is shared.
+  depthwise convolutions by `conv2d` and `conv1d` as they are, rotary positions half by half, AdamW and clipping; no
+  average. All else is shared.
 
 Steps run in blocks, ours, plain, ours, plain, …, so that a change of the machine's pace meets both; the ratio is that
 of the medians. Nothing else may run beside it. Inputs are noise of speech's lengths, for no value changes the time.

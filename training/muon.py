@@ -72,9 +72,10 @@ class Muon(torch.optim.Muon):
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             buffers.append(state["momentum_buffer"])
         torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
-        # Into a stack in the precision that they are multiplied in: it is half the bytes of stacks of what they are made of.
+        # A stack in the precision of the products is half the bytes of stacks of what it is made of.
         nesterov = torch.empty(len(buffers), *buffers[0].shape, dtype=torch.bfloat16, device=buffers[0].device)
-        torch._foreach_copy_(list(nesterov), torch._foreach_lerp(gradients, buffers, group["momentum"]))
+        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # noqa: SLF001
+        torch._foreach_copy_(list(nesterov), ahead)
         return list(self._orthogonalised(nesterov, group["ns_steps"]).unbind())
 
     def _orthogonalised(self, matrices: Tensor, steps: int) -> Tensor:

@@ -18,7 +18,7 @@ from asr_service.model.cache import EncoderCache, LayerCache, WindowStep, last_v
 from asr_service.model.config import TransformerConfig
 from asr_service.model.convolution import ConvolutionModule
 from asr_service.model.layers import ChannelDropout, FeedForward, length_mask
-from asr_service.model.positions import rotary_angles, rotate, sinusoids
+from asr_service.model.positions import rotary_tables, rotate, rotate_sequence, sinusoids
 from asr_service.model.stem import ConvStem4, halved
 from asr_service.parts import Parts, at_once
 
@@ -82,14 +82,14 @@ class EncoderBlock(nn.Module):
         return norm(x) if self.pre_norm else x
 
     def forward(
-        self, x: Tensor, mask: Tensor, valid: Tensor | None, angles: tuple[Tensor, Tensor] | None, chunk: int | None
+        self, x: Tensor, mask: Tensor, valid: Tensor | None, rotary: tuple[Tensor, Tensor] | None, chunk: int | None
     ) -> Tensor:
-        """(B, T, D) → (B, T, D); `mask` broadcasts to (B, 1, T, T)."""
+        """(B, T, D) → (B, T, D); `mask` broadcasts to (B, 1, T, T), `rotary` are `rotary_tables`."""
         inputs = self._input(self.attention_norm, x)
         query = self.attention.query(inputs)
         key, value = self.attention.key_value(inputs)
-        if angles is not None:
-            query, key = rotate(query, *angles), rotate(key, *angles)
+        if rotary is not None:
+            query, key = rotate_sequence(query, *rotary), rotate_sequence(key, *rotary)
         x = self._residual(self.attention_norm, x, self.attention(query, key, value, mask))
         if self.conv is not None and self.conv_norm is not None:
             x = self._residual(self.conv_norm, x, self.conv(self._input(self.conv_norm, x), valid, chunk))
@@ -191,7 +191,7 @@ class Encoder(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if config.positions == "sinusoidal":
             x = x + sinusoids(x.shape[1], config.d_model, device=x.device).to(x.dtype)
-        mask, valid, angles = self._context(x, frames, chunk)
+        mask, valid, rotary = self._context(x, frames, chunk)
         below: Tensor | None = None
         lower_phone_logits: Tensor | None = None
         for index, block in enumerate(self._layers):
@@ -200,8 +200,8 @@ class Encoder(nn.Module):
                 below = x
                 x, frames = self.merge(x, frames)
                 chunk = None if chunk is None else chunk.halved()
-                mask, valid, angles = self._context(x, frames, chunk)
-            x = block(x, mask, valid, angles, None if chunk is None else chunk.chunk)
+                mask, valid, rotary = self._context(x, frames, chunk)
+            x = block(x, mask, valid, rotary, None if chunk is None else chunk.chunk)
             if self.phone_norm is not None and index + 1 == config.phone_layer:
                 x, lower_phone_logits = self._phones(x)
         hidden = self.final_norm(x)
@@ -215,10 +215,11 @@ class Encoder(nn.Module):
         mask = valid[:, None, None, :]
         if chunk is not None:
             mask = mask & chunk.visible(frames, x.device)
-        angles = None
+        rotary = None
         if self.config.positions == "rotary":
-            angles = rotary_angles(frames, self.config.d_model // self.config.n_heads, device=x.device)
-        return mask, valid, angles
+            heads = self.config.n_heads
+            rotary = rotary_tables(frames, heads, self.config.d_model // heads, like=x)
+        return mask, valid, rotary
 
     def forward_chunk(
         self,

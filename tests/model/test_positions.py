@@ -8,7 +8,14 @@ import torch
 from numpy.typing import NDArray
 
 from asr_service.model.cache import EncoderCache
-from asr_service.model.positions import rotary_angles, rotary_angles_at, rotate, sinusoids
+from asr_service.model.positions import (
+    rotary_angles,
+    rotary_angles_at,
+    rotary_tables,
+    rotate,
+    rotate_sequence,
+    sinusoids,
+)
 from tests.model.conftest import random_features, tiny_model
 
 
@@ -85,3 +92,22 @@ def test_a_stream_of_repeated_audio_comes_to_an_output_that_repeats_and_so_lasts
     outputs = [model.encoder.forward_chunk(features, lengths, cache).hidden for _ in range(24)]
     torch.testing.assert_close(outputs[-1], outputs[-2], rtol=0, atol=1e-5)
     assert (outputs[0] - outputs[-1]).abs().max() > 1e-3  # the left context does matter
+
+
+@torch.enable_grad()
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 0.04)]
+)
+def test_rotating_sequences_is_rotating_with_the_same_gradients(dtype: torch.dtype, tolerance: float) -> None:
+    """In heads of a projection that holds more than them, as keys are."""
+    batch, frames, heads, width = 2, 21, 4, 6
+    x = torch.randn(batch, frames, 2 * heads * width, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x.requires_grad_()
+    part = x[..., : heads * width].view(batch, frames, heads, width).transpose(1, 2)
+    cos, sin = rotary_angles(frames, width)
+    expected = rotate(part, cos, sin)
+    turned = rotate_sequence(part, *rotary_tables(frames, heads, width, like=x))
+    torch.testing.assert_close(turned, expected, rtol=0, atol=tolerance)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    gradients = [torch.autograd.grad((out * weights).sum(), x, retain_graph=True)[0] for out in (turned, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=tolerance)
