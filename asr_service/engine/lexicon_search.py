@@ -72,6 +72,12 @@ class LexiconSearch(UtteranceSearch):
         self._beam.step(encoded.phones)
         return self._beam.frames, self._beam.best().words
 
+    def _ahead(self) -> tuple[int, Sequence[TimedWord]]:
+        ahead = self._encoded[-1].ahead if self._encoded else None
+        if ahead is None or not len(ahead):
+            return super()._ahead()
+        return self._beam.frames + len(ahead), self._beam.best_after(ahead)
+
     def _shared(self) -> int:
         return self._beam.shared_words()
 

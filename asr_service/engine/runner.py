@@ -31,11 +31,14 @@ class Encoded:
         phones: (T4, N) log-probabilities of the phone CTC; (T4, 0) for a model without phones.
         pieces: (T8, V) log-probabilities of the word-piece CTC.
         hidden: (T8, D) `encoder_out`, for the decoder.
+        ahead: (A, N) log-probabilities of phones in the frames after these that a chunk looks ahead at: they lack a
+            future of their own, and come again with the next chunk. None where nothing was looked ahead at.
     """
 
     phones: NDArray[np.float32]
     pieces: NDArray[np.float32]
     hidden: Tensor
+    ahead: NDArray[np.float32] | None = None
 
 
 def parts_of(encoded: Encoded, frames: int) -> Iterator[Encoded]:
@@ -102,7 +105,7 @@ class ModelRunner:
         output = self.bundle.model.encoder.forward_chunk(
             torch.from_numpy(features), lengths, self._cache, torch.tensor(slots), torch.tensor(kept)
         )
-        return self._encoded(output)
+        return self._encoded(output, -(-lengths // self.bundle.model.config.subsampling))
 
     @torch.inference_mode()
     def encode_whole(self, features: NDArray[np.float32]) -> Encoded:
@@ -125,16 +128,20 @@ class ModelRunner:
         yield
         return self._encoded(output)
 
-    def _encoded(self, output: EncoderOutput) -> list[Encoded]:
+    def _encoded(self, output: EncoderOutput, heard: Tensor | None = None) -> list[Encoded]:
+        """`heard`: (B,) frames of 40 ms that were encoded, where that is more than the output's lengths."""
         pieces = torch.log_softmax(self.bundle.model.ctc_logits(output), dim=-1).numpy()
         phone_logits = self.bundle.model.phone_logits(output)
+        heard = output.phone_lengths if heard is None else heard
         rows = []
-        for row, (frames, phone_frames) in enumerate(
-            zip(output.lengths.tolist(), output.phone_lengths.tolist(), strict=True)
+        for row, (frames, phone_frames, all_frames) in enumerate(
+            zip(output.lengths.tolist(), output.phone_lengths.tolist(), heard.tolist(), strict=True)
         ):
             if phone_logits is None:
-                phones = np.zeros((phone_frames, 0), dtype=np.float32)
+                phones = np.zeros((all_frames, 0), dtype=np.float32)
             else:
-                phones = torch.log_softmax(phone_logits[row, :phone_frames], dim=-1).numpy()
-            rows.append(Encoded(phones, pieces[row, :frames], output.hidden[row, :frames]))
+                phones = torch.log_softmax(phone_logits[row, :all_frames], dim=-1).numpy()
+            rows.append(
+                Encoded(phones[:phone_frames], pieces[row, :frames], output.hidden[row, :frames], phones[phone_frames:])
+            )
         return rows

@@ -74,10 +74,15 @@ class UtteranceSearch(ABC):
         return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in self._shown))
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
-        """What of the best hypothesis is shown, in stream time, and how many of its first words are stable."""
-        stable = len(self._stabiliser.stable)
-        old = itertools.takewhile(lambda word: word.end_frame + self._hold_back <= self._frames, self._shown)
-        shown = self._shown[: max(stable, sum(1 for _ in old))]
+        """What of the best hypothesis is shown, in stream time, and how many of its first words are stable.
+
+        Frames that were only looked ahead at count for those that are not: what is shown so early may be wrong, as
+        anything that is not stable may, and nothing comes of it but what is shown.
+        """
+        frames, best = self._ahead()
+        words, stable = self._stabiliser.splice(best), len(self._stabiliser.stable)
+        old = itertools.takewhile(lambda word: word.end_frame + self._hold_back <= frames, words)
+        shown = words[: max(stable, sum(1 for _ in old))]
         return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in shown)), stable
 
     def n_best(self) -> list[tuple[tuple[TimedWord, ...], float]]:
@@ -122,6 +127,10 @@ class UtteranceSearch(ABC):
     @abstractmethod
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
         """Search on; returns the frames so far and the best hypothesis' words."""
+
+    def _ahead(self) -> tuple[int, Sequence[TimedWord]]:
+        """The frames with those looked ahead at, and the best hypothesis' words by then; the search stays as it is."""
+        return self._frames, self._best
 
     @abstractmethod
     def _shared(self) -> int:

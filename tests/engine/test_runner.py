@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -46,6 +48,19 @@ def test_staggered_streams_in_one_batch_give_what_each_gives_alone(tiny_bundle: 
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.concatenate(ours), theirs, rtol=0, atol=TOLERANCES[precision])
         assert (np.concatenate(ours).argmax(1) == theirs.argmax(1)).mean() > 0.98
+
+
+def test_frames_looked_ahead_at_are_what_they_would_be_for_good(tiny_bundle: Bundle) -> None:
+    geometry = dataclasses.replace(tiny_bundle.streaming, lookahead_frames=4)
+    runner = ModelRunner(dataclasses.replace(tiny_bundle, streaming=geometry), streams=3, threads=1, precision="fp32")
+    long, short = spoken(runner, 1)[0], spoken(runner, 2)[0][: runner.chunk_features + 8]
+    encoded = runner.encode_chunks([0, 2], [long, short], [runner.chunk_features] * 2)
+    for row, window in zip(encoded, (long, short), strict=True):
+        runner.reset(1)
+        (for_good,) = runner.encode_chunks([1], [window], [len(window)])
+        assert row.ahead is not None and len(row.ahead) == (len(window) - runner.chunk_features) // 4
+        assert for_good.ahead is not None and not len(for_good.ahead)
+        np.testing.assert_allclose(np.concatenate([row.phones, row.ahead]), for_good.phones, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)

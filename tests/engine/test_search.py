@@ -21,13 +21,17 @@ class Scripted(UtteranceSearch):
 
     frame_s = 0.04
 
-    def __init__(self, *, shared: int, hold_back_s: float) -> None:
+    def __init__(self, *, shared: int, hold_back_s: float, look_ahead: int = 0) -> None:
         super().__init__(limit=1, confidence_scale=0.3, agreement=0, hold_back_s=hold_back_s)
-        self._count, self._alike = 0, shared
+        self._count, self._alike, self._look_ahead = 0, shared, look_ahead
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
         self._count += 1
         return 10 * self._count, [TimedWord(f"w{i}", 10 * i, 10 * i + 9) for i in range(self._count)]
+
+    def _ahead(self) -> tuple[int, Sequence[TimedWord]]:
+        frames = 10 * self._count + self._look_ahead
+        return frames, [TimedWord(f"w{i}", 10 * i, 10 * i + 9) for i in range(frames // 10)]
 
     def _shared(self) -> int:
         return self._alike
@@ -36,8 +40,8 @@ class Scripted(UtteranceSearch):
         return []
 
 
-def shown(shared: int, hold_back_s: float) -> tuple[int, int]:
-    search = Scripted(shared=shared, hold_back_s=hold_back_s)
+def shown(shared: int, hold_back_s: float, look_ahead: int = 0) -> tuple[int, int]:
+    search = Scripted(shared=shared, hold_back_s=hold_back_s, look_ahead=look_ahead)
     for _ in range(6):
         search.step(NOTHING)
     hypothesis, stable = search.partial(offset_s=0.0)
@@ -50,6 +54,11 @@ def test_words_that_have_just_ended_are_held_back() -> None:
     assert shown(0, 0.08) == (5, 0)
     assert shown(0, 1.0) == (3, 0)
     assert shown(0, 10.0) == (0, 0)
+
+
+def test_words_in_the_look_ahead_are_shown_and_are_not_stable() -> None:
+    assert shown(0, 0.0, look_ahead=20) == (8, 0)
+    assert shown(2, 0.8, look_ahead=20) == (6, 2)  # held back from the end of the look-ahead
 
 
 def test_the_endpointer_is_told_of_words_that_are_held_back() -> None:
