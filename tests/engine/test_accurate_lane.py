@@ -168,10 +168,10 @@ def test_live_chunks_wait_for_one_block_of_an_accurate_batch_or_one_part_of_a_ra
     engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001))
     ticks = iter(range(1_000_000))
     monkeypatch.setattr("asr_service.engine.accurate_lane.time.perf_counter", lambda: float(next(ticks)))
-    monkeypatch.setattr(attention_scores, "PART_NODES", 4)
+    monkeypatch.setattr(attention_scores, "PART_NODES", 16)
     done = WorkCounter(engine, monkeypatch)
     start(engine, Mode.STREAMING)
-    listener = upload(engine, babble(7.0, 4))
+    listener = upload(engine, babble(5.0, 4))
     most_blocks = most_stretches = turns = 0
     before = (0, 0)
     while engine._turn():
@@ -182,7 +182,7 @@ def test_live_chunks_wait_for_one_block_of_an_accurate_batch_or_one_part_of_a_ra
     assert (most_blocks, most_stretches) == (1, 1) and turns > done.blocks + done.stretches
     layers = len(engine._runner.bundle.model.encoder.blocks)
     assert done.blocks < layers * len(listener.finals()), "several utterances in one batch"
-    assert transcript(listener) == transcript(run_alone(tiny_bundle, babble(7.0, 4)))
+    assert transcript(listener) == transcript(run_alone(tiny_bundle, babble(5.0, 4)))
 
 
 def test_a_file_that_is_cancelled_while_it_is_encoded_leaves_nothing_behind(
@@ -288,7 +288,7 @@ def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_b
     engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, final_budget_s=0.001))
     ticks = iter(range(1_000_000))
     monkeypatch.setattr("asr_service.engine.live_lane.time.perf_counter", lambda: float(next(ticks)))
-    monkeypatch.setattr(attention_scores, "PART_NODES", 4)
+    monkeypatch.setattr(attention_scores, "PART_NODES", 16)
     done = WorkCounter(engine, monkeypatch)
     listener = upload(engine, babble(2.0, 3), Mode.STREAMING)
     handle, other = start(engine, Mode.STREAMING, interim=True)
