@@ -72,9 +72,13 @@ class LiveLane:
         stream.last_word_end_s = decoder.last_word_end_s(offset_s=start_s)
         if work.ends_utterance:
             stream.final_since = turn
-        elif stream.options.interim_results and stream.has_words:
+        elif stream.options.interim_results and stream.speech_heard:
             hypothesis, stable = decoder.partial(offset_s=start_s)
-            self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
+            if hypothesis.words:  # the last may have been found in the look-ahead
+                end_s = max(end_s, hypothesis.words[-1].end_s)
+            if hypothesis.words or stream.shows_words:  # none takes back what was shown
+                self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
+            stream.shows_words = bool(hypothesis.words)
 
     def finals(self) -> bool:
         """Utterances that have ended, the longest waiting first, part by part within the budget; False when there was

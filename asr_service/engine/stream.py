@@ -104,6 +104,7 @@ class Stream:
         self.has_words = False
         self.new_token = False
         self.last_word_end_s: float | None = None
+        self.shows_words = False  # the last interim of the utterance did
         self._voice = voice
         self._speech_heard = False
         self._ticks: deque[_Tick] = deque(maxlen=CUT_CHOICE_TICKS)  # of the utterance, up to `observed`
@@ -219,7 +220,7 @@ class Stream:
     def next_utterance(self) -> None:
         """The utterance is over; the next begins where it ended."""
         self.utterance_start = self.encoded
-        self.has_words = self.new_token = self._speech_heard = False
+        self.has_words = self.new_token = self.shows_words = self._speech_heard = False
         self.last_word_end_s = None
         ticks = self._ticks_since(self.encoded)  # where the last one was cut for its length
         self._ticks.clear()
