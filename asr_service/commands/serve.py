@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asr_service.config import load_settings
     from asr_service.errors import ConfigError
     from asr_service.server.logs import configure_logging
+    from asr_service.server.workers import MAX_WORKERS
 
     settings = load_settings(arguments.config)
     if arguments.address is not None:
@@ -40,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         engine = dataclasses.replace(settings.engine, max_streams=arguments.max_streams)
         settings = dataclasses.replace(settings, engine=engine)
     configure_logging(settings.server.log_level)
-    if arguments.workers < 1:
-        raise ConfigError(f"--workers is {arguments.workers}, must be at least 1", field="workers")
+    if not 1 <= arguments.workers <= MAX_WORKERS:
+        raise ConfigError(f"--workers is {arguments.workers}, must be 1 to {MAX_WORKERS}", field="workers")
     if arguments.workers > 1:
         return run_workers(arguments, settings.server)
     from asr_service.server.app import serve

@@ -20,8 +20,10 @@ from asr_service.errors import ConfigError
 
 log = logging.getLogger("asr.workers")
 
+MAX_WORKERS = 256
 _POLL_S = 0.2
 _PR_SET_PDEATHSIG = 1
+_STOPPED = (0, -signal.SIGTERM, -signal.SIGINT)
 
 
 def reserve(address: str) -> tuple[socket.socket, str]:
@@ -67,7 +69,8 @@ class Workers:
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._processes = [self._start() for _ in range(self._count)]
+            while len(self._processes) < self._count and not self._stopping:
+                self._processes.append(self._start())
             return self._watch()
         finally:
             self._pass_on(signal.SIGTERM)
@@ -77,7 +80,10 @@ class Workers:
                 signal.signal(number, handler)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, preexec_fn=_end_with_parent)  # noqa: PLW1509  # there are no threads here
+        process = subprocess.Popen(self._command, preexec_fn=_end_with_parent)  # noqa: PLW1509  # there are no threads
+        if self._stopping:  # the signal came while it was started, and went to those before it
+            process.send_signal(signal.SIGTERM)
+        return process
 
     def _watch(self) -> int:
         while not self._stopping or any(process.poll() is None for process in self._processes):
@@ -94,7 +100,8 @@ class Workers:
                 if not self._stopping:
                     self._processes[index] = self._start()
             time.sleep(_POLL_S)
-        return int(any(process.returncode for process in self._processes))
+        # A worker that has not come as far as to handle the signal ends by it.
+        return int(any(process.returncode not in _STOPPED for process in self._processes))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A second signal goes through to the workers too, which then stop at once.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +52,20 @@ def test_41_cancel_frees_the_slot(start: Start, when: str) -> None:
     assert eventually(lambda: service.engine.active_streams == 0)
     service.engine.gate.set()
     assert transcript(service.stream([config(), audio(SPEECH)])) == "one two"
+
+
+@pytest.mark.parametrize("begins", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], ids=["nothing", "no-settings"])
+def test_35_connections_that_never_speak_are_closed(start: Start, begins: bytes) -> None:
+    service = start(server={"startup_timeout_s": 0.3})
+    host, _, port = service.address.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(20)]
+        for connection in silent:
+            connection.sendall(begins)
+        assert transcript(service.stream([config(), audio(SPEECH)])) == "one two"
+        for connection in silent:
+            while connection.recv(4096):
+                pass
 
 
 @pytest.mark.parametrize("timeout_s", [0.001, 0.3])

@@ -123,6 +123,22 @@ def test_a_worker_that_ends_by_itself_ends_them_all_with_its_code() -> None:
     assert codes == {3}
 
 
+@pytest.mark.timeout(60)
+def test_a_signal_while_workers_are_started_ends_them_and_starts_no_more() -> None:
+    sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    many = "from asr_service.server.workers import Workers\n"
+    many += f"import sys; print('begins', flush=True); sys.exit(Workers({sleeping!r}, 100_000, restart_s=0.0).run())"
+    parent = subprocess.Popen([sys.executable, "-c", many], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout as begins:
+        begins.readline()
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    while len(children.read_text().split()) < 2:
+        time.sleep(0.01)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+
+
 def test_a_port_that_somebody_has_is_refused() -> None:
     with socket.create_server(("localhost", 0)) as listening:
         port = listening.getsockname()[1]
