@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -58,8 +60,27 @@ def rotary_tables(length: int, n_heads: int, head_dim: int, *, like: Tensor) -> 
     return cosines, sines
 
 
-def rotate_sequence(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """`rotate` of whole sequences that lie in memory frame by frame, (B, H, T, d): half its time in training."""
-    x = x.transpose(1, 2)
+class _Turn(torch.autograd.Function):
+    """Its own backward: autograd's would multiply gradients, which lie head by head in memory, with what does not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        ctx.save_for_backward(cosines, sines)
+        return _turned(x, cosines, sines)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cosines, sines = ctx.saved_tensors
+        return _turned(gradients[0], cosines, -sines), None, None
+
+
+def _turned(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    x = x.transpose(1, 2).contiguous()  # as gradients and keys are not: the operations below would take twice as long
     first, second = x.chunk(2, dim=-1)
     return torch.addcmul(x * cosines, torch.cat([second, first], dim=-1), sines).transpose(1, 2)
+
+
+def rotate_sequence(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """`rotate` of whole sequences that lie in memory frame by frame, (B, H, T, d): a third of its time in training."""
+    out: Tensor = _Turn.apply(x, cosines, sines)  # type: ignore[no-untyped-call]
+    return out

@@ -111,3 +111,9 @@ def test_rotating_sequences_is_rotating_with_the_same_gradients(dtype: torch.dty
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     gradients = [torch.autograd.grad((out * weights).sum(), x, retain_graph=True)[0] for out in (turned, expected)]
     torch.testing.assert_close(*gradients, rtol=0, atol=tolerance)
+
+
+@torch.enable_grad()
+def test_the_gradient_of_a_rotated_sequence_is_that_of_differences() -> None:
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(rotate_sequence, (x, *rotary_tables(5, 3, 4, like=x)))
