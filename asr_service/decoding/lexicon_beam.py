@@ -339,8 +339,7 @@ class LexiconBeam:
         ends = np.flatnonzero(histories != np.concatenate([[self._fixed_history], histories[:-1]]))
         words, first = list(self._fixed), 0
         spoken: list[int] = []
-        for place in ends.tolist():
-            after = int(np.searchsorted(begins, place, side="right"))
+        for place, after in zip(ends.tolist(), np.searchsorted(begins, ends, side="right").tolist(), strict=True):
             phones = sounds[begins[first:after]].tolist()
             end = place + 1
             while end < len(sounds) and sounds[end] == sounds[place]:

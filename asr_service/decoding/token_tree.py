@@ -31,7 +31,7 @@ class TreeNodes:
 
 
 class TokenTree:
-    """Prefixes of the sequences that were added, each once, in the order in which they came. Node 0 is the empty one."""
+    """Prefixes of the sequences that were added, each once, in the order they came in. Node 0 is the empty one."""
 
     def __init__(self, root_token: int) -> None:
         self._children: dict[tuple[int, int], int] = {}

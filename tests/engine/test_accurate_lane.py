@@ -12,7 +12,7 @@ import torch
 from asr_service.config import EngineSettings
 from asr_service.decoding import attention_scores
 from asr_service.decoding.attention_scores import AttentionScores
-from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
+from asr_service.engine.engine import UNHEALTHY_AFTER
 from asr_service.engine.interface import Failed, Finished, Partial, Progress
 from asr_service.engine.runner import ModelRunner, parts_of
 from asr_service.engine.search import PART_FRAMES
@@ -20,21 +20,11 @@ from asr_service.engine.stream import Stream
 from asr_service.errors import EngineFailure
 from asr_service.model.bundle import Bundle
 from asr_service.types import Hypothesis, Mode
+from tests.engine.stepped import Stepped
 from tests.engine.test_engine import Listener, babble, start, transcript
 
 # In single precision a batch gives each row what it would get alone; in bf16 rounding may tip the scales between words.
 SETTINGS = EngineSettings(max_streams=6, precision="fp32")
-
-
-class Stepped(BatchingEngine):
-    """Without its thread: one turn when it is told so."""
-
-    def start(self) -> None:
-        pass
-
-    def settle(self) -> None:
-        while self._turn():
-            pass
 
 
 @pytest.fixture
