@@ -138,11 +138,13 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
             loading.result()
         await stopped
     finally:
+        still_loading = not loading.done()
         for task in (loading, stopped):
             task.cancel()
         await server.stop(hurry)
-    if hurry.is_set():
-        os._exit(1)  # a model that is still loading cannot be interrupted otherwise
+    # A model that is still loading cannot be interrupted otherwise, and nobody waits for it any more.
+    if hurry.is_set() or still_loading:
+        os._exit(int(hurry.is_set()))
     return 0
 
 

@@ -163,6 +163,23 @@ def test_60_streams_get_their_finals_when_the_server_is_told_to_stop(
     assert server.end() == 0
 
 
+def test_60_a_server_that_still_loads_does_not_load_to_the_end_first() -> None:
+    script = """
+import asyncio, sys, time
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import serve
+from asr_service.server.logs import configure_logging
+configure_logging("info")
+settings = Settings(server=ServerSettings(address="localhost:0"))
+sys.exit(asyncio.run(serve(settings, lambda: time.sleep(600))))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "listening" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
 def test_61_second_signal_stops_at_once(start: Callable[..., Process]) -> None:
     server = start("drain_s = 60.0\ngrace_s = 60.0")
     server.wait_for(message="serving")
