@@ -40,6 +40,7 @@ def test_file_and_its_bytes_and_its_chunks_give_the_same_words(service: Service,
         assert client.recognize(path).transcript == "one two three"
         assert client.recognize(str(path), mode="streaming").transcript == "one two three"
         assert client.recognize(wav()).transcript == "one two three"
+        assert client.recognize(memoryview(wav())).transcript == "one two three"
         assert transcript(client.stream(chunks(), **RAW)) == "one two three"
 
 
@@ -52,6 +53,13 @@ def test_options_are_the_fields_of_the_api(service: Service) -> None:
             client.recognize(wav(), langauge="en")
         with pytest.raises(ValueError, match="best"):
             client.recognize(wav(), mode="best")
+
+
+def test_messages_in_lists_are_given_as_dicts(service: Service) -> None:
+    with Client(service.address) as client, pytest.raises(ServiceError) as caught:
+        client.recognize(bytearray(wav()), phrase_hints=[{"phrases": ["one", "two"], "boost": 2.0}, {"phrases": []}])
+    # The tones have no hints, so that the server's word is that they arrived.
+    assert (caught.value.reason, caught.value.field) == ("UNSUPPORTED", "config.phrase_hints")
 
 
 def test_error_carries_status_reason_and_field(service: Service) -> None:
