@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.server and arguments.model:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
+    if arguments.show_partials and arguments.mode == "accurate":
+        arguments.usage_error("--show-partials has no effect with --mode accurate: it has no partial words")
     live = arguments.mic or arguments.simulate_realtime
     log = SendLog(CHUNK_S)
     meter = LatencyMeter(log)

@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error(f"--format {arguments.format} takes one FILE: subtitles of several cannot be told apart")
     if arguments.server and arguments.model:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
+    if arguments.server and arguments.config:
+        arguments.usage_error("--config has no effect with --server: it is the server that has the settings")
     if arguments.channel < 0:
         arguments.usage_error("--channel counts from 1")
 
