@@ -166,7 +166,10 @@ class FlacSource:
             self._frame = following
             return pcm
         if complete:
-            pcm = self._decode(frame, len(self._buffer))
+            try:
+                pcm = self._decode(frame, len(self._buffer))
+            except InvalidAudio as error:
+                raise invalid(_NAME, f"frame {self._frames_read}, its last, is cut off or damaged") from error
             self._frame = None
             return pcm
         limit = min(self._info.max_frame_bytes, self._limits.max_packet_bytes)

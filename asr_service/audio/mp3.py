@@ -57,6 +57,8 @@ class Mp3Source:
 
     def finish(self) -> Iterator[Pcm]:
         yield from self._read(complete=True)
+        if self._buffer.skipping:
+            raise invalid(_NAME, "ends inside its ID3 tag")
         if self._first is None:
             raise invalid(_NAME, f"no MP3 frame found: {describe(self._buffer.peek(64))}")
         held = [samples for samples in self._held if len(samples)]

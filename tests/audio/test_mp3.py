@@ -89,6 +89,7 @@ def test_a_short_damaged_place_is_stepped_over() -> None:
         (id3(100) + bytes(100), "no MP3 frame found"),
         (id3(100) + bytes(50_000), "no MP3 frame within 8192 bytes"),
         (b"ID3\4\0\0\xff\xff\xff\xff" + bytes(100), "ID3 tag is broken"),
+        (id3(100_000) + encoded("MP3"), "ends inside its ID3 tag"),
         (encoded("MP3")[:2_000] + bytes(50_000), "out of step"),
         (encoded("MP3")[:30], "no MP3 frame found"),
     ],
