@@ -1,6 +1,7 @@
 """The command `asr`.
 
-Exit codes: 0 done, 1 something could not be done (said on stderr), 2 wrong usage, 130 interrupted. Results go to
+Exit codes: 0 done, 1 something could not be done (said on stderr), 2 wrong usage, 70 the engine of
+`asr serve` has failed, 130 interrupted. Results go to
 stdout, everything else to stderr. Each command imports what it needs when it runs, so that `asr --help` is quick.
 """
 

@@ -23,6 +23,7 @@ from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import CallInterceptor
 from asr_service.server.servicer import SpeechServicer
+from asr_service.server.workers import ENGINE_FAILED
 
 log = logging.getLogger("asr.server")
 
@@ -48,6 +49,7 @@ class SpeechServer:
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server: Any = None
         self._watch: asyncio.Task[None] | None = None
+        self.failed = asyncio.Event()  # the engine has; only a new process can help
         self.port = 0
 
     async def listen(self) -> None:
@@ -110,6 +112,7 @@ class SpeechServer:
             await asyncio.sleep(HEALTH_CHECK_PERIOD_S)
         log.error("the engine has failed")
         await self._set_health(NOT_SERVING)
+        self.failed.set()
 
     async def _set_health(self, status: Any) -> None:
         for name in ("", SERVICE):
@@ -117,7 +120,11 @@ class SpeechServer:
 
 
 async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code. A second signal stops at once."""
+    """Serve until SIGTERM or SIGINT, or until the engine fails; return the exit code. A second signal stops at once.
+
+    A server whose engine has failed ends, so that whoever started it starts another one: it can serve nobody, but on a
+    shared port the kernel would go on giving it its share of the connections.
+    """
     loop = asyncio.get_running_loop()
     stopping, hurry = asyncio.Event(), asyncio.Event()
 
@@ -132,20 +139,21 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
     await server.listen()
     loading = asyncio.create_task(server.load())
     stopped = asyncio.create_task(stopping.wait())
+    failed = asyncio.create_task(server.failed.wait())
     try:
         await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
-        await stopped
+        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         still_loading = not loading.done()
-        for task in (loading, stopped):
+        for task in (loading, stopped, failed):
             task.cancel()
         await server.stop(hurry)
     # A model that is still loading cannot be interrupted otherwise, and nobody waits for it any more.
     if hurry.is_set() or still_loading:
         os._exit(int(hurry.is_set()))
-    return 0
+    return ENGINE_FAILED if server.failed.is_set() else 0
 
 
 class ServerThread:

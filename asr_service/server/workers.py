@@ -21,6 +21,8 @@ from asr_service.errors import ConfigError
 log = logging.getLogger("asr.workers")
 
 MAX_WORKERS = 256
+ENGINE_FAILED = 70
+"""Exit code of a server whose engine has failed (EX_SOFTWARE of sysexits.h): another one may do better."""
 _POLL_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _STOPPED = (0, -signal.SIGTERM, -signal.SIGINT)
@@ -65,7 +67,7 @@ class Workers:
         """Return 0 after a signal to stop, or the exit code of a worker that ended by itself: the others end then, too.
 
         A worker ends by itself where settings or model are wrong, and another one would too. One that was killed (out
-        of memory, a crash) is started again.
+        of memory, a crash), or whose engine has failed, is started again.
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -91,11 +93,12 @@ class Workers:
                 code = process.poll()
                 if code is None or self._stopping:
                     continue
-                if code >= 0:
+                if code >= 0 and code != ENGINE_FAILED:
                     log.error("a worker ended by itself", extra={"fields": {"pid": process.pid, "exit_code": code}})
                     return code or 1
-                fields = {"pid": process.pid, "signal": -code}
-                log.error("a worker was killed; another one starts", extra={"fields": fields})
+                fields = {"pid": process.pid} | ({"signal": -code} if code < 0 else {"exit_code": code})
+                why = "was killed" if code < 0 else "has lost its engine"
+                log.error("a worker %s; another one starts", why, extra={"fields": fields})
                 time.sleep(self._restart_s)
                 if not self._stopping:
                     self._processes[index] = self._start()

@@ -163,6 +163,25 @@ def test_60_streams_get_their_finals_when_the_server_is_told_to_stop(
     assert server.end() == 0
 
 
+def test_58_a_server_whose_engine_has_failed_ends_for_another_one_to_start() -> None:
+    script = """
+import asyncio, sys, threading
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import serve
+from asr_service.server.logs import configure_logging
+from tests.fake_engine import FakeEngine
+configure_logging("info")
+engine = FakeEngine()
+threading.Timer(0.3, setattr, (engine, "healthy", False)).start()
+sys.exit(asyncio.run(serve(Settings(server=ServerSettings(address="localhost:0")), lambda: engine)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 70, done.stderr
+    assert "the engine has failed" in done.stderr
+
+
 def test_60_a_server_that_still_loads_does_not_load_to_the_end_first() -> None:
     script = """
 import asyncio, sys, time

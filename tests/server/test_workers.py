@@ -123,6 +123,12 @@ def test_a_worker_that_ends_by_itself_ends_them_all_with_its_code() -> None:
     assert codes == {3}
 
 
+def test_a_worker_whose_engine_has_failed_is_started_again(tmp_path: Path) -> None:
+    mark = tmp_path / "failed"
+    first_fails = f"import sys, pathlib as p; m = p.Path({str(mark)!r}); sys.exit(3 if m.exists() else m.touch() or 70)"
+    assert Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.0).run() == 3
+
+
 @pytest.mark.timeout(60)
 def test_a_signal_while_workers_are_started_ends_them_and_starts_no_more() -> None:
     sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
