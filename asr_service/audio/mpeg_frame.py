@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HEADER_BYTES = 4
-MAX_FRAME_BYTES = 1_441
-"""The largest layer III frame: 320 kbit/s at 32 kHz, or 160 kbit/s at 8 kHz, with padding."""
 
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _KBITS_V1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
+from asr_service.decoding.hypothesis import TimedWord
 
 
 class Stabiliser:
@@ -29,17 +29,11 @@ class Stabiliser:
         self._stable: tuple[TimedWord, ...] = ()
         self._previous: tuple[str, ...] = ()
         self._unchanged: list[int] = []
-        self._revoked = 0
 
     @property
     def stable(self) -> tuple[TimedWord, ...]:
         """The words that every later partial and the final start with."""
         return self._stable
-
-    @property
-    def revocations(self) -> int:
-        """How often so far the search left the stable words (and `splice` overruled it)."""
-        return self._revoked
 
     def update(self, best: Sequence[TimedWord], shared: int) -> tuple[TimedWord, ...]:
         """Take the best hypothesis' words, the first `shared` of which all hypotheses have; return what to show.
@@ -57,8 +51,6 @@ class Stabiliser:
         if shown[: len(best)] == tuple(best):
             count = max(len(self._stable), min(shared, len(best)), agreed)
             self._stable = shown[:count]
-        else:
-            self._revoked += 1
         return shown
 
     def splice(self, words: Sequence[TimedWord]) -> tuple[TimedWord, ...]:
@@ -70,11 +62,6 @@ class Stabiliser:
             return tuple(words)  # with their own frames: those of the stable ones may end after the next word's start
         end = self._stable[-1].end_frame
         return (*self._stable, *(word for word in words if word.start_frame >= end))
-
-    def splice_hypothesis(self, hypothesis: BeamHypothesis) -> BeamHypothesis:
-        """`hypothesis` with its words made to start with the stable ones; the scores stay."""
-        words = self.splice(hypothesis.words)
-        return BeamHypothesis(words, hypothesis.score, hypothesis.acoustic_score, hypothesis.lm_score)
 
 
 def shared_length(left: Sequence[str], right: Sequence[str]) -> int:

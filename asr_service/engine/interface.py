@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_service.errors import AsrError
-from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint
+from asr_service.types import Hypothesis, Mode, PhraseHint
 
 SAMPLE_RATE_HZ = 16_000
 EVIDENCE_PERIOD_S = 0.08
@@ -61,10 +61,6 @@ class UtterancePolicy(Protocol):
     def observe(self, evidence: FrameEvidence) -> bool:
         """Return True when the utterance ends here. The policy then starts afresh for the next one."""
         ...
-
-
-class PolicyFactory(Protocol):
-    def __call__(self, config: EndpointingConfig) -> UtterancePolicy: ...
 
 
 @dataclass(frozen=True, slots=True)

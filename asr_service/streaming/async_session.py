@@ -62,7 +62,7 @@ class AsyncSession:
         engine: Engine,
         config: RecognitionConfig,
         *,
-        decoder: StreamDecoder | None,
+        decoder: StreamDecoder,
         waker: LoopWaker,
         settings: StreamSettings,
         endpointing: EndpointingSettings,
@@ -97,10 +97,6 @@ class AsyncSession:
             InvalidAudio, TooManyMessages: see `Session.decode`.
         """
         await self._feed(self._session.decode(data))
-
-    async def push_pcm(self, pcm: NDArray[np.float32]) -> None:
-        """Feed 16 kHz mono samples, shape (n,); waits while too much audio is queued."""
-        await self._feed(self._session.blocks(pcm))
 
     async def flush(self) -> None:
         """End the current utterance after all that was pushed."""

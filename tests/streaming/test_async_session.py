@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import numpy as np
 import pytest
 
+from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.config import EndpointingSettings, StreamSettings
 from asr_service.errors import InvalidAudio, ShuttingDown, SlowConsumer, StreamIdle
 from asr_service.streaming.async_session import AsyncSession, LoopWaker
-from asr_service.types import Mode, RecognitionConfig
-from tests.fake_engine import FakeEngine, say
+from asr_service.types import AudioEncoding, AudioFormat, Mode, RecognitionConfig
+from tests.fake_engine import FakeEngine, linear16, say, silence
+
+AUDIO = AudioFormat(AudioEncoding.LINEAR16, 16_000)
 
 
 def test_a_burst_of_wakes_is_one_call_on_the_loop() -> None:
@@ -53,7 +55,7 @@ def run(scenario: Any, engine: FakeEngine | None = None, **settings: Any) -> Fak
         session = AsyncSession(
             engine,
             RecognitionConfig(mode=Mode.STREAMING),
-            decoder=None,
+            decoder=StreamDecoder(AUDIO, limits=AudioLimits()),
             waker=LoopWaker(asyncio.get_running_loop()),
             settings=StreamSettings(**settings),
             endpointing=EndpointingSettings(),
@@ -80,7 +82,7 @@ async def words(session: AsyncSession) -> list[str]:
 def test_pushing_waits_for_room_and_goes_on_with_it() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
         engine.gate.clear()
-        pushing = asyncio.create_task(session.push_pcm(say(*[1, 1.0] * 10)))
+        pushing = asyncio.create_task(session.push(linear16(say(*[1, 1.0] * 10))))
         await asyncio.sleep(0.1)
         assert not pushing.done()
         engine.gate.set()
@@ -94,7 +96,7 @@ def test_pushing_waits_for_room_and_goes_on_with_it() -> None:
 def test_a_session_that_fails_lets_its_pusher_go() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
         engine.gate.clear()
-        pushing = asyncio.create_task(session.push_pcm(np.zeros(60 * 16_000, dtype=np.float32)))
+        pushing = asyncio.create_task(session.push(linear16(silence(60.0))))
         await asyncio.sleep(0.05)
         session.fail(InvalidAudio("bad"))
         await pushing
@@ -106,7 +108,7 @@ def test_a_session_that_fails_lets_its_pusher_go() -> None:
 
 def test_ending_early_gives_finals_then_the_reason() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
-        await session.push_pcm(say(1, 2))
+        await session.push(linear16(say(1, 2)))
         session.end_early(ShuttingDown("stopping"))
         update = await anext(updates := session.updates())
         assert update.results[0].alternatives[0].text == "one two"
@@ -123,7 +125,7 @@ def test_idle_timer_fires_while_nobody_pushes_but_not_while_the_engine_is_behind
 
     async def behind(session: AsyncSession, engine: FakeEngine) -> None:
         engine.gate.clear()
-        pushing = asyncio.create_task(session.push_pcm(say(*[1, 1.0] * 5)))
+        pushing = asyncio.create_task(session.push(linear16(say(*[1, 1.0] * 5))))
         await asyncio.sleep(0.6)
         engine.gate.set()
         await pushing
@@ -136,7 +138,7 @@ def test_idle_timer_fires_while_nobody_pushes_but_not_while_the_engine_is_behind
 
 def test_a_write_that_never_ends_is_given_up() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
-        await session.push_pcm(say(*[1, 1.0] * 3))
+        await session.push(linear16(say(*[1, 1.0] * 3)))
         async for _ in session.updates():
             with pytest.raises(SlowConsumer):
                 await session.deliver(asyncio.sleep(60))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 from torch import Tensor
@@ -10,14 +9,8 @@ from torch import Tensor
 from asr_service.torchaudio_guard import torchaudio
 
 
-def changed_length(samples: int, speed: float) -> int:
-    """Samples that are left of `samples` at `speed` times the speed."""
-    ratio = _ratio(speed)
-    return math.ceil(samples * ratio.denominator / ratio.numerator)
-
-
 def change_speed(waves: Tensor, speed: float) -> Tensor:
-    """Play (..., N) samples `speed` times as fast, pitch and all: (..., `changed_length(N)`)."""
+    """Play (..., N) samples `speed` times as fast, pitch and all: (..., ⌈N / speed⌉)."""
     ratio = _ratio(speed)
     if ratio == 1:
         return waves
