@@ -8,7 +8,8 @@
 
 Every recording is read to its end. The report (OUT with .report.json, and a table on stdout) names each faulty
 utterance with its reasons. Where there is one, the command ends with code 2 and writes no manifest, unless each has a
-reason that `--drop` names, or only such as `--keep` names. The manifest has the durations that were measured.
+reason that `--drop` names, or only such as `--keep` names. A corpus that is not as its format says is not checked: all
+that is wrong goes to stderr, the code is 2. The manifest has the durations that were measured.
 """
 
 from __future__ import annotations
@@ -213,7 +214,8 @@ def main() -> None:
     try:
         inspections = inspect_all(SOURCES[arguments.source](arguments), inspector, workers=arguments.workers)
     except CorpusError as error:
-        raise SystemExit(str(error)) from error
+        print(error, file=sys.stderr)
+        raise SystemExit(REFUSED) from error
     verdicts = judge(inspections, drop=arguments.drop, keep=arguments.keep)
     report = report_of(verdicts, arguments)
     with atomic_text(arguments.out.with_suffix(".report.json")) as file:

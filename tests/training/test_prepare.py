@@ -246,10 +246,15 @@ class TestCommand:
         assert run(monkeypatch, "--from", "manifest", manifest, "--out", tmp_path / "o.jsonl", *arguments) == 2
         assert "everything: the reasons are" in (error := capsys.readouterr().err) or "both --drop and --keep" in error
 
-    def test_a_corpus_that_is_no_corpus_is_an_error_with_its_name(self, tmp_path, monkeypatch):
-        assert "nothing.jsonl: No such file" in run(
-            monkeypatch, "--from", "manifest", tmp_path / "nothing.jsonl", "--out", tmp_path / "o.jsonl"
-        )
+    def test_a_corpus_that_is_not_as_its_format_says_is_refused_with_the_list(self, tmp_path, monkeypatch, capsys):
+        bad, out = tmp_path / "bad.jsonl", tmp_path / "o.jsonl"
+        bad.write_text("{\n[]\n")
+        for path, wrong in ((tmp_path / "nothing.jsonl", ["No such file"]), (bad, ["not JSON", "not a JSON object"])):
+            assert run(monkeypatch, "--from", "manifest", path, "--out", out) == prepare.REFUSED
+            told = capsys.readouterr().err.splitlines()
+            assert len(told) == len(wrong) and all(map(str.__contains__, told, wrong))
+            assert str(path) in told[0]
+        assert list(tmp_path.iterdir()) == [bad]
 
     def test_segments_keep_their_offset(self, corpus, tmp_path, monkeypatch):
         manifest = corpus(("a.wav", noise(3.0), "hello"))
