@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_service.evaluation.references import read_references
 from training.importers.common_voice import read_common_voice
 from training.importers.kaldi import read_kaldi
 from training.importers.lhotse import read_lhotse
@@ -126,11 +127,21 @@ class TestKaldi:
 class TestCommonVoice:
     def test_rows_become_utterances_with_their_quotes(self, tmp_path):
         table = 'client_id\tpath\tsentence\tup_votes\nab\tclip_1.mp3\t"Yes," he said.\t2\ncd\tclip_2\tNo.\t2\n'
-        files(tmp_path, {"train.tsv": table})
-        assert list(read_common_voice(tmp_path / "train.tsv")) == [
+        files(tmp_path, {"train.tsv": table, "clips/clip_1.mp3": "", "clips/clip_2.mp3": ""})
+        records = list(read_common_voice(tmp_path / "train.tsv"))
+        assert records == [
             Record("clip_1", tmp_path / "clips/clip_1.mp3", '"Yes," he said.', "ab", "common_voice"),
             Record("clip_2", tmp_path / "clips/clip_2.mp3", "No.", "cd", "common_voice"),
         ]
+        scored = read_references(tmp_path / "train.tsv", check_audio=True)
+        assert [(r.audio_path, r.text, r.speaker) for r in scored] == [(r.audio, r.text, r.speaker) for r in records]
+
+    def test_recordings_beside_the_table_go_before_those_in_clips(self, tmp_path):
+        table = "client_id\tpath\tsentence\na\tx.mp3\tYes.\na\ty.mp3\tNo.\n"
+        path = files(tmp_path, {"t.tsv": table, "x.mp3": "", "clips/x.mp3": "", "clips/y.mp3": ""}) / "t.tsv"
+        expected = [tmp_path / "x.mp3", tmp_path / "clips/y.mp3"]
+        assert [record.audio for record in read_common_voice(path)] == expected
+        assert [reference.audio_path for reference in read_references(path, check_audio=True)] == expected
 
     @pytest.mark.parametrize(
         ("table", "message"),

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr_service.evaluation.references.rows import table_rows
+from asr_service.evaluation.references.rows import recording_of, table_rows
 from training.importers.record import Record, accepted
-
-CLIPS = "clips"
 
 
 def read_common_voice(table: Path, *, corpus: str = "") -> Iterator[Record]:
@@ -23,8 +21,6 @@ def read_common_voice(table: Path, *, corpus: str = "") -> Iterator[Record]:
         if not row["path"]:
             problems.append(f"{place}: no path")
             continue
-        # Early releases name clips without the suffix.
-        clip = row["path"] if Path(row["path"]).suffix else f"{row['path']}.mp3"
-        audio = table.parent / CLIPS / clip
-        records.append(Record(Path(clip).stem, audio, row["sentence"], row["client_id"], corpus or "common_voice"))
+        audio = recording_of(table, row["path"])
+        records.append(Record(audio.stem, audio, row["sentence"], row["client_id"], corpus or "common_voice"))
     yield from accepted(records, problems, table)

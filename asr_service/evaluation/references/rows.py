@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ DURATION = ("duration", "duration_s")
 OFFSET = ("offset", "offset_s")
 SPEAKER = ("speaker", "speaker_id", "client_id")
 CORPUS = ("corpus",)
+CLIPS = "clips"  # the folder of Common Voice's recordings, beside its tables
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
@@ -29,12 +30,12 @@ _DECIMAL = re.compile(r"-?\d+\.\d+")
 
 def read_jsonl(path: Path, problems: list[str]) -> list[Reference]:
     """Each line an object with a text and an audio_filepath or an id; further scalars become `fields`."""
-    return _references(json_rows(path, problems), path.parent, problems)
+    return _references(json_rows(path, problems), lambda name: path.parent / name, problems)
 
 
 def read_table(path: Path, problems: list[str]) -> list[Reference]:
     """A first line with the names of the columns, and one row an utterance; .tsv by tabs, others by commas."""
-    return _references(table_rows(path, problems), path.parent, problems)
+    return _references(table_rows(path, problems), lambda name: recording_of(path, name), problems)
 
 
 def json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
@@ -73,6 +74,17 @@ def table_rows(path: Path, problems: list[str], *, columns: Sequence[str] = ()) 
         problems.append(f"{path}:{rows.line_num}: {error}")
 
 
+def recording_of(table: Path, name: str) -> Path:
+    """The recording that a row of `table` names: beside the table, or else in its folder `clips` if there is one.
+
+    There lie those of Common Voice, whose early releases name them without their suffix.
+    """
+    beside, clips = table.parent / name, table.parent / CLIPS
+    if beside.is_file() or not clips.is_dir():
+        return beside
+    return clips / (name if Path(name).suffix else f"{name}.mp3")
+
+
 def _unquoted(cell: str) -> str:
     found = _QUOTED.fullmatch(cell.strip())
     return found[1].replace('""', '"') if found else cell.strip()
@@ -98,17 +110,19 @@ def row_id(row: Row) -> str:
     return text_field(row, ID) or (f"{name}@{offset_s:g}" if offset_s else name)
 
 
-def _references(rows: Iterator[tuple[str, Row]], folder: Path, problems: list[str]) -> list[Reference]:
+def _references(
+    rows: Iterator[tuple[str, Row]], recording: Callable[[str], Path], problems: list[str]
+) -> list[Reference]:
     references = []
     for place, row in rows:
         try:
-            references.append(_reference(row, folder))
+            references.append(_reference(row, recording))
         except ValueError as error:
             problems.append(f"{place}: {error}")
     return references
 
 
-def _reference(row: Row, folder: Path) -> Reference:
+def _reference(row: Row, recording: Callable[[str], Path]) -> Reference:
     if field(row, TEXT) is None:
         raise ValueError("no text")
     audio = text_field(row, AUDIO)
@@ -124,7 +138,7 @@ def _reference(row: Row, folder: Path) -> Reference:
     return Reference(
         utterance_id,
         text_field(row, TEXT),
-        folder / audio if audio else None,
+        recording(audio) if audio else None,
         offset_s=seconds(field(row, OFFSET) or 0.0, OFFSET[0]),
         duration_s=None if duration in (None, "") else seconds(duration, DURATION[0]),
         speaker=text_field(row, SPEAKER),
