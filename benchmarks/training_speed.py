@@ -33,6 +33,7 @@ import numpy as np
 import soundfile
 import torch
 
+from asr_service.evaluation.provenance import machine
 from asr_service.features import LogMel
 from asr_service.model.config import preset
 from asr_service.model.transformer import Transformer
@@ -74,12 +75,6 @@ def our_trainer(folder: Path, group: Processes = ALONE) -> Trainer:
     trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=device, processes=group)
     trainer.model.train()
     return trainer
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from asr_service.decoding.ctc_forward import padded_labels
 from asr_service.features import LogMel
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.tokenizer import WordPieces
@@ -91,11 +92,8 @@ def cmvn(store: PcmStore, front_end: LogMel, *, sample: int = 800, seed: int = 0
 
 def pad_targets(rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token sequences → (B, U) padded with 0, and (B,) lengths."""
-    lengths = torch.tensor([len(row) for row in rows])
-    padded = torch.zeros(len(rows), max(1, int(lengths.max())), dtype=torch.long)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = torch.tensor(row)
-    return padded, lengths
+    targets, lengths = padded_labels(rows)
+    return torch.from_numpy(targets), torch.from_numpy(lengths)
 
 
 class BatchMaker:

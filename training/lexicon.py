@@ -14,8 +14,6 @@ writes such an n-gram for serving, where it pronounces phrase hints: shorter, be
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
@@ -28,6 +26,7 @@ from asr_service.letter_to_sound import LetterToSound
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
 from training.letter_to_sound import align
 from training.letter_to_sound_comparison import compare
+from training.tokenizer import raw_texts
 
 LEXICON_FILE = "lexicon.txt.gz"
 # Of the n-gram that a bundle gets: an order more is half as large again and no better on held-out words.
@@ -123,30 +122,17 @@ def _is_spelled(words: list[str], index: int) -> bool:
     return any(len(word) == 1 and word not in ("a", "i", "o") for word in neighbours)
 
 
-def training_words(manifest: Path) -> Counter[str]:
-    """How often each word stands in a JSONL manifest's texts."""
-    words: Counter[str] = Counter()
-    with manifest.open(encoding="utf-8") as lines:
-        for line in lines:
-            words.update(normalize_transcript(json.loads(line)["text"]).split())
-    return words
-
-
-def text_words(path: Path) -> Counter[str]:
-    """How often each word stands in a gzipped text, one sentence a line."""
-    words: Counter[str] = Counter()
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            words.update(normalize_transcript(line).split())
-    return words
+def word_counts(texts: Iterable[str]) -> Counter[str]:
+    """How often each word stands in `texts`, which are as they are written."""
+    return Counter(word for text in texts for word in normalize_transcript(text).split())
 
 
 def vocabulary_of(speech_dir: Path, min_count: int, known: Container[str], unseen: Iterable[str] = ()) -> list[str]:
     """Sorted words of the training transcripts, those of the two texts that are `known` or stand there `min_count`
     times, and `unseen`.
     """
-    spoken = training_words(speech_dir / "train.jsonl")
-    written = text_words(speech_dir / "lm_text.txt.gz") + text_words(speech_dir / "cased_text.txt.gz")
+    spoken = word_counts(raw_texts([speech_dir / "train.jsonl"], []))
+    written = word_counts(raw_texts([], [speech_dir / "lm_text.txt.gz", speech_dir / "cased_text.txt.gz"]))
     read = (word for word, count in written.items() if count >= min_count or word in known)
     return sorted(word for word in {*spoken, *read, *unseen} if _WORD.fullmatch(word))
 

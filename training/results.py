@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import shlex
 import shutil
@@ -28,6 +26,7 @@ from typing import Any
 
 import torch
 
+from asr_service.evaluation import provenance
 from asr_service.evaluation.normalizer import normalizer
 from asr_service.model.bundle import CONFIG_FILE, LM_FILE, Bundle, load_bundle
 from asr_service.types import Mode
@@ -128,14 +127,8 @@ def add(record: dict[str, Any], corpus: str, system: str, result: Measurement) -
 
 
 def machine(threads: int) -> str:
-    """CPU, the cores this process may use, threads, torch."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{model}, {cores} core(s)"
+    """The GPU, or the CPU and the cores this process may use; threads, torch."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.machine()
     return f"{device}, {threads} thread(s), torch {torch.__version__}"
 
 

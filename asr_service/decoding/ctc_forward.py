@@ -8,6 +8,8 @@ least e⁻⁷⁰⁰, and what gets lost below that is nothing beside a sequence 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,15 @@ from asr_service.decoding.compiled import compiled
 
 # Natural logarithm. Sequences below it have to be summed in logarithms.
 LEAST = -600.0
+
+
+def padded_labels(sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """N label sequences, N ≥ 1 → (N, U) padded with 0, U ≥ 1, and their (N,) lengths."""
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    labels = np.zeros((len(sequences), max(1, int(lengths.max()))), dtype=np.int64)
+    for row, sequence in zip(labels, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return labels, lengths
 
 
 @compiled

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from asr_service.decoding.attention_scores import AttentionScores
-from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities
+from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities, padded_labels
 from asr_service.model.decoder import Decoder
 from asr_service.parts import at_once
 
@@ -44,14 +42,6 @@ class RescoringWeights:
     unknown: float = -16.0
 
 
-def _padded(sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    lengths = np.array([len(row) for row in sequences], dtype=np.int64)
-    padded = np.zeros((len(sequences), max(1, int(lengths.max()))), dtype=np.int64)
-    for target, row in zip(padded, sequences, strict=True):
-        target[: len(row)] = row
-    return padded, lengths
-
-
 def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Exact CTC log-likelihoods (N,) of N label sequences under one utterance's log-probabilities (T, V).
 
@@ -59,7 +49,7 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
     """
     if log_probs.shape[0] == 0:
         return torch.tensor([0.0 if not row else -torch.inf for row in sequences])
-    labels, lengths = _padded(sequences)
+    labels, lengths = padded_labels(sequences)
     found = torch.from_numpy(ctc_probabilities(log_probs.double().exp().numpy(), labels, lengths)).log()
     small = found < LEAST
     if bool(small.any()):
