@@ -82,7 +82,10 @@ class SpeechEnd:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The current utterance so far: the first `stable_words` words never change again, and start the final."""
+    """The current utterance so far: the first `stable_words` words never change again, and start the final.
+
+    The utterance ends at `end_s` or later. Words that were found in the look-ahead may lie beyond.
+    """
 
     hypothesis: Hypothesis
     stable_words: int

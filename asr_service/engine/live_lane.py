@@ -74,8 +74,6 @@ class LiveLane:
             stream.final_since = turn
         elif stream.options.interim_results and stream.speech_heard:
             hypothesis, stable = decoder.partial(offset_s=start_s)
-            if hypothesis.words:  # the last may have been found in the look-ahead
-                end_s = max(end_s, hypothesis.words[-1].end_s)
             if hypothesis.words or stream.shows_words:  # none takes back what was shown
                 self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
             stream.shows_words = bool(hypothesis.words)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from asr_service.config import EngineSettings
-from asr_service.engine.interface import Partial
+from asr_service.engine.interface import Final, Partial
 from asr_service.engine.live import ChunkedDecoder
 from asr_service.model.bundle import Bundle
-from asr_service.types import Hypothesis, Mode, Word
+from asr_service.streaming.updates import UpdateBuilder
+from asr_service.types import Hypothesis, Mode, RecognitionConfig, RecognitionResult, Word
 from tests.engine.stepped import Stepped
-from tests.engine.test_engine import babble, start
+from tests.engine.test_engine import RATE, babble, start
 
 
 def test_a_word_of_the_look_ahead_is_shown_and_taken_back_though_no_chunk_had_words(
@@ -31,4 +33,38 @@ def test_a_word_of_the_look_ahead_is_shown_and_taken_back_though_no_chunk_had_wo
     partials = [output for output in listener.outputs if isinstance(output, Partial)]
     assert [len(output.hypothesis.words) for output in partials] == [1, 0]
     assert next(told, None) is None
-    assert partials[0].end_s == pytest.approx(7.0), "the word lies within the result"
+
+
+def speech_without_pauses(seconds: float, seed: int) -> np.ndarray:
+    """Cut for its length, at one of the places where it is half as loud for a moment."""
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(int(seconds * RATE)).astype(np.float32) * 0.1
+    samples[: int(0.4 * RATE)] *= 0.01
+    times = np.arange(len(samples)) / RATE
+    for dip in rng.uniform(0.5, seconds, int(seconds * 2)):
+        samples[(times > dip) & (times < dip + 0.08)] *= 0.5
+    return samples
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_finals_lie_at_the_same_times_though_interims_showed_words_beyond_the_cut(
+    tiny_bundle: Bundle, seed: int
+) -> None:
+    """An utterance that is cut for its length may end in what its last chunk looked ahead at."""
+    pcm = speech_without_pauses(13.0, seed)
+    heard: list[list[RecognitionResult]] = []
+    for interim in (False, True):
+        engine = Stepped(tiny_bundle, EngineSettings(max_streams=1, precision="fp32"))
+        handle, listener = start(engine, Mode.STREAMING, interim=interim)
+        engine.audio(handle, pcm)
+        engine.finish(handle)
+        engine.settle()
+        builder, results = UpdateBuilder(RecognitionConfig()), []
+        for output in listener.outputs:
+            if isinstance(output, Partial):
+                builder.interim(output, len(pcm) / RATE)
+            elif isinstance(output, Final):
+                results += builder.final(output, len(pcm) / RATE).results
+        heard.append(results)
+    assert heard[0] == heard[1]
+    assert len(heard[0]) >= 3
