@@ -1,28 +1,17 @@
-"""A test set, a tiny bundle and the command line that brings them together."""
+"""A test set and the command line."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from asr_service.cli import main
-from asr_service.config import ServerSettings, Settings
-from asr_service.engine.engine import BatchingEngine
-from asr_service.model.bundle import load_bundle
-from asr_service.server.app import ServerThread
 from tests.commands.evaluations import Run
-from tests.engine.conftest import make_tiny_bundle
 from tests.fake_engine import say
-
-
-@pytest.fixture(scope="package")
-def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
 @pytest.fixture
@@ -45,10 +34,3 @@ def asr(monkeypatch: pytest.MonkeyPatch) -> Run:
         return main(words)
 
     return run
-
-
-@pytest.fixture
-def server(bundle_dir: Path) -> Iterator[str]:
-    settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0))
-    with ServerThread(settings, lambda: BatchingEngine(load_bundle(bundle_dir), settings.engine)) as address:
-        yield address

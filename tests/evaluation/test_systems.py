@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import soundfile
 
 from asr_service.client import Client
-from asr_service.config import EngineSettings, ServerSettings, Settings
+from asr_service.config import EngineSettings, Settings
 from asr_service.engine.engine import BatchingEngine
 from asr_service.errors import BundleError, ConfigError, InvalidAudio
 from asr_service.evaluation.by_server import ServerSystem
@@ -25,18 +24,12 @@ from asr_service.evaluation.waveform import read_waveform
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.model.bundle import load_bundle
 from asr_service.model.digest import bundle_digest
-from asr_service.server.app import ServerThread
 from asr_service.streaming.transcribe import transcribe_bytes
 from asr_service.types import Mode, RecognitionConfig
 from tests.engine.conftest import make_tiny_bundle
 
 RATE_HZ = 16_000
 MODES = pytest.mark.parametrize("mode", [Mode.ACCURATE, Mode.STREAMING], ids=lambda mode: mode.value)
-
-
-@pytest.fixture(scope="module")
-def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +46,6 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Reference]:
         soundfile.write(path, np.concatenate(pieces).astype(np.float32), RATE_HZ, subtype="FLOAT")
         found.append(Reference(f"rec-{number}", "", path))
     return found
-
-
-@pytest.fixture(scope="module")
-def server(bundle_dir: Path) -> Iterator[str]:
-    settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0))
-    with ServerThread(settings, lambda: BatchingEngine(load_bundle(bundle_dir), settings.engine)) as address:
-        yield address
 
 
 def texts(outputs: list[Output]) -> list[str]:
