@@ -95,7 +95,7 @@ class AccurateLane:
         outputs = yield from self._streams.encode(encode, batch, [utterance.stream for utterance in batch])
         for utterance, encoded in zip(batch, outputs, strict=True):
             utterance.features = None
-            if encoded is not None:
+            if encoded is not None and utterance.stream in self._streams:
                 utterance.parts = self._search(utterance, encoded)
 
     def _search(self, utterance: Utterance, encoded: Encoded | None) -> Iterator[None]:

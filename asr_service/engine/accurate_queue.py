@@ -62,8 +62,9 @@ class AccurateQueue:
         self._waiting.setdefault(utterance.stream, deque()).append(utterance)
 
     def drop(self, stream: Stream) -> None:
-        """Forget all of a stream."""
-        self._waiting.pop(stream, None)
+        """Forget all of a stream, and what was still to be done."""
+        for utterance in self._waiting.pop(stream, ()):
+            utterance.parts = None  # they refer to the utterance: what was encoded would wait for the garbage collector
 
     def next(self) -> Utterance:
         """Whose turn it is; there must be one."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -190,6 +193,35 @@ def test_a_file_that_is_cancelled_while_it_is_encoded_leaves_nothing_behind(
     engine.cancel(handle)
     engine.settle()
     assert engine._accurate._encoding is None and engine.active_streams == 0 and not listener.finals()
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_stream_that_is_cancelled_at_any_part_of_its_work_holds_no_memory(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    """At once, not when the collector of cycles comes by: that may be long after the next thousand streams."""
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001, final_budget_s=0.001))
+    ticks = itertools.count()
+    for lane in ("accurate_lane", "live_lane"):
+        monkeypatch.setattr(f"asr_service.engine.{lane}.time.perf_counter", lambda: float(next(ticks)))
+    gc.collect()
+    gc.disable()
+    try:
+        for turns in (1, 4, 7, 10):
+            handle, _ = start(engine, mode)
+            engine.audio(handle, babble(1.8, 3))
+            engine.finish(handle)
+            for _ in range(turns):
+                engine._turn()
+            stream = engine._streams.get(handle)
+            assert stream is not None, "it is under way"
+            watched = weakref.ref(stream)
+            del stream
+            engine.cancel(handle)
+            engine.settle()
+            assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_of_a_batch_that_fails_only_the_culprit_ends(engine: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
