@@ -23,55 +23,16 @@ def write_png(path: Path, runs: Sequence[Figures], objective: Objective) -> None
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    valid = sorted((run for run in runs if run.valid), key=lambda run: run.streams)
     every = sorted(runs, key=lambda run: run.streams)
+    valid = [run for run in every if run.valid]
     page: Any = Figure(figsize=(11, 8), layout="constrained")
-    (words, spread), (cost, errors) = page.subplots(2, 2)
-    _lines(
-        words,
-        valid,
-        [
-            ("word, p50", lambda run: run.word.p50 if run.word else None),
-            ("word, p95", lambda run: run.word.p95 if run.word else None),
-            ("word, p99", lambda run: run.word.p99 if run.word else None),
-            ("first partial, p95", lambda run: run.first_partial.p95 if run.first_partial else None),
-        ],
-    )
-    words.axhline(objective.word_p95_s, color="grey", linestyle=":", label="objective for p95")
-    words.legend()
-    words.set_ylabel("latency (s)")
-    for run in valid:
-        spread.plot(run.word_quantiles, range(len(run.word_quantiles)), label=f"{run.streams} streams")
-    spread.set_xlabel("latency of a word (s)")
-    spread.set_ylabel("words shown by then (%)")
-    if valid:
-        spread.legend()
-    _lines(cost, every, [("CPU", lambda run: run.cost.cpu_per_audio_s if run.cost else None)])
-    cost.set_ylabel("CPU seconds a second of audio of a stream")
-    memory = cost.twinx()
-    _lines(
-        memory, every, [("memory", lambda run: run.cost.most_resident_mib if run.cost else None)], color="tab:orange"
-    )
-    memory.set_ylabel("resident memory (MiB), orange")
-    for run in every:
-        if run.quality is not None:
-            rates = [100 * run.quality.low, 100 * run.quality.high]
-            errors.plot([run.streams] * 2, rates, color="tab:blue")
-    _lines(
-        errors,
-        every,
-        [
-            ("under load, 95 % interval", lambda run: 100 * run.quality.wer if run.quality else None),
-            (
-                "the same calls alone",
-                lambda run: 100 * run.quality.alone_wer if run.quality and run.quality.alone_wer is not None else None,
-            ),
-        ],
-    )
-    errors.legend()
-    errors.set_ylabel("word error rate (%)")
+    (latencies, distribution), (cost, errors) = page.subplots(2, 2)
+    _draw_latencies(latencies, valid, objective)
+    _draw_distribution(distribution, valid)
+    _draw_cost(cost, every)
+    _draw_errors(errors, every)
     numbers = sorted({run.streams for run in every})
-    for axes in (words, cost, errors):
+    for axes in (latencies, cost, errors):
         axes.set_xlabel("streams")
         axes.set_xscale("log", base=2)
         axes.set_xticks(numbers, [str(number) for number in numbers])
@@ -80,6 +41,63 @@ def write_png(path: Path, runs: Sequence[Figures], objective: Objective) -> None
         page.savefig(path, format="png", dpi=120)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _draw_latencies(axes: Any, runs: Sequence[Figures], objective: Objective) -> None:
+    _lines(
+        axes,
+        runs,
+        [
+            ("word, p50", lambda run: run.word.p50 if run.word else None),
+            ("word, p95", lambda run: run.word.p95 if run.word else None),
+            ("word, p99", lambda run: run.word.p99 if run.word else None),
+            ("first partial, p95", lambda run: run.first_partial.p95 if run.first_partial else None),
+        ],
+    )
+    axes.axhline(objective.word_p95_s, color="grey", linestyle=":", label="objective for p95")
+    axes.legend()
+    axes.set_ylabel("latency (s)")
+
+
+def _draw_distribution(axes: Any, runs: Sequence[Figures]) -> None:
+    """Of the words' latencies, a curve for each load."""
+    for run in runs:
+        axes.plot(run.word_quantiles, range(len(run.word_quantiles)), label=f"{run.streams} streams")
+    axes.set_xlabel("latency of a word (s)")
+    axes.set_ylabel("words shown by then (%)")
+    if runs:
+        axes.legend()
+
+
+def _draw_cost(axes: Any, runs: Sequence[Figures]) -> None:
+    """CPU by the left axis, memory by the right one."""
+    _lines(axes, runs, [("CPU", lambda run: run.cost.cpu_per_audio_s if run.cost else None)])
+    axes.set_ylabel("CPU seconds a second of audio of a stream")
+    memory = axes.twinx()
+    resident = ("memory", lambda run: run.cost.most_resident_mib if run.cost else None)
+    _lines(memory, runs, [resident], color="tab:orange")
+    memory.set_ylabel("resident memory (MiB), orange")
+
+
+def _draw_errors(axes: Any, runs: Sequence[Figures]) -> None:
+    """Word error rates under load with their intervals, and of the same calls alone."""
+    for run in runs:
+        if run.quality is not None:
+            rates = [100 * run.quality.low, 100 * run.quality.high]
+            axes.plot([run.streams] * 2, rates, color="tab:blue")
+    _lines(
+        axes,
+        runs,
+        [
+            ("under load, 95 % interval", lambda run: 100 * run.quality.wer if run.quality else None),
+            (
+                "the same calls alone",
+                lambda run: 100 * run.quality.alone_wer if run.quality and run.quality.alone_wer is not None else None,
+            ),
+        ],
+    )
+    axes.legend()
+    axes.set_ylabel("word error rate (%)")
 
 
 def _lines(
