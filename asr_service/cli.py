@@ -13,13 +13,25 @@ import os
 import sys
 from collections.abc import Sequence
 
+from asr_service.commands.wording import said
 from asr_service.errors import AsrError
 
 COMMANDS = ("serve", "transcribe", "stream", "demo", "evaluate", "compare", "bench", "models")
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: every other command would wait for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('asr-service')}")  # noqa: T201
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="asr", description="Speech recognition that you run yourself.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and end")
     subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
     for name in COMMANDS:
         importlib.import_module(f"asr_service.commands.{name}").register(subparsers)
@@ -34,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except AsrError as error:
-        print(f"asr {parsed.command}: {error.message}", file=sys.stderr)  # noqa: T201
+        print(f"asr {parsed.command}: {said(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130

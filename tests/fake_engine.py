@@ -104,6 +104,7 @@ class FakeEngine:
         self.gate.set()
         self.healthy = True
         self.prepared: list[tuple[str, Mode, tuple[PhraseHint, ...]]] = []  # with the thread's name
+        self.hinted: list[tuple[PhraseHint, ...]] = []  # of the streams opened
         self.queued_samples = 0
         self.most_queued_s = 0.0
         self._pace, self._fail_at_s, self._spell = pace, fail_at_s, spell
@@ -130,6 +131,7 @@ class FakeEngine:
         if len(self._streams) >= self.info.max_streams:
             raise NoCapacity(f"all {self.info.max_streams} streams are in use")
         self._generation += 1
+        self.hinted.append(options.phrase_hints)
         handle = StreamHandle(self._generation % self.info.max_streams, self._generation)
         self._streams[handle] = _Stream(options, policy, sink)
         return handle

@@ -227,8 +227,9 @@ class StreamDecoder:
         if self._channel is not None:
             if self._channel >= channels:
                 # The API counts from 1, for 0 is its unset.
+                count = "1 channel" if channels == 1 else f"{channels} channels"
                 raise InvalidField(
-                    f"{CHANNEL_FIELD} is {self._channel + 1}, but the audio has {channels} channels",
+                    f"{CHANNEL_FIELD} is {self._channel + 1}, but the audio has {count}",
                     field=CHANNEL_FIELD,
                 )
             return np.ascontiguousarray(samples[:, self._channel])

@@ -156,7 +156,8 @@ class WavSource:
         if block_align != channels * sample_format.size:
             raise invalid(
                 "WAV",
-                f"block_align is {block_align}; {channels} channels of {bits} bits are {channels * sample_format.size}",
+                f"block_align is {block_align}; with {channels} x {bits} bits a sample it is"
+                f" {channels * sample_format.size}",
             )
         self._sample_format = (sample_format, channels, rate)
 

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands.hints import add_hint_options, hint_fields
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time
 from asr_service.commands.live_view import LiveView
+from asr_service.commands.wording import said
 from asr_service.types import RecognitionResult
 
 SAMPLE_RATE_HZ = 16_000
@@ -35,6 +37,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--simulate-realtime", action="store_true", help="send a file at the pace of a microphone")
     parser.add_argument("--show-partials", action="store_true", help="show words before they are final")
     parser.add_argument("--mode", choices=("accurate", "streaming"), default="streaming", help="default: streaming")
+    add_hint_options(parser)
     parser.add_argument("--server", metavar="HOST:PORT", help="a running server (default: one in this process)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
@@ -49,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
     if arguments.show_partials and arguments.mode == "accurate":
         arguments.usage_error("--show-partials has no effect with --mode accurate: it has no partial words")
+    hints = hint_fields(arguments)
     live = arguments.mic or arguments.simulate_realtime
     log = SendLog(CHUNK_S)
     meter = LatencyMeter(log)
@@ -57,10 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     with _server(arguments) as address, Client(address) as client, _until_interrupted() as stop:
         started = time.monotonic()
         try:
-            show(client, log.noted(_chunks(arguments, stop)), view, meter, mic=arguments.mic, mode=arguments.mode)
+            chunks = log.noted(_chunks(arguments, stop))
+            show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, phrase_hints=hints)
         except (AsrError, OSError) as error:
-            message = error.message if isinstance(error, AsrError) else error.strerror
-            print(f"asr stream: {name}: {message}", file=sys.stderr)
+            print(f"asr stream: {name}: {said(error)}", file=sys.stderr)
             return 1
         elapsed_s = time.monotonic() - started
     if live:
@@ -72,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show(client: Any, chunks: Iterator[bytes], view: LiveView, meter: LatencyMeter, *, mic: bool, mode: str) -> str:
+def show(
+    client: Any, chunks: Iterator[bytes], view: LiveView, meter: LatencyMeter, *, mic: bool, mode: str, **options: Any
+) -> str:
     """Stream chunks and show what comes; return the transcript. Raises ServiceError, and what `chunks` raises."""
     from asr_service.client import result_of
 
@@ -83,6 +89,7 @@ def show(client: Any, chunks: Iterator[bytes], view: LiveView, meter: LatencyMet
         mode=mode,
         interim_results=mode == "streaming",
         enable_word_time_offsets=True,
+        **options,
     )
     transcript = ""
     for response in responses:

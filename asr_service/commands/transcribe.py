@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from asr_service.commands.formats import FORMATS, Transcript, render
+from asr_service.commands.hints import add_hint_options, hint_fields, hint_groups
+from asr_service.commands.wording import said
 from asr_service.errors import AsrError
 from asr_service.types import RecognitionResult
 
@@ -33,6 +35,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--channel", type=int, default=0, metavar="N", help="only this channel, from 1 (default: mixed)"
     )
+    add_hint_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there rather than to stdout")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     parser.set_defaults(run=run, usage_error=parser.error)
@@ -48,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.channel < 0:
         arguments.usage_error("--channel counts from 1")
 
+    hint_groups(arguments)
     failures: list[Path] = []
 
     def transcripts(recognise: Recognise) -> Iterator[Transcript]:
@@ -55,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 yield Transcript(str(path), arguments.mode, tuple(recognise(path)))
             except (AsrError, OSError) as error:
-                message = error.message if isinstance(error, AsrError) else error.strerror
-                print(f"asr transcribe: {path}: {message}", file=sys.stderr)
+                print(f"asr transcribe: {path}: {said(error)}", file=sys.stderr)
                 failures.append(path)
 
     recogniser = _by_server if arguments.server else _in_process
@@ -71,14 +74,23 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
     from asr_service.commands.recordings import file_bytes
     from asr_service.config import load_settings
     from asr_service.engine.load import load_engine
+    from asr_service.errors import Unsupported
+    from asr_service.server.phrase_hints import phrase_hints
     from asr_service.streaming.transcribe import transcribe_bytes
     from asr_service.types import Mode, RecognitionConfig
 
     settings = load_settings(arguments.config)
     channel = arguments.channel - 1 if arguments.channel else None
-    config = RecognitionConfig(mode=Mode(arguments.mode), channel=channel, endpointing=settings.endpointing.default)
+    config = RecognitionConfig(
+        mode=Mode(arguments.mode),
+        channel=channel,
+        endpointing=settings.endpointing.default,
+        phrase_hints=phrase_hints(hint_groups(arguments), settings.phrase_hints),
+    )
     # One recording after the other: caches for one stream are enough.
     engine = load_engine(arguments.model, settings=dataclasses.replace(settings.engine, max_streams=1))
+    if config.phrase_hints and "phrase_hints" not in engine.info.features:
+        raise Unsupported(f"--phrase: model {engine.info.model} does not offer phrase hints")
     engine.start()
 
     def recognise(path: Path) -> list[RecognitionResult]:
@@ -102,7 +114,11 @@ def _by_server(arguments: argparse.Namespace) -> Iterator[Recognise]:
     with Client(arguments.server) as client:
         # A stream rather than a unary call, in either mode: recordings may be long.
         yield lambda path: finals_of_stream(
-            client, file_bytes(path), mode=arguments.mode, audio_channel=arguments.channel
+            client,
+            file_bytes(path),
+            mode=arguments.mode,
+            audio_channel=arguments.channel,
+            phrase_hints=hint_fields(arguments),
         )
 
 

@@ -7,17 +7,27 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from asr_service.config import PhraseHintSettings
 from asr_service.engine.interface import Engine
 from asr_service.errors import InvalidField, NoCapacity
-from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.types import PhraseHint, RecognitionConfig
 
 FIELD = "config.phrase_hints"
 _WORDS = re.compile(r"'?[a-z][a-z']*( '?[a-z][a-z']*)*")
 # Typographic apostrophes and dashes as people and word processors write them.
 _TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "-": " ", "\u2010": " ", "\u2011": " "})
+
+
+class HintGroup(Protocol):
+    """A PhraseHints of the API, or what has its fields."""
+
+    @property
+    def phrases(self) -> Sequence[str]: ...
+
+    @property
+    def boost(self) -> float: ...
 
 
 class HintPreparation:
@@ -43,7 +53,7 @@ class HintPreparation:
             self._waiting -= 1
 
 
-def phrase_hints(hints: Sequence[pb.PhraseHints], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:
+def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:
     """Check and normalise. Raises InvalidField that names the field, with its place, and the limit."""
     found: list[PhraseHint] = []
     boosts: set[float] = set()

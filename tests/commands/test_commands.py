@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,14 +17,26 @@ import soundfile
 from asr_service.cli import COMMANDS, build_parser, main
 from asr_service.config import ServerSettings, Settings
 from asr_service.server.app import ServerThread
+from asr_service.types import PhraseHint
 from tests.fake_engine import FakeEngine, say
 
 Write = Callable[..., str]
 
 
+FEATURES = ("word_time_offsets", "word_confidence", "phrase_hints")
+
+
 @pytest.fixture(autouse=True)
-def tone_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr_service.engine.load.load_engine", lambda model, settings: FakeEngine())
+def tone_engine(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
+    """The engines that the commands make in their own process."""
+    made: list[FakeEngine] = []
+
+    def load(model: object, settings: object) -> FakeEngine:
+        made.append(FakeEngine(features=FEATURES))
+        return made[-1]
+
+    monkeypatch.setattr("asr_service.engine.load.load_engine", load)
+    return made
 
 
 @pytest.fixture
@@ -37,10 +50,23 @@ def recording(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server_engine() -> FakeEngine:
+    return FakeEngine(features=FEATURES)
+
+
+@pytest.fixture
+def server(server_engine: FakeEngine) -> Iterator[str]:
     settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0))
-    with ServerThread(settings, FakeEngine) as address:
+    with ServerThread(settings, lambda: server_engine) as address:
         yield address
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"asr {project['version']}\n"
 
 
 @pytest.mark.parametrize("by_server", [False, True])
@@ -77,6 +103,21 @@ def test_bad_files_are_named_and_the_others_still_done(
         assert line.startswith(f"asr transcribe: {path}: ") and len(line) > len(f"asr transcribe: {path}: ") + 5
 
 
+@pytest.mark.parametrize("by_server", [False, True])
+def test_messages_name_options_of_the_command_line(
+    recording: Write, tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str], by_server: bool
+) -> None:
+    more = ["--server", server] if by_server else []
+    raw = tmp_path / "samples.raw"
+    raw.write_bytes(b"Dear Sir or Madam, " * 100)
+    assert main(["transcribe", str(raw), *more]) == 1
+    told = capsys.readouterr().err
+    assert "the audio has no header that is known" in told and "raw samples need a header" in told
+    assert "config." not in told
+    assert main(["transcribe", recording("a.wav", 1), "--channel", "2", *more]) == 1
+    assert capsys.readouterr().err.endswith(": --channel is 2, but the audio has 1 channel\n")
+
+
 def test_json_is_one_object_a_line(recording: Write, capsys: pytest.CaptureFixture[str]) -> None:
     files = [recording("a.wav", 1, 2, 1.5, 3), recording("b.wav", 4)]
     assert main(["transcribe", *files, "--format", "json"]) == 0
@@ -104,6 +145,45 @@ def test_output_goes_to_the_file_named(recording: Write, tmp_path: Path, capsys:
     assert "dir.txt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("by_server", [False, True])
+@pytest.mark.parametrize("command", ["transcribe", "stream"])
+def test_phrases_and_their_boost_reach_the_engine(
+    recording: Write,
+    server: str,
+    server_engine: FakeEngine,
+    tone_engine: list[FakeEngine],
+    command: str,
+    by_server: bool,
+) -> None:
+    file, more = recording("a.wav", 1), ["--server", server] if by_server else []
+    for boost, expected in ((["--boost", "2.5"], 2.5), (["--boost", "0"], 10.0), ([], 10.0)):
+        assert main([command, file, "--phrase", "Ebionites", "--phrase", "new-wave", *boost, *more]) == 0
+        (engine,) = [server_engine] if by_server else tone_engine[-1:]
+        assert engine.hinted[-1] == (PhraseHint("ebionites", expected), PhraseHint("new wave", expected))
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_a_phrase_that_cannot_be_is_told_by_its_option(
+    recording: Write, server: str, capsys: pytest.CaptureFixture[str], by_server: bool
+) -> None:
+    more = ["--server", server] if by_server else []
+    for command in ("transcribe", "stream"):
+        assert main([command, recording("a.wav", 1), "--phrase", "fine", "--phrase", "channel 4", *more]) == 1
+        told = capsys.readouterr()
+        assert "--phrase number 2 is 'channel 4'" in told.err and "config." not in told.err
+        assert told.out == ""
+
+
+def test_phrases_are_refused_where_the_model_does_not_offer_them(
+    recording: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("asr_service.engine.load.load_engine", lambda model, settings: FakeEngine())
+    for command in ("transcribe", "stream"):
+        assert main([command, recording("a.wav", 1), "--phrase", "one"]) == 1
+        told = capsys.readouterr().err
+        assert "--phrase: model tones does not offer phrase" in told and "config." not in told
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -115,6 +195,11 @@ def test_output_goes_to_the_file_named(recording: Write, tmp_path: Path, capsys:
         ["transcribe", "a.wav", "--server", "localhost:1", "--config", "x"],
         ["transcribe", "a.wav", "--channel", "-1"],
         ["stream", "a.wav", "--mode", "accurate", "--show-partials"],
+        ["transcribe", "a.wav", "--boost", "2"],
+        ["transcribe", "a.wav", "--phrase", "a", "--boost", "20.5"],
+        ["transcribe", "a.wav", "--phrase", "a", "--boost", "-1"],
+        ["stream", "a.wav", "--phrase", "a", "--boost", "nan"],
+        ["stream", "a.wav", "--boost", "2"],
         ["stream"],
         ["stream", "a.wav", "--mic"],
         ["serve", "--max-streams", "many"],
@@ -209,10 +294,12 @@ def test_each_command_registers_itself_and_no_option_is_new() -> None:
         *("--address", "--config", "--help", "--max-streams", "--model", "--share-port", "--workers"),
     ]
     assert options["transcribe"] == [
-        *("--channel", "--config", "--format", "--help", "--mode", "--model", "--output", "--server"),
+        *("--boost", "--channel", "--config", "--format", "--help", "--mode", "--model", "--output", "--phrase"),
+        "--server",
     ]
     assert options["stream"] == [
-        *("--config", "--help", "--mic", "--mode", "--model", "--server", "--show-partials", "--simulate-realtime"),
+        *("--boost", "--config", "--help", "--mic", "--mode", "--model", "--phrase", "--server", "--show-partials"),
+        "--simulate-realtime",
     ]
     assert len(options) == len(COMMANDS)
 
