@@ -1,6 +1,6 @@
 """Joint CTC/attention beam search (Watanabe et al. 2017, section II-C): one token at a time, all rows in one step.
 
-Dimensions: S encoder frames, D model, N beam rows, K candidates a row, V word pieces.
+Dimensions: S encoder frames, D model, N beam rows, U tokens of each, K candidates a row, V word pieces.
 
 The decoder says what comes next, the CTC whether the audio bears it out. CTC also bounds the length, so nothing loops:
 a hypothesis is at most `max_token_ratio` times as long as the greedy CTC's, plus `max_extra_tokens`. A lexicon's words
@@ -9,16 +9,19 @@ may go before other spellings (`Spelling`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from asr_service.decoding.ctc_prefix_score import CTCPrefixScorer
+from asr_service.decoding.ctc_prefix_score import CTCPrefixScorer, PrefixState
 from asr_service.decoding.hinted_pieces import HintedPieces
 from asr_service.decoding.spelling import Spelling
 from asr_service.model.decoder import Decoder
+
+_SPECIAL_TOKENS = 3  # blank, begin and end, which no text has
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,82 @@ def max_tokens(ctc_log_probs: Tensor, options: JointBeamOptions, *, blank_id: in
     return min(len(best), int(options.max_token_ratio * greedy) + options.max_extra_tokens)
 
 
+class _TextScorer(Protocol):
+    """What the text of a hypothesis is worth, piece by piece: `Spelling`, `HintedPieces`. A place has a `score`."""
+
+    def start(self) -> Any: ...
+    def extended(self, before: Any, token_id: int) -> Any: ...
+    def ended(self, place: Any) -> float: ...
+
+
+@dataclass(slots=True)
+class _Beam:
+    """N rows of U tokens each.
+
+    Attributes:
+        tokens: (N, U).
+        attention: (N,) log-probabilities under the decoder.
+        prefixes: what the CTC knows of them.
+        places: of each scorer of texts, of each row.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    prefixes: PrefixState
+    scorers: Sequence[_TextScorer]
+    places: list[list[Any]]
+
+    @classmethod
+    def start(cls, prefixes: PrefixState, scorers: Sequence[_TextScorer]) -> _Beam:
+        """One row of no tokens."""
+        tokens, attention = torch.zeros((1, 0), dtype=torch.long), torch.zeros(1, dtype=torch.float64)
+        return cls(tokens, attention, prefixes, scorers, [[scorer.start()] for scorer in scorers])
+
+    def finished(self, end_log_probs: Tensor, options: JointBeamOptions) -> list[TokenHypothesis]:
+        """The rows as they are, with the log-probabilities (N,) that they end here."""
+        weight = options.ctc_weight
+        scores = (1 - weight) * (self.attention + end_log_probs) + weight * self.prefixes.complete
+        for scorer, places in zip(self.scorers, self.places, strict=True):
+            scores += torch.tensor([scorer.ended(place) for place in places], dtype=scores.dtype)
+        reward = options.length_reward * self.tokens.shape[1]
+        return [
+            TokenHypothesis(tuple(row), score + reward)
+            for row, score in zip(self.tokens.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def extended(
+        self, log_probs: Tensor, ctc: CTCPrefixScorer, options: JointBeamOptions
+    ) -> tuple[_Beam, Tensor, float]:
+        """The best rows that are one token longer, which row each continues (N,), and the score of the first.
+
+        `log_probs`: (N, V) of the next token under the decoder, -inf for those that no text has.
+        """
+        best, candidates = log_probs.topk(min(options.candidates, log_probs.shape[1] - _SPECIAL_TOKENS), dim=-1)
+        by_ctc, prefixes = ctc.extend(self.prefixes, candidates)
+        by_attention = self.attention.unsqueeze(1) + best
+        scores = (1 - options.ctc_weight) * by_attention + options.ctc_weight * by_ctc
+        reached = [
+            [
+                scorer.extended(place, token_id)
+                for place, token_ids in zip(places, candidates.tolist(), strict=True)
+                for token_id in token_ids
+            ]
+            for scorer, places in zip(self.scorers, self.places, strict=True)
+        ]
+        for places in reached:
+            scores += torch.tensor([place.score for place in places], dtype=scores.dtype).view_as(scores)
+        score, index = scores.flatten().topk(min(options.beam_size, scores.numel()))
+        rows = index // candidates.shape[1]
+        beam = _Beam(
+            torch.cat([self.tokens[rows], candidates.flatten()[index].unsqueeze(1)], dim=1),
+            by_attention.flatten()[index],
+            prefixes.select(index),
+            self.scorers,
+            [[places[chosen] for chosen in index.tolist()] for places in reached],
+        )
+        return beam, rows, float(score[0])
+
+
 def joint_beam_search(
     decoder: Decoder,
     memory: Tensor,
@@ -81,54 +160,24 @@ def joint_beam_search(
     if memory.shape[0] == 0:
         return [TokenHypothesis((), 0.0)]
     longest = max_tokens(ctc_log_probs, options)
-    scorer = CTCPrefixScorer(ctc_log_probs)
-    state = scorer.start()
+    ctc = CTCPrefixScorer(ctc_log_probs)
+    beam = _Beam.start(ctc.start(), [scorer for scorer in (spelling, hints) if scorer is not None])
     cache = decoder.start(memory.unsqueeze(0), capacity=longest + 1)
-    weight = options.ctc_weight
-    tokens = torch.full((1, 0), 0, dtype=torch.long)
-    attention = torch.zeros(1, dtype=torch.float64)
     last = torch.tensor([bos_id])
-    scorers: list[Any] = [scorer for scorer in (spelling, hints) if scorer is not None]
-    places = [[scorer.start()] for scorer in scorers]  # of each scorer, of each row
     finished: list[TokenHypothesis] = []
     for length in range(longest + 1):
         log_probs = decoder.step(last, cache).double()
-        ends = (1 - weight) * (attention + log_probs[:, eos_id]) + weight * state.complete
-        for by_text, at in zip(scorers, places, strict=True):
-            ends += torch.tensor([by_text.ended(place) for place in at], dtype=ends.dtype)
-        finished += [
-            TokenHypothesis(tuple(row), score + options.length_reward * length)
-            for row, score in zip(tokens.tolist(), ends.tolist(), strict=True)
-        ]
+        finished += beam.finished(log_probs[:, eos_id], options)
         finished = sorted(finished, key=lambda hypothesis: -hypothesis.score)[: options.beam_size]
         if length == longest:
             break
         log_probs[:, [0, bos_id, eos_id]] = -torch.inf
-        best, candidates = log_probs.topk(min(options.candidates, log_probs.shape[1] - 3), dim=-1)
-        prefix_scores, extended = scorer.extend(state, candidates)
-        attention_scores = attention.unsqueeze(1) + best
-        joint = (1 - weight) * attention_scores + weight * prefix_scores
-        extensions = [
-            [
-                by_text.extended(place, token_id)
-                for place, token_ids in zip(at, candidates.tolist(), strict=True)
-                for token_id in token_ids
-            ]
-            for by_text, at in zip(scorers, places, strict=True)
-        ]
-        for reached in extensions:
-            joint += torch.tensor([place.score for place in reached], dtype=joint.dtype).view_as(joint)
-        score, index = joint.flatten().topk(min(options.beam_size, joint.numel()))
-        places = [[reached[chosen] for chosen in index.tolist()] for reached in extensions]
-        row = index // candidates.shape[1]
-        last = candidates.flatten()[index]
-        tokens = torch.cat([tokens[row], last.unsqueeze(1)], dim=1)
-        attention = attention_scores.flatten()[index]
-        state = extended.select(index)
-        cache.reorder(row)
+        beam, rows, best_score = beam.extended(log_probs, ctc, options)
+        last = beam.tokens[:, -1]
+        cache.reorder(rows)
         # Scores only fall from here (but for the reward), so once the worst finished one is out of reach, stop. With
         # hints they may rise again.
-        reachable = float(score[0]) + options.length_reward * longest
+        reachable = best_score + options.length_reward * longest
         if hints is None and len(finished) == options.beam_size and reachable < finished[-1].score:
             break
     return finished
