@@ -12,7 +12,7 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from asr_service.decoding.greedy import greedy
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.rescoring import NO_ALIGNMENT, attention_log_likelihoods, ctc_log_likelihoods
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.timing import WordGraph, words_log_likelihood
+from asr_service.engine.runner import Encoded
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode
@@ -36,8 +37,6 @@ from training.posteriors import DevUtterance, posteriors
 
 FEATURES = ("phones", "lm", "words", "pieces", "attention", "unknown")
 FRAME_S = 0.04
-# A hypothesis that no alignment fits is as bad as can be, yet finite.
-_WORST = -1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +109,61 @@ def candidates(
     encoded, reference = utterance.encoded, utterance.text.split()
     beam = LexiconBeam(tree, options)
     beam.step(encoded.phones)
-    lexical = beam.finish(n_best)
-    phones = {hypothesis.texts: list(hypothesis.phone_ids) for hypothesis in lexical}
-    joint = joint_beam_search(
+    pronounced = {hypothesis.texts: hypothesis.phone_ids for hypothesis in beam.finish(n_best)}
+    sources = dict.fromkeys(pronounced, "lexicon")
+    for text in joint_texts(bundle, encoded, JointBeamOptions()):
+        sources.setdefault(tuple(text.split()), "joint")
+    tokens = [bundle.pieces.encode(" ".join(words)) for words in sources]
+    attention = attention_log_likelihoods(bundle.model.decoder, encoded.hidden, tokens).tolist()
+    pieces = ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).tolist()
+    phones = phone_log_likelihoods(encoded.phones, list(sources), pronounced, lexicon)
+    found = []
+    for (words, source), of_phones, of_pieces, of_attention in zip(
+        sources.items(), phones, pieces, attention, strict=True
+    ):
+        features = (
+            max(of_phones, NO_ALIGNMENT),
+            tree.language_model.sentence(words),
+            float(len(words)),
+            max(of_pieces, NO_ALIGNMENT),
+            of_attention,
+            float(sum(word not in lexicon for word in words)),
+        )
+        found.append(Candidate(" ".join(words), edit_distance(words, reference), source, features))
+    return found
+
+
+def joint_texts(
+    bundle: Bundle, encoded: Encoded, options: JointBeamOptions, spelling: Spelling | None = None
+) -> list[str]:
+    """The joint beam's hypotheses, best first."""
+    found = joint_beam_search(
         bundle.model.decoder,
         encoded.hidden,
         torch.from_numpy(encoded.pieces),
         bos_id=bundle.pieces.bos_id,
         eos_id=bundle.pieces.eos_id,
-        options=JointBeamOptions(),
+        options=options,
+        spelling=spelling,
     )
-    sources = dict.fromkeys(phones, "lexicon")
-    for hypothesis in joint:
-        sources.setdefault(tuple(bundle.pieces.decode(hypothesis.token_ids).split()), "joint")
-    texts = list(sources)
-    tokens = [bundle.pieces.encode(" ".join(words)) for words in texts]
-    attention = attention_log_likelihoods(bundle.model.decoder, encoded.hidden, tokens).tolist()
-    pieces = ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).tolist()
-    known = [words for words in texts if words in phones]
-    exact = ctc_log_likelihoods(torch.from_numpy(encoded.phones), [phones[words] for words in known]).tolist()
-    acoustic = dict(zip(known, exact, strict=True))
-    found = []
-    for words, piece_score, attention_score in zip(texts, pieces, attention, strict=True):
-        if words not in acoustic:
+    return [bundle.pieces.decode(hypothesis.token_ids) for hypothesis in found]
+
+
+def phone_log_likelihoods(
+    log_probs: np.ndarray,
+    texts: Sequence[tuple[str, ...]],
+    pronounced: Mapping[tuple[str, ...], Sequence[int]],
+    lexicon: Lexicon,
+) -> list[float]:
+    """Of each text under the phone CTC's `log_probs` (T4, N): as it is `pronounced`, else in all the lexicon's ways."""
+    known = [words for words in texts if words in pronounced]
+    exact = ctc_log_likelihoods(torch.from_numpy(log_probs), [pronounced[words] for words in known]).tolist()
+    found = dict(zip(known, exact, strict=True))
+    for words in texts:
+        if words not in found:
             graph = WordGraph([[phone_ids(entry) for entry in lexicon.get(word)] for word in words])
-            acoustic[words] = words_log_likelihood(encoded.phones, graph)
-        features = (
-            max(acoustic[words], _WORST),
-            tree.language_model.sentence(words),
-            float(len(words)),
-            max(piece_score, _WORST),
-            attention_score,
-            float(sum(word not in lexicon for word in words)),
-        )
-        found.append(Candidate(" ".join(words), edit_distance(words, reference), sources[words], features))
-    return found
+            found[words] = words_log_likelihood(log_probs, graph)
+    return [found[words] for words in texts]
 
 
 def ranked_errors(lists: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> int:
@@ -237,17 +256,7 @@ def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtter
             beam.begin()
             beam.step(encoded.pieces)
             answers.append(list(beam.finish(1)[0].texts))
-        for wanted in (None, spelling):
-            joint = joint_beam_search(
-                bundle.model.decoder,
-                encoded.hidden,
-                torch.from_numpy(encoded.pieces),
-                bos_id=bundle.pieces.bos_id,
-                eos_id=bundle.pieces.eos_id,
-                options=options,
-                spelling=wanted,
-            )
-            answers.append(bundle.pieces.decode(joint[0].token_ids).split())
+        answers += [joint_texts(bundle, encoded, options, wanted)[0].split() for wanted in (None, spelling)]
         for name, answer in zip(totals, answers, strict=True):
             totals[name] += edit_distance(answer, reference)
     print("\neach alone, untuned")
