@@ -10,11 +10,24 @@ name in any case, durations in seconds. Responses are the messages of that file;
 types of their parts. What is repeated is a list, a message in it a dict or the message itself:
 
     client.recognize("talk.flac", phrase_hints=[{"phrases": ["Ebionites", "Nazarenes"], "boost": 8.0}])
+
+Among the chunks of a stream there may be `FLUSH`, which ends the utterance here, and `KEEP_ALIVE`, for a pause without
+audio:
+
+    def chunks():
+        while button.is_pressed():
+            yield microphone.read()
+        yield FLUSH
+
+The server has neither TLS nor authentication. At a proxy that has them, with its token:
+
+    with Client("asr.example.org:443", credentials=grpc.ssl_channel_credentials()) as client:
+        client.recognize("talk.flac", metadata=[("authorization", f"Bearer {token}")])
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -32,6 +45,11 @@ from asr_service.types import Hypothesis, RecognitionResult, SpeechEvent, Speech
 
 M = TypeVar("M", bound=Message)
 Content = bytes | bytearray | memoryview
+Metadata = Sequence[tuple[str, str | bytes]]
+Control = pb.StreamControl
+
+FLUSH = Control(flush=Control.Flush())
+KEEP_ALIVE = Control(keep_alive=Control.KeepAlive())
 
 MAX_MESSAGE_BYTES = 64 << 20  # the server's limit is what counts; the client's default of 4 MiB would come before it
 
@@ -74,23 +92,41 @@ class Recognition:
 
 
 class Client:
-    """A blocking client; several threads may use one. `timeout_s` bounds unary calls, None not at all."""
+    """A blocking client; several threads may use one.
 
-    def __init__(self, address: str = "localhost:50051", *, timeout_s: float | None = None) -> None:
-        self._channel = grpc.insecure_channel(address, options=_channel_options())
+    Each call takes `metadata` besides the options: pairs of key (lower case) and value, for a proxy or `x-request-id`.
+
+    Args:
+        timeout_s: bounds unary calls; None does not.
+        credentials: of a proxy with TLS (`grpc.ssl_channel_credentials` makes them); None speaks plain text.
+    """
+
+    def __init__(
+        self,
+        address: str = "localhost:50051",
+        *,
+        timeout_s: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=_channel_options())
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=_channel_options())
         self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
-    def recognize(self, audio: str | Path | Content, **options: Any) -> Recognition:
+    def recognize(self, audio: str | Path | Content, *, metadata: Metadata = (), **options: Any) -> Recognition:
         """Recognise a file or its bytes in one call. Raises ServiceError, OSError."""
         request = _unary_request(audio, options)
         try:
-            return Recognition(self._stub.Recognize(request, timeout=self._timeout_s))
+            return Recognition(self._stub.Recognize(request, timeout=self._timeout_s, metadata=tuple(metadata)))
         except grpc.RpcError as error:
             raise ServiceError(error) from error
 
-    def stream(self, chunks: Iterable[bytes], **options: Any) -> Iterator[pb.StreamingRecognizeResponse]:
-        """Send chunks as they come; yield responses as they come. Raises ServiceError.
+    def stream(
+        self, chunks: Iterable[bytes | Control], *, metadata: Metadata = (), **options: Any
+    ) -> Iterator[pb.StreamingRecognizeResponse]:
+        """Send chunks and controls as they come; yield responses as they come. Raises ServiceError.
 
         What `chunks` raises ends the call, and is raised here.
         """
@@ -101,12 +137,12 @@ class Client:
             yield first
             try:
                 for chunk in chunks:
-                    yield pb.StreamingRecognizeRequest(audio=chunk)
+                    yield _message(chunk)
             except Exception as error:  # noqa: BLE001  # raised again below, in the caller's thread
                 failure.append(error)
                 call.cancel()
 
-        call = self._stub.StreamingRecognize(messages())
+        call = self._stub.StreamingRecognize(messages(), metadata=tuple(metadata))
         try:
             yield from call
         except grpc.RpcError as error:
@@ -114,11 +150,11 @@ class Client:
         finally:
             call.cancel()  # where the caller stops early; does nothing at the end
 
-    def server_info(self) -> pb.GetServerInfoResponse:
+    def server_info(self, *, metadata: Metadata = ()) -> pb.GetServerInfoResponse:
         """What the server offers. Raises ServiceError."""
         try:
             info: pb.GetServerInfoResponse = self._stub.GetServerInfo(
-                pb.GetServerInfoRequest(), timeout=self._timeout_s
+                pb.GetServerInfoRequest(), timeout=self._timeout_s, metadata=tuple(metadata)
             )
         except grpc.RpcError as error:
             raise ServiceError(error) from error
@@ -144,30 +180,39 @@ class AsyncClient:
     """
 
     def __init__(
-        self, address: str = "localhost:50051", *, timeout_s: float | None = None, own_connection: bool = False
+        self,
+        address: str = "localhost:50051",
+        *,
+        timeout_s: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        own_connection: bool = False,
     ) -> None:
         options = [*_channel_options(), ("grpc.use_local_subchannel_pool", int(own_connection))]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
         self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
-    async def recognize(self, audio: str | Path | Content, **options: Any) -> Recognition:
+    async def recognize(self, audio: str | Path | Content, *, metadata: Metadata = (), **options: Any) -> Recognition:
+        request = _unary_request(audio, options)
         try:
-            return Recognition(await self._stub.Recognize(_unary_request(audio, options), timeout=self._timeout_s))
+            return Recognition(await self._stub.Recognize(request, timeout=self._timeout_s, metadata=tuple(metadata)))
         except grpc.RpcError as error:
             raise ServiceError(error) from error
 
     async def stream(
-        self, chunks: AsyncIterable[bytes], **options: Any
+        self, chunks: AsyncIterable[bytes | Control], *, metadata: Metadata = (), **options: Any
     ) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
         first = _first_message(options)
 
         async def messages() -> AsyncIterator[pb.StreamingRecognizeRequest]:
             yield first
             async for chunk in chunks:
-                yield pb.StreamingRecognizeRequest(audio=chunk)
+                yield _message(chunk)
 
-        call = self._stub.StreamingRecognize(messages())
+        call = self._stub.StreamingRecognize(messages(), metadata=tuple(metadata))
         try:
             async for response in call:
                 yield response
@@ -186,6 +231,11 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def tls_credentials(ca: Path | None = None) -> grpc.ChannelCredentials:
+    """Credentials of TLS; `ca` has the certificates (PEM) to trust instead of gRPC's own. Raises OSError."""
+    return grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes())
 
 
 def result_of(result: pb.StreamingRecognitionResult) -> RecognitionResult:
@@ -232,6 +282,12 @@ def _first_message(options: dict[str, Any]) -> pb.StreamingRecognizeRequest:
     rest = {name: value for name, value in options.items() if name not in of_config}
     streaming = _filled(pb.StreamingRecognitionConfig(config=_filled(pb.RecognitionConfig(), of_config)), rest)
     return pb.StreamingRecognizeRequest(streaming_config=streaming)
+
+
+def _message(chunk: bytes | Control) -> pb.StreamingRecognizeRequest:
+    if isinstance(chunk, Control):
+        return pb.StreamingRecognizeRequest(control=chunk)
+    return pb.StreamingRecognizeRequest(audio=chunk)
 
 
 def _filled(message: M, options: dict[str, Any]) -> M:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands.connection import add_server_options, check_server_options, connect
 from asr_service.commands.hints import add_hint_options, hint_fields
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time
 from asr_service.commands.live_view import LiveView
@@ -38,27 +39,27 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--show-partials", action="store_true", help="show words before they are final")
     parser.add_argument("--mode", choices=("accurate", "streaming"), default="streaming", help="default: streaming")
     add_hint_options(parser)
-    parser.add_argument("--server", metavar="HOST:PORT", help="a running server (default: one in this process)")
+    add_server_options(parser, "a running server (default: one in this process)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from asr_service.client import Client
     from asr_service.errors import AsrError
 
     if arguments.server and arguments.model:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
     if arguments.show_partials and arguments.mode == "accurate":
         arguments.usage_error("--show-partials has no effect with --mode accurate: it has no partial words")
+    check_server_options(arguments)
     hints = hint_fields(arguments)
     live = arguments.mic or arguments.simulate_realtime
     log = SendLog(CHUNK_S)
     meter = LatencyMeter(log)
     view = LiveView(sys.stdout, sys.stderr, show_partials=arguments.show_partials)
     name = "microphone" if arguments.mic else str(arguments.file)
-    with _server(arguments) as address, Client(address) as client, _until_interrupted() as stop:
+    with _server(arguments) as address, connect(arguments, address) as client, _until_interrupted() as stop:
         started = time.monotonic()
         try:
             chunks = log.noted(_chunks(arguments, stop))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands.connection import add_server_options, check_server_options, connect
 from asr_service.commands.formats import FORMATS, Transcript, render
 from asr_service.commands.hints import add_hint_options, hint_fields, hint_groups
 from asr_service.commands.wording import said
@@ -29,7 +30,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="WAV, FLAC, Ogg Opus or Vorbis, MP3")
     parser.add_argument("--mode", choices=("accurate", "streaming"), default="accurate", help="default: accurate")
-    parser.add_argument("--server", metavar="HOST:PORT", help="let a running server do it (default: in process)")
+    add_server_options(parser, "let a running server do it (default: in process)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text; json is one object a line")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     parser.add_argument(
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.channel < 0:
         arguments.usage_error("--channel counts from 1")
 
+    check_server_options(arguments)
     hint_groups(arguments)
     failures: list[Path] = []
 
@@ -107,11 +109,10 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
 
 @contextlib.contextmanager
 def _by_server(arguments: argparse.Namespace) -> Iterator[Recognise]:
-    from asr_service.client import Client
     from asr_service.commands.recordings import file_bytes
     from asr_service.commands.remote import finals_of_stream
 
-    with Client(arguments.server) as client:
+    with connect(arguments, arguments.server) as client:
         # A stream rather than a unary call, in either mode: recordings may be long.
         yield lambda path: finals_of_stream(
             client,

@@ -195,6 +195,9 @@ def test_phrases_are_refused_where_the_model_does_not_offer_them(
         ["transcribe", "a.wav", "--server", "localhost:1", "--config", "x"],
         ["transcribe", "a.wav", "--channel", "-1"],
         ["stream", "a.wav", "--mode", "accurate", "--show-partials"],
+        ["transcribe", "a.wav", "--tls"],
+        ["transcribe", "a.wav", "--server", "localhost:1", "--ca", "ca.pem"],
+        ["stream", "a.wav", "--tls"],
         ["transcribe", "a.wav", "--boost", "2"],
         ["transcribe", "a.wav", "--phrase", "a", "--boost", "20.5"],
         ["transcribe", "a.wav", "--phrase", "a", "--boost", "-1"],
@@ -294,12 +297,12 @@ def test_each_command_registers_itself_and_no_option_is_new() -> None:
         *("--address", "--config", "--help", "--max-streams", "--model", "--share-port", "--workers"),
     ]
     assert options["transcribe"] == [
-        *("--boost", "--channel", "--config", "--format", "--help", "--mode", "--model", "--output", "--phrase"),
-        "--server",
+        *("--boost", "--ca", "--channel", "--config", "--format", "--help", "--mode", "--model", "--output"),
+        *("--phrase", "--server", "--tls"),
     ]
     assert options["stream"] == [
-        *("--boost", "--config", "--help", "--mic", "--mode", "--model", "--phrase", "--server", "--show-partials"),
-        "--simulate-realtime",
+        *("--boost", "--ca", "--config", "--help", "--mic", "--mode", "--model", "--phrase", "--server"),
+        *("--show-partials", "--simulate-realtime", "--tls"),
     ]
     assert len(options) == len(COMMANDS)
 

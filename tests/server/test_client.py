@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from asr_service.client import AsyncClient, Client, ServiceError
+from asr_service.client import FLUSH, KEEP_ALIVE, AsyncClient, Client, Control, ServiceError
 from asr_service.config import ServerSettings, Settings
 from asr_service.server.app import SpeechServer
 from tests.fake_engine import FakeEngine, linear16, say
-from tests.server.conftest import Service
+from tests.server.conftest import Service, Start
 from tests.server.messages import finals, transcript
 
 SPEECH = say(1, 2, 1.0, 3)
@@ -62,6 +63,30 @@ def test_messages_in_lists_are_given_as_dicts(service: Service) -> None:
     assert (caught.value.reason, caught.value.field) == ("UNSUPPORTED", "config.phrase_hints")
 
 
+def test_metadata_goes_with_the_call_it_is_given_to(service: Service) -> None:
+    mine = [("x-request-id", "abc-1")]
+    with Client(service.address) as client:
+        assert client.recognize(wav(), metadata=mine).response.request_id == "abc-1"
+        assert {response.request_id for response in client.stream(chunks(), metadata=mine, **RAW)} == {"abc-1"}
+        assert client.recognize(wav()).response.request_id not in {"abc-1", ""}
+        client.server_info(metadata=mine)
+
+
+def test_controls_among_the_chunks_end_an_utterance_and_keep_the_stream(start: Start) -> None:
+    service = start(idle_timeout_s=0.4)
+
+    def controlled() -> Iterator[bytes | Control]:
+        yield linear16(say(1, 2))
+        yield FLUSH
+        for _ in range(4):
+            time.sleep(0.2)
+            yield KEEP_ALIVE
+        yield linear16(say(3))
+
+    with Client(service.address) as client:
+        assert finals(client.stream(controlled(), **RAW)) == ["one two", " three"]
+
+
 def test_error_carries_status_reason_and_field(service: Service) -> None:
     with Client(service.address) as client:
         with pytest.raises(ServiceError) as caught:
@@ -106,11 +131,20 @@ def test_asynchronous_client() -> None:
             async with AsyncClient(f"localhost:{server.port}") as client:
                 assert (await client.recognize(wav())).transcript == "one two three"
                 assert finals([response async for response in client.stream(alive(), **RAW)]) == ["one two", " three"]
+                mine = [("x-request-id", "abc-2")]
+                assert (await client.recognize(wav(), metadata=mine)).response.request_id == "abc-2"
+                responses = [response async for response in client.stream(flushed(), metadata=mine, **RAW)]
+                assert finals(responses) == ["one", " two"]
+                assert {response.request_id for response in responses} == {"abc-2"}
                 with pytest.raises(ServiceError) as caught:
                     await client.recognize(b"x")
                 assert caught.value.reason == "ENCODING_UNKNOWN"
         finally:
             await server.stop()
+
+    async def flushed() -> AsyncIterator[bytes | Control]:
+        for item in (linear16(say(1)), FLUSH, KEEP_ALIVE, linear16(say(2))):
+            yield item
 
     async def alive() -> AsyncIterator[bytes]:
         for chunk in chunks():
