@@ -23,7 +23,7 @@ from asr_service.types import Hypothesis
 
 
 class LiveDecoder(Protocol):
-    """One live stream, utterance by utterance: `take` and `step` in turn, `partial` in between, `final`, `reset`."""
+    """One live stream, utterance by utterance: `take`, `step` in turn, `partial` in between, `final_parts`, `reset`."""
 
     @property
     def has_words(self) -> bool:

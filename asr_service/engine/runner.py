@@ -32,7 +32,7 @@ class Encoded:
         pieces: (T8, V) log-probabilities of the word-piece CTC.
         hidden: (T8, D) `encoder_out`, for the decoder.
         ahead: (A, N) log-probabilities of phones in the frames after these that a chunk looks ahead at: they lack a
-            future of their own, and come again with the next chunk. None where nothing was looked ahead at.
+            future of their own, and come again with the next chunk. Empty or None where nothing was looked ahead at.
     """
 
     phones: NDArray[np.float32]

@@ -41,7 +41,8 @@ class UtteranceSearch(ABC):
     ) -> None:
         """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors. `agreement`: updates
         that a word must stand unchanged to be stable (see `Stabiliser`), None where nothing is shown before the final.
-        `hold_back_s`: how long ago a word must have ended to be shown before it is stable.
+        `hold_back_s`: how long before the last frame, looked ahead at or not, a word must have ended to be shown before
+        it is stable.
         """
         self._limit = limit
         self._confidence_scale = confidence_scale

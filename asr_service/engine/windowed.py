@@ -66,7 +66,7 @@ class WindowedDecoder:
 
     def step(self, encoded: Encoded) -> bool:
         if self._ends:
-            self._encoded = encoded  # for `final`, which makes a search of its own
+            self._encoded = encoded  # for `final_parts`, which makes a search of its own
             return False
         before = len(self._agreement.words)
         self._steps.reset()

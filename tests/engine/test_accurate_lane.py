@@ -196,11 +196,12 @@ def test_a_file_that_is_cancelled_while_it_is_encoded_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_a_stream_that_is_cancelled_at_any_part_of_its_work_holds_no_memory(
+def test_a_stream_that_is_cancelled_at_any_part_of_its_work_leaves_nothing_in_memory_or_slot(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
     """At once, not when the collector of cycles comes by: that may be long after the next thousand streams."""
-    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001, final_budget_s=0.001))
+    settings = dataclasses.replace(SETTINGS, max_streams=1, accurate_budget_s=0.001, final_budget_s=0.001)
+    engine, fresh = Stepped(tiny_bundle, settings), Stepped(tiny_bundle, settings)
     ticks = itertools.count()
     for lane in ("accurate_lane", "live_lane"):
         monkeypatch.setattr(f"asr_service.engine.{lane}.time.perf_counter", lambda: float(next(ticks)))
@@ -222,6 +223,10 @@ def test_a_stream_that_is_cancelled_at_any_part_of_its_work_holds_no_memory(
             assert watched() is None
     finally:
         gc.enable()
+    after, expected = (upload(each, babble(1.8, 4), mode) for each in (engine, fresh))
+    for each in (engine, fresh):
+        each.settle()
+    assert transcript(after) == transcript(expected) != []
 
 
 def test_of_a_batch_that_fails_only_the_culprit_ends(engine: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
