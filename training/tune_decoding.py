@@ -166,8 +166,17 @@ def phone_log_likelihoods(
     return [found[words] for words in texts]
 
 
+def ranking_lists(found: Sequence[Sequence[Candidate]], sources: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(features (n, 6), errors (n,)) of each utterance's candidates from `sources`, of all where there are none."""
+    lists = []
+    for utterance in found:
+        kept = [candidate for candidate in utterance if candidate.source in sources] or utterance
+        lists.append((np.array([c.features for c in kept]), np.array([c.errors for c in kept])))
+    return lists
+
+
 def ranked_errors(lists: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> int:
-    """Errors of the best candidates; `lists` has (features (n, 6), errors (n,)) of each utterance."""
+    """Errors of the best candidates; `lists` as `ranking_lists` makes them."""
     return int(sum(errors[int(np.argmax(features @ weights))] for features, errors in lists))
 
 
@@ -204,7 +213,7 @@ def tune_ranking(
                 if count < errors:
                     weights[index], errors, improved = value, count, True
         if best is None or (errors, tuple(weights)) < best:
-            best = (errors, tuple(weights))
+            best = (errors, tuple(weights.tolist()))
     assert best is not None
     return dict(zip(FEATURES, best[1], strict=True)), best[0]
 
@@ -223,10 +232,7 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         (("lexicon", "joint"), ("lm", "words", "pieces", "attention")),
         (("joint",), ("lm", "words", "pieces", "attention")),
     ):
-        lists = []
-        for utterance in found:
-            kept = [c for c in utterance if c.source in sources] or list(utterance)
-            lists.append((np.array([c.features for c in kept]), np.array([c.errors for c in kept])))
+        lists = ranking_lists(found, sources)
         weights, errors = tune_ranking(lists, free)
         crossed = 0
         for held_out in (0, 1):

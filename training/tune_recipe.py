@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,54 @@ import torch
 from asr_service.decoding.lexicon_beam import LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.engine.runner import ModelRunner
-from asr_service.model.bundle import load_bundle
+from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode
-from training.data import PcmStore
+from training.data import PcmStore, Utterance
 from training.posteriors import DevUtterance, encode
 from training.recipe import load_recipe
 from training.results import RECIPES, make_bundle, train
 from training.selection import training_store, training_utterances
-from training.tune_decoding import FEATURES, candidates, first_pass, tune_ranking
+from training.tune_decoding import candidates, first_pass, ranking_lists, tune_ranking
 
 _LM_WEIGHTS = (0.3, 0.5, 0.7, 0.9, 1.2)
 _WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
+# What the final ranking is tuned on, by its name in a bundle's config.
+_RANKED = {"phones": "phones", "lm": "language_model", "words": "word", "pieces": "pieces", "attention": "attention"}
+
+
+def encoded_speakers(
+    bundle: Bundle, utterances: Sequence[Utterance], store: PcmStore, speakers: Collection[str], *, threads: int
+) -> list[DevUtterance]:
+    """What the encoder says of the utterances of `speakers`."""
+    runner = ModelRunner(bundle, streams=1, threads=threads)
+    dev = []
+    for index, utterance in enumerate(utterances):
+        if utterance.speaker in speakers:
+            pcm = store[index].astype(np.float32) / 32768.0
+            dev.append(DevUtterance(utterance.text, utterance.corpus, encode(runner, pcm, Mode.ACCURATE)))
+    return dev
+
+
+def tune_beam(tree: PronunciationTree, dev: Sequence[DevUtterance]) -> LexiconBeamOptions:
+    """The lexicon beam with the weights of the grid that make the fewest errors; prints each."""
+    start = LexiconBeamOptions()
+    rates = {}
+    for lm_weight, word_score in itertools.product(_LM_WEIGHTS, _WORD_SCORES):
+        options = dataclasses.replace(start, lm_weight=lm_weight, word_score=word_score)
+        rates[lm_weight, word_score] = first_pass(tree, dev, options)[0]
+        print(f"lm_weight {lm_weight:.1f}  word_score {word_score:4.1f}  WER {rates[lm_weight, word_score]:6.2%}")
+    # Of equals, the one in the middle of the grid.
+    best = min(rates, key=lambda weights: (rates[weights], abs(weights[0] - 0.7) + abs(weights[1])))
+    return dataclasses.replace(start, lm_weight=best[0], word_score=best[1])
+
+
+def bundle_table(ngram_order: int, beam: LexiconBeamOptions, ranking: Mapping[str, float]) -> str:
+    """The recipe's [bundle] with these weights."""
+    lines = ["[bundle]", f"ngram_order = {ngram_order}"]
+    for mode in Mode:
+        lines += [f"[bundle.decoding.{mode.value}]", f"lm_weight = {beam.lm_weight}", f"word_score = {beam.word_score}"]
+    lines += ["[bundle.decoding.rescoring]", *(f"{name} = {ranking[feature]:.2f}" for feature, name in _RANKED.items())]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -53,43 +91,19 @@ def main() -> None:
     if bundle.lexicon is None or bundle.lm_path is None:
         raise SystemExit(f"{config}: without phones and an n-gram there is nothing to tune")
     store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
-    runner = ModelRunner(bundle, streams=1, threads=arguments.threads)
-    dev = []
-    for index, utterance in enumerate(utterances):
-        if utterance.speaker in held_out:
-            pcm = store[index].astype(np.float32) / 32768.0
-            dev.append(DevUtterance(utterance.text, utterance.corpus, encode(runner, pcm, Mode.ACCURATE)))
+    dev = encoded_speakers(bundle, utterances, store, held_out, threads=arguments.threads)
     words = sum(len(utterance.text.split()) for utterance in dev)
     print(f"{len(dev)} utterances, {words} words of {len(held_out)} speakers")
 
     tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
-    start = LexiconBeamOptions()
-    rates = {}
-    for lm_weight, word_score in itertools.product(_LM_WEIGHTS, _WORD_SCORES):
-        options = dataclasses.replace(start, lm_weight=lm_weight, word_score=word_score)
-        rates[lm_weight, word_score] = first_pass(tree, dev, options)[0]
-        print(f"lm_weight {lm_weight:.1f}  word_score {word_score:4.1f}  WER {rates[lm_weight, word_score]:6.2%}")
-    # Of equals, the one in the middle of the grid.
-    best = min(rates, key=lambda weights: (rates[weights], abs(weights[0] - 0.7) + abs(weights[1])))
-    options = dataclasses.replace(start, lm_weight=best[0], word_score=best[1])
+    beam = tune_beam(tree, dev)
     with torch.inference_mode():
-        found = [candidates(bundle, tree, bundle.lexicon, item, options, arguments.n_best) for item in dev]
-    lists = []
-    for hypotheses in found:
-        kept = [candidate for candidate in hypotheses if candidate.source == "lexicon"] or hypotheses
-        lists.append((np.array([c.features for c in kept]), np.array([c.errors for c in kept])))
+        found = [candidates(bundle, tree, bundle.lexicon, item, beam, arguments.n_best) for item in dev]
+    lists = ranking_lists(found, ("lexicon",))
     oracle = sum(int(errors.min()) for _, errors in lists)
-    weights, errors = tune_ranking(lists, ("phones", "lm", "words", "pieces", "attention"))
+    weights, errors = tune_ranking(lists, tuple(_RANKED))
     print(f"ranked: WER {errors / words:.2%}; best of each list {oracle / words:.2%}; weights {weights}")
-    print("\n[bundle]")
-    print(f"ngram_order = {recipe.bundle.ngram_order}")
-    for mode in ("accurate", "streaming"):
-        print(f"[bundle.decoding.{mode}]\nlm_weight = {best[0]}\nword_score = {best[1]}")
-    named = {"phones": "phones", "lm": "language_model", "words": "word", "pieces": "pieces", "attention": "attention"}
-    print("[bundle.decoding.rescoring]")
-    for feature in FEATURES:
-        if feature in named:
-            print(f"{named[feature]} = {weights[feature]:.2f}")
+    print(f"\n{bundle_table(recipe.bundle.ngram_order, beam, weights)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""Tuning a recipe's search: the speakers it hears, the weights that it finds, and the [bundle] table that it prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.model.bundle import Bundle, load_bundle
+from tests.training.conftest import Corpus
+from training.posteriors import DevUtterance
+from training.recipe import BundleConfig
+from training.tune_decoding import candidates, first_pass, ranked_errors, ranking_lists, tune_ranking
+from training.tune_recipe import bundle_table, encoded_speakers, tune_beam
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_dir: Path) -> Bundle:
+    return load_bundle(bundle_dir)
+
+
+@pytest.fixture(scope="module")
+def tree(bundle: Bundle) -> PronunciationTree:
+    assert bundle.lexicon is not None and bundle.lm_path is not None
+    return PronunciationTree(bundle.lexicon, bundle.lm_path)
+
+
+@pytest.fixture(scope="module")
+def dev(bundle: Bundle, corpus: Corpus) -> Sequence[DevUtterance]:
+    speakers = [f"speaker{index % 4}" for index in range(len(corpus.utterances))]
+    utterances = [
+        dataclasses.replace(row, speaker=speaker) for row, speaker in zip(corpus.utterances, speakers, strict=True)
+    ]
+    return encoded_speakers(bundle, utterances, corpus.store, {"speaker1"}, threads=1)
+
+
+def said(dev: Sequence[DevUtterance], tree: PronunciationTree, options: LexiconBeamOptions) -> list[DevUtterance]:
+    """The utterances, as if what the beam makes of them were what was said."""
+    beam = LexiconBeam(tree, options)
+    rows = []
+    for utterance in dev:
+        beam.begin()
+        beam.step(utterance.encoded.phones)
+        rows.append(dataclasses.replace(utterance, text=" ".join(beam.finish(1)[0].texts)))
+    return rows
+
+
+def test_only_the_named_speakers_are_heard(dev: Sequence[DevUtterance], corpus: Corpus) -> None:
+    assert [utterance.text for utterance in dev] == [corpus.utterances[index].text for index in (1, 5, 9)]
+
+
+def test_the_beam_gets_weights_that_make_the_fewest_errors(
+    dev: Sequence[DevUtterance], tree: PronunciationTree, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = LexiconBeamOptions(lm_weight=0.3, word_score=2.0)
+    spoken = said(dev, tree, wanted)
+    assert first_pass(tree, spoken, LexiconBeamOptions(lm_weight=0.7, word_score=0.0))[0] > 0
+    found = tune_beam(tree, spoken)
+    assert first_pass(tree, spoken, found)[0] == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 20 and "lm_weight 0.3  word_score  2.0  WER  0.00%" in printed
+
+
+def test_a_tuned_ranking_is_better_than_the_phones_alone_and_the_table_is_one_that_recipes_are_read_with(
+    dev: Sequence[DevUtterance], bundle: Bundle, tree: PronunciationTree
+) -> None:
+    assert bundle.lexicon is not None
+    beam = LexiconBeamOptions(lm_weight=0.3, word_score=2.0)
+    spoken = said(dev, tree, beam)
+    with torch.inference_mode():
+        found = [candidates(bundle, tree, bundle.lexicon, utterance, beam, 20) for utterance in spoken]
+    assert {candidate.source for utterance in found for candidate in utterance} == {"lexicon", "joint"}
+    lists = ranking_lists(found, ("lexicon",))
+    assert [len(errors) for _, errors in lists] == [sum(c.source == "lexicon" for c in row) for row in found]
+    free = ("phones", "lm", "words", "pieces", "attention")
+    weights, errors = tune_ranking(lists, free)
+    ranked = [errors[np.argmax(features @ list(weights.values()))] for features, errors in lists]
+    assert sum(ranked) == errors < ranked_errors(lists, np.eye(6)[0]) and weights["unknown"] == 0.0
+    table = tomllib.loads(bundle_table(3, beam, weights))["bundle"]
+    assert BundleConfig(**table).ngram_order == 3
+    assert table["decoding"]["accurate"] == table["decoding"]["streaming"] == {"lm_weight": 0.3, "word_score": 2.0}
+    assert table["decoding"]["rescoring"] == pytest.approx(
+        {
+            "phones": weights["phones"],
+            "language_model": weights["lm"],
+            "word": weights["words"],
+            "pieces": weights["pieces"],
+            "attention": weights["attention"],
+        },
+        abs=0.005,
+    )
