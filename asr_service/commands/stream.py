@@ -18,6 +18,7 @@ from asr_service.commands.hints import add_hint_options, hint_fields
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time
 from asr_service.commands.live_view import LiveView
 from asr_service.commands.wording import said
+from asr_service.errors import AsrError
 from asr_service.types import RecognitionResult
 
 SAMPLE_RATE_HZ = 16_000
@@ -46,8 +47,6 @@ def register(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from asr_service.errors import AsrError
-
     if arguments.server and arguments.model:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
     if arguments.show_partials and arguments.mode == "accurate":
@@ -61,11 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     name = "microphone" if arguments.mic else str(arguments.file)
     with _server(arguments) as address, connect(arguments, address) as client, _until_interrupted() as stop:
         started = time.monotonic()
+        failures: list[AsrError | OSError] = []
         try:
-            chunks = log.noted(_chunks(arguments, stop))
+            chunks = log.noted(_until_damage(_chunks(arguments, stop), failures))
             show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, phrase_hints=hints)
         except (AsrError, OSError) as error:
-            print(f"asr stream: {name}: {said(error)}", file=sys.stderr)
+            failures.append(error)
+        if failures:
+            print(f"asr stream: {name}: {said(failures[0])}", file=sys.stderr)
             return 1
         elapsed_s = time.monotonic() - started
     if live:
@@ -122,6 +124,14 @@ def _chunks(arguments: argparse.Namespace, stop: threading.Event) -> Iterator[by
         return microphone_chunks(CHUNK_SAMPLES, stop)
     chunks = file_chunks(arguments.file, CHUNK_SAMPLES, load_settings(arguments.config))
     return in_real_time(chunks, CHUNK_S, stop) if arguments.simulate_realtime else chunks
+
+
+def _until_damage(chunks: Iterator[bytes], failures: list[AsrError | OSError]) -> Iterator[bytes]:
+    """Chunks as they come; what they end with is noted, so that the words before it still become final."""
+    try:
+        yield from chunks
+    except (AsrError, OSError) as error:
+        failures.append(error)
 
 
 @contextlib.contextmanager

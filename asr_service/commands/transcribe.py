@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from asr_service.commands.wording import said
 from asr_service.errors import AsrError
 from asr_service.types import RecognitionResult
 
-Recognise = Callable[[Path], list[RecognitionResult]]
+Recognise = Callable[[Path], Iterable[RecognitionResult]]
 
 
 def register(subparsers: Any) -> None:
@@ -26,7 +26,8 @@ def register(subparsers: Any) -> None:
         "transcribe",
         help="the words of recordings",
         description="Writes the words of recordings to stdout: in text one line a file, in order. A file that cannot "
-        "be recognised is named on stderr and has no line; the others are still done, and the exit code is 1.",
+        "be recognised is named on stderr and has no line, or the words before the damage; the others are still done, "
+        "and the exit code is 1.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="WAV, FLAC, Ogg Opus or Vorbis, MP3")
     parser.add_argument("--mode", choices=("accurate", "streaming"), default="accurate", help="default: accurate")
@@ -58,10 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     def transcripts(recognise: Recognise) -> Iterator[Transcript]:
         for path in arguments.files:
+            finals: list[RecognitionResult] = []
+            failure: AsrError | OSError | None = None
             try:
-                yield Transcript(str(path), arguments.mode, tuple(recognise(path)))
+                for result in recognise(path):
+                    finals.append(result)  # noqa: PERF402  # kept where the next one is an error
             except (AsrError, OSError) as error:
-                print(f"asr transcribe: {path}: {said(error)}", file=sys.stderr)
+                failure = error
+            if finals or failure is None:
+                yield Transcript(str(path), arguments.mode, tuple(finals))
+            if failure is not None:
+                print(f"asr transcribe: {path}: {said(failure)}", file=sys.stderr)
                 failures.append(path)
 
     recogniser = _by_server if arguments.server else _in_process
@@ -78,7 +86,7 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
     from asr_service.engine.load import load_engine
     from asr_service.errors import Unsupported
     from asr_service.server.phrase_hints import phrase_hints
-    from asr_service.streaming.transcribe import transcribe_bytes
+    from asr_service.streaming.transcribe import stream_bytes
     from asr_service.types import Mode, RecognitionConfig
 
     settings = load_settings(arguments.config)
@@ -95,11 +103,12 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
         raise Unsupported(f"--phrase: model {engine.info.model} does not offer phrase hints")
     engine.start()
 
-    def recognise(path: Path) -> list[RecognitionResult]:
+    def recognise(path: Path) -> Iterator[RecognitionResult]:
         # Of a recording that failed, the engine's thread frees the slot some moments later.
         while engine.active_streams and engine.healthy:
             time.sleep(0.01)
-        return transcribe_bytes(engine, file_bytes(path), config, settings=settings)
+        for update in stream_bytes(engine, file_bytes(path), config, settings=settings):
+            yield from (result for result in update.results if result.is_final)
 
     try:
         yield recognise

@@ -189,6 +189,8 @@ class SpeechServicer(pb_grpc.SpeechServicer):
                 if not session.session.takes_audio:
                     return
             await session.finish()
+        except (InvalidAudio, InvalidField) as error:  # what was said before the damage is told first
+            session.end_early(error)
         except AsrError as error:
             session.fail(error)
         except DecodeError:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from asr_service.audio import StreamDecoder
 from asr_service.config import Settings
 from asr_service.engine.interface import Engine
-from asr_service.errors import EngineFailure
+from asr_service.errors import EngineFailure, InvalidAudio, InvalidField
 from asr_service.streaming.audio_limits import stream_limits
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
@@ -36,14 +36,17 @@ def transcribe_pcm(
 def transcribe_bytes(
     engine: Engine, chunks: Iterable[bytes], config: RecognitionConfig, *, settings: Settings | None = None
 ) -> list[RecognitionResult]:
-    """Recognise bytes of any encoding, in any pieces; return the finals. Raises InvalidAudio besides the above."""
+    """Recognise bytes of any encoding, in any pieces; return the finals.
+
+    Raises InvalidAudio, InvalidField besides the above; `stream_bytes` tells what was said before the damage.
+    """
     return _finals(stream_bytes(engine, chunks, config, settings=settings))
 
 
 def stream_bytes(
     engine: Engine, chunks: Iterable[bytes], config: RecognitionConfig, *, settings: Settings | None = None
 ) -> Iterator[StreamUpdate]:
-    """As `transcribe_bytes`, but yields each update as it comes."""
+    """As `transcribe_bytes`, but yields each update as it comes; those of what came before an error, too."""
     settings = settings or Settings()
     limits = stream_limits(settings.audio, settings.stream)
     decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
@@ -77,6 +80,19 @@ class _BlockingRun:
     def updates(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[StreamUpdate]:
         session = self.session
         try:
+            yield from self._feed(blocks)
+            while session.end is None:
+                self._wait()
+                yield from self._ready()
+            yield from self._ready()
+            if session.error is not None:
+                raise session.error
+        finally:
+            session.close()
+
+    def _feed(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[StreamUpdate]:
+        session = self.session
+        try:
             for block in blocks:
                 yield from self._ready()
                 while not session.has_room:
@@ -86,14 +102,8 @@ class _BlockingRun:
                     break
                 session.feed(block)
             session.finish()
-            while session.end is None:
-                self._wait()
-                yield from self._ready()
-            yield from self._ready()
-            if session.error is not None:
-                raise session.error
-        finally:
-            session.close()
+        except (InvalidAudio, InvalidField) as error:  # what was said before the damage is told first
+            session.finish(error)
 
     def _wait(self) -> None:
         if not self._woken.wait(WAKE_CHECK_S) and not self._engine.healthy:
