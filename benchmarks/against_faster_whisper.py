@@ -28,8 +28,13 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asr_service.config import LATENCIES
 from asr_service.engine.engine import BatchingEngine
@@ -38,6 +43,47 @@ from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
 from benchmarks.engine_in_process import SAMPLE_RATE_HZ, play, recordings, settings_for
 from benchmarks.local_agreement import OPTIONS, Peer, windows
 from benchmarks.random_whisper import Dimensions
+
+
+class Case(NamedTuple):
+    """Seconds of audio, and the work on it."""
+
+    audio_s: float
+    work: Callable[[], object]
+
+
+def our_cases(engine: BatchingEngine, audio: Sequence[NDArray[np.float32]], seconds: float) -> dict[str, Case]:
+    """All the streams at once, and the first alone."""
+    chunk_s = engine.info.chunk_s
+    play(engine, [row[: 3 * SAMPLE_RATE_HZ] for row in audio], chunk_s)  # the first use of anything is slower
+    return {
+        f"ours, {len(audio)} streams": Case(len(audio) * seconds, partial(play, engine, audio, chunk_s)),
+        "ours, 1 stream": Case(seconds, partial(play, engine, audio[:1], chunk_s)),
+    }
+
+
+def peer_cases(
+    peers: Mapping[str, Peer], audio: NDArray[np.float32], chunks: Sequence[float], seconds: float, sentence_s: float
+) -> dict[str, Case]:
+    """Each size of the peer, with chunks of so many seconds and each of its options, on one stream."""
+    cases = {}
+    for (size, peer), chunk_s, options in itertools.product(peers.items(), chunks, OPTIONS):
+        turns = windows(seconds, chunk_s, sentence_s)
+        peer.listen(audio, turns[:1], options)  # the first use of anything is slower
+        work = partial(peer.listen, audio, turns, options)
+        cases[f"peer, {size}, chunks of {chunk_s:g} s, {options}"] = Case(seconds, work)
+    return cases
+
+
+def measured(cases: Mapping[str, Case], rounds: int) -> dict[str, list[float]]:
+    """Seconds of CPU a second of audio of each case, round by round: A B A B."""
+    costs: dict[str, list[float]] = {name: [] for name in cases}
+    for _, (name, case) in itertools.product(range(rounds), cases.items()):
+        begun = time.process_time()
+        case.work()
+        costs[name].append((time.process_time() - begun) / case.audio_s)
+        print(f"{name:45} {costs[name][-1]:.4f} s of CPU a second of audio", flush=True)
+    return costs
 
 
 def main() -> None:
@@ -58,33 +104,16 @@ def main() -> None:
     engine = BatchingEngine(bundle, settings_for(arguments.latency, arguments.streams).engine)
     engine.start()
     audio = recordings(arguments.manifest, arguments.streams, arguments.seconds)
-    chunk_s, seconds = engine.info.chunk_s, arguments.seconds
+    chunks, seconds = arguments.chunks or (engine.info.chunk_s, 1.0), arguments.seconds
     config = bundle.model.config
     ours = Dimensions(
         config.d_model, config.n_heads, config.encoder_layers, config.decoder_layers, config.ffn_dim, config.vocab_size
     )
     with tempfile.TemporaryDirectory() as folder:
-        cases: dict[str, tuple[float, Callable[[], object]]] = {  # name: (seconds of audio, work)
-            f"ours, {arguments.streams} streams": (arguments.streams * seconds, lambda: play(engine, audio, chunk_s)),
-            "ours, 1 stream": (seconds, lambda: play(engine, audio[:1], chunk_s)),
-        }
-        peers = {}
-        for size, dimensions in (("tiny", Dimensions()), ("our size", ours)):
-            peers[size] = peer = Peer(Path(folder) / size, dimensions, arguments.tokens_per_s)
-            for hop_s, options in itertools.product(arguments.chunks or (chunk_s, 1.0), OPTIONS):
-                turns = windows(seconds, hop_s, arguments.sentence_s)
-                cases[f"peer, {size}, chunks of {hop_s:g} s, {options}"] = (
-                    seconds,
-                    lambda peer=peer, turns=turns, options=options: peer.listen(audio[0], turns, options),  # type: ignore[misc]
-                )
-                peer.listen(audio[0], turns[:1], options)  # the first use of anything is slower
-        play(engine, [row[: 3 * SAMPLE_RATE_HZ] for row in audio], chunk_s)
-        costs: dict[str, list[float]] = {name: [] for name in cases}
-        for _, (name, (audio_s, work)) in itertools.product(range(arguments.rounds), cases.items()):  # A B A B
-            begun = time.process_time()
-            work()
-            costs[name].append((time.process_time() - begun) / audio_s)
-            print(f"{name:45} {costs[name][-1]:.4f} s of CPU a second of audio", flush=True)
+        sizes = {"tiny": Dimensions(), "our size": ours}
+        peers = {name: Peer(Path(folder) / name, size, arguments.tokens_per_s) for name, size in sizes.items()}
+        cases = our_cases(engine, audio, seconds) | peer_cases(peers, audio[0], chunks, seconds, arguments.sentence_s)
+        costs = measured(cases, arguments.rounds)
     engine.stop()
     print(
         f"\nSPEED ONLY (the peer's weights are random); int8 peer, {arguments.latency}; medians of {arguments.rounds}"
