@@ -67,12 +67,15 @@ class UncachedPolicy(ChunkedPolicy):
         before = [self._utterances.get(slot, none) for slot in slots]
         whole = [np.concatenate([early, chunk]) for early, chunk in zip(before, inputs, strict=True)]
         encoded = self._runner.encode_utterances(whole)
+        config = self._runner.bundle.model.config
+        frames = config.subsampling, config.output_subsampling  # of phones and of pieces, in feature frames
         answer = []
         for slot, early, features, keep, row in zip(slots, before, whole, kept, encoded, strict=True):
             self._utterances[slot] = features[: len(early) + keep]
-            # Frames are of 40 and 80 ms: those that begin in what this step keeps.
-            of_phones, of_pieces = (slice(-(-len(early) // n), -(-(len(early) + keep) // n)) for n in (4, 8))
-            answer.append(Encoded(row.phones[of_phones], row.pieces[of_pieces], row.hidden[of_pieces]))
+            # Those that begin in what this step keeps; what is after them was looked ahead at.
+            of_phones, of_pieces = (slice(-(-len(early) // n), -(-(len(early) + keep) // n)) for n in frames)
+            ahead = row.phones[of_phones.stop :]
+            answer.append(Encoded(row.phones[of_phones], row.pieces[of_pieces], row.hidden[of_pieces], ahead))
         return answer
 
 
