@@ -55,13 +55,15 @@ class ServerSettings:
         max_chunk_bytes: largest `audio` of one stream message.
         max_config_bytes: largest `streaming_config` message.
         max_streams_per_connection: calls that one HTTP/2 connection may have open; more wait at the client.
-        startup_timeout_s: how long a client may take until its first stream message.
+        startup_timeout_s: how long a connection may take for its handshake, and then a stream until its first message.
         drain_s: after SIGTERM, how long streams may still go on by themselves before they are ended.
         grace_s: after that, how long ended streams and unary calls may take to deliver their results.
         keepalive_s, keepalive_timeout_s: a silent connection is pinged, and closed without an answer.
         min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM).
         retry_after_s: what RetryInfo says when there is no capacity or the model is loading.
-        worker_restart_s: with several workers, how long until one that was killed is started again.
+        worker_restart_s, worker_restart_most_s: with several workers, how long until one that was killed, or has ended
+            with 70 because its engine had failed, is started again: each time twice as long up to the second number,
+            and from the first again once one has lived for longer than the second. 0: always at once.
         reflection: whether clients may ask for the schema (grpcurl and the like).
         log_level: debug, info, warning or error.
     """
@@ -82,6 +84,7 @@ class ServerSettings:
     min_ping_interval_s: float = 5.0
     retry_after_s: float = 1.0
     worker_restart_s: float = 1.0
+    worker_restart_most_s: float = 60.0
     reflection: bool = True
     log_level: str = "info"
 
@@ -101,6 +104,7 @@ class ServerSettings:
         _in_range(self, "min_ping_interval_s", 0.01, 3600)
         _in_range(self, "retry_after_s", 0.01, 600)
         _in_range(self, "worker_restart_s", 0, 600)
+        _in_range(self, "worker_restart_most_s", self.worker_restart_s, 3600)
         levels = ("debug", "info", "warning", "error")
         _require(self.log_level in levels, "server.log_level", self.log_level, "one of " + ", ".join(levels))
 

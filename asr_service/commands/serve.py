@@ -67,4 +67,5 @@ def run_workers(arguments: argparse.Namespace, settings: ServerSettings) -> int:
     ):
         command += [] if value is None else [name, str(value)]
     with held:
-        return Workers(command, arguments.workers, restart_s=settings.worker_restart_s).run()
+        again = {"restart_s": settings.worker_restart_s, "restart_most_s": settings.worker_restart_most_s}
+        return Workers(command, arguments.workers, **again).run()

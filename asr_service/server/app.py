@@ -23,7 +23,7 @@ from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import CallInterceptor
 from asr_service.server.servicer import SpeechServicer
-from asr_service.server.workers import ENGINE_FAILED
+from asr_service.server.workers import ENGINE_FAILED, why_not
 
 log = logging.getLogger("asr.server")
 
@@ -67,7 +67,7 @@ class SpeechServer:
             self.port = self._server.add_insecure_port(server_settings.address)
         except RuntimeError as error:
             address = server_settings.address
-            raise ConfigError(f"cannot listen on {address}: the port is taken or the host unknown") from error
+            raise ConfigError(f"cannot listen on {address}: {why_not(address)}") from error
         await self._server.start()
         log.info("listening", extra={"fields": {"address": server_settings.address, "port": self.port}})
 

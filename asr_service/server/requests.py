@@ -40,6 +40,7 @@ FEATURES = (
 MAX_LANGUAGE_CODE = 35
 MAX_VOICE_TIMEOUT_S = 600.0
 MIN_VOICE_TIMEOUT_S = 0.1
+MAX_NANOS = 999_999_999  # of a google.protobuf.Duration
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -161,6 +162,8 @@ def _endpointing(wanted: pb.StreamingRecognitionConfig.Endpointing, settings: Se
 
 
 def _seconds(duration: Duration, field: str, low: float, high: float) -> float:
+    if not 0 <= duration.nanos <= MAX_NANOS:
+        raise _invalid(f"{field}.nanos", duration.nanos, f"0 to {MAX_NANOS:,}")
     seconds = duration.seconds + duration.nanos * 1e-9
     if not low <= seconds <= high:
         raise _invalid(field, f"{seconds:g} s", f"{low:g} s to {high:g} s")

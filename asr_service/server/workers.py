@@ -2,19 +2,22 @@
 
 The kernel shares out connections (SO_REUSEPORT), not streams: a channel with fifty streams lands on one worker, and
 each worker has the settings' limits for itself. The parent imports neither grpc nor the model: it holds the port,
-starts the workers, starts one again that was killed, and passes SIGTERM and SIGINT on.
+starts the workers, starts one again that was killed or has lost its engine, and passes SIGTERM and SIGINT on.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from asr_service.errors import ConfigError
 
@@ -33,18 +36,77 @@ def reserve(address: str) -> tuple[socket.socket, str]:
 
     Raises ConfigError where another program has the port, or the host is unknown.
     """
-    host, _, port = address.rpartition(":")
+    host = address.rpartition(":")[0]
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(place)  # fails where somebody listens, which SO_REUSEPORT would not
+        family, kind, protocol, _, place = _places(address)[0]
+        _bind_alone(family, kind, protocol, place)
         held = socket.socket(family, kind, protocol)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(place)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"cannot listen on {address}: {_told(error)}") from error
     return held, f"{host}:{held.getsockname()[1]}"
+
+
+def why_not(address: str) -> str:
+    """Why nobody can listen on `address`, from the operating system: gRPC does not tell."""
+    try:
+        for family, kind, protocol, _, place in _places(address):
+            _bind_alone(family, kind, protocol, place)
+    except (OSError, UnicodeError) as error:
+        return _told(error)
+    return "the port is taken or the host unknown"
+
+
+def _places(address: str) -> list[Any]:
+    host, _, port = address.rpartition(":")
+    return socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+
+
+def _bind_alone(family: int, kind: int, protocol: int, place: Any) -> None:
+    """Raises OSError where somebody listens, which with SO_REUSEPORT would not be told."""
+    with socket.socket(family, kind, protocol) as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        alone.bind(place)
+
+
+def _told(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "the host is unknown (it is no host name)"
+    if isinstance(error, socket.gaierror):
+        return f"the host is unknown ({error.strerror})"
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken by another program"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "the host is not this machine"
+    return error.strerror or str(error)
+
+
+class RestartDelay:
+    """How long a worker that died stays down: each time twice as long, up to a bound, and from the start again for one
+    that lived for longer than the bound.
+    """
+
+    def __init__(self, first_s: float, most_s: float) -> None:
+        self._first_s = self._next_s = first_s
+        self._most_s = most_s
+
+    def after(self, lived_s: float) -> float:
+        """The delay in seconds for one that has lived so long."""
+        if lived_s > self._most_s:
+            self._next_s = self._first_s
+        delay_s, self._next_s = self._next_s, min(2 * self._next_s, self._most_s)
+        return delay_s
+
+
+@dataclass
+class _Worker:
+    """One place among the workers: its process, since when, and when the next one starts, where it has died."""
+
+    process: subprocess.Popen[bytes]
+    delay: RestartDelay
+    started_s: float
+    due_s: float | None = None
 
 
 def _end_with_parent() -> None:
@@ -55,12 +117,12 @@ def _end_with_parent() -> None:
 class Workers:
     """The processes. `run` returns when all have ended."""
 
-    def __init__(self, command: Sequence[str], count: int, *, restart_s: float) -> None:
-        """`command` starts one worker; one that was killed is started again after `restart_s`."""
+    def __init__(self, command: Sequence[str], count: int, *, restart_s: float, restart_most_s: float) -> None:
+        """`command` starts one worker; one that was killed is started again as `RestartDelay` says."""
         self._command = list(command)
-        self._restart_s = restart_s
+        self._restart_s = (restart_s, restart_most_s)
         self._stopping = False
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._workers: list[_Worker] = []
         self._count = count
 
     def run(self) -> int:
@@ -71,13 +133,14 @@ class Workers:
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while len(self._processes) < self._count and not self._stopping:
-                self._processes.append(self._start())
+            while len(self._workers) < self._count and not self._stopping:
+                worker = _Worker(self._start(), RestartDelay(*self._restart_s), time.monotonic())
+                self._workers.append(worker)
             return self._watch()
         finally:
             self._pass_on(signal.SIGTERM)
-            for process in self._processes:
-                process.wait()
+            for worker in self._workers:
+                worker.process.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -88,23 +151,34 @@ class Workers:
         return process
 
     def _watch(self) -> int:
-        while not self._stopping or any(process.poll() is None for process in self._processes):
-            for index, process in enumerate(self._processes):
-                code = process.poll()
+        while not self._stopping or any(worker.process.poll() is None for worker in self._workers):
+            for worker in self._workers:
+                code = worker.process.poll()
                 if code is None or self._stopping:
                     continue
                 if code >= 0 and code != ENGINE_FAILED:
-                    log.error("a worker ended by itself", extra={"fields": {"pid": process.pid, "exit_code": code}})
+                    fields = {"pid": worker.process.pid, "exit_code": code}
+                    log.error("a worker ended by itself", extra={"fields": fields})
                     return code or 1
-                fields = {"pid": process.pid} | ({"signal": -code} if code < 0 else {"exit_code": code})
-                why = "was killed" if code < 0 else "has lost its engine"
-                log.error("a worker %s; another one starts", why, extra={"fields": fields})
-                time.sleep(self._restart_s)
-                if not self._stopping:
-                    self._processes[index] = self._start()
+                self._start_again(worker, code)
             time.sleep(_POLL_S)
-        # A worker that has not come as far as to handle the signal ends by it.
-        return int(any(process.returncode not in _STOPPED for process in self._processes))
+        # A worker that has not come as far as to handle the signal ends by it. One that was to be started again has
+        # died before.
+        ended = [worker.process.returncode for worker in self._workers if worker.due_s is None]
+        return int(any(code not in _STOPPED for code in ended))
+
+    def _start_again(self, worker: _Worker, code: int) -> None:
+        """Now, or note when: the others are watched meanwhile, and signals come through."""
+        now_s = time.monotonic()
+        if worker.due_s is None:
+            delay_s = worker.delay.after(now_s - worker.started_s)
+            worker.due_s = now_s + delay_s
+            fields = {"pid": worker.process.pid, "in_s": delay_s}
+            fields |= {"signal": -code} if code < 0 else {"exit_code": code}
+            why = "was killed" if code < 0 else "has lost its engine"
+            log.error("a worker %s; another one starts", why, extra={"fields": fields})
+        if now_s >= worker.due_s:
+            worker.process, worker.started_s, worker.due_s = self._start(), now_s, None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # A second signal goes through to the workers too, which then stop at once.
@@ -112,6 +186,6 @@ class Workers:
         self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)

@@ -138,6 +138,14 @@ def test_config_is_refused_alike_in_both_calls(
     ("streaming", "field"),
     [
         ({"endpointing": {"min_trailing_silence": {"nanos": 1}}}, "endpointing.min_trailing_silence"),
+        (
+            {"endpointing": {"min_trailing_silence": {"nanos": 1_000_000_000}}},
+            "endpointing.min_trailing_silence.nanos",
+        ),
+        (
+            {"voice_activity_timeout": {"speech_end_timeout": {"seconds": 2, "nanos": -1}}},
+            "voice_activity_timeout.speech_end_timeout.nanos",
+        ),
         ({"endpointing": {"min_trailing_silence": {"seconds": -5}}}, "endpointing.min_trailing_silence"),
         ({"endpointing": {"max_utterance": {"seconds": 31}}}, "endpointing.max_utterance"),
         ({"endpointing": {"max_utterance": {"seconds": 2**40}}}, "endpointing.max_utterance"),

@@ -16,11 +16,14 @@ from pathlib import Path
 import grpc
 import pytest
 
+from asr_service.config import ServerSettings, Settings
 from asr_service.errors import ConfigError
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
-from asr_service.server.workers import Workers, reserve
+from asr_service.server.app import ServerThread
+from asr_service.server.workers import RestartDelay, Workers, reserve
 from tests.engine.conftest import make_tiny_bundle
+from tests.fake_engine import FakeEngine
 
 
 class Parent:
@@ -119,21 +122,47 @@ def test_workers_end_when_their_parent_is_killed(parent: Parent) -> None:
 
 def test_a_worker_that_ends_by_itself_ends_them_all_with_its_code() -> None:
     quick = "import sys, os, time; sys.exit(3) if os.getpid() % 2 else time.sleep(60)"
-    codes = {Workers([sys.executable, "-c", quick], 4, restart_s=0.0).run() for _ in range(2)}
+    codes = {Workers([sys.executable, "-c", quick], 4, restart_s=0.0, restart_most_s=0.0).run() for _ in range(2)}
     assert codes == {3}
 
 
 def test_a_worker_whose_engine_has_failed_is_started_again(tmp_path: Path) -> None:
     mark = tmp_path / "failed"
     first_fails = f"import sys, pathlib as p; m = p.Path({str(mark)!r}); sys.exit(3 if m.exists() else m.touch() or 70)"
-    assert Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.0).run() == 3
+    assert Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.0, restart_most_s=0.0).run() == 3
+
+
+def test_a_worker_that_dies_again_and_again_is_started_ever_later_up_to_a_bound() -> None:
+    delay = RestartDelay(1.0, 60.0)
+    assert [delay.after(4.0) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert [delay.after(lived_s) for lived_s in (61.0, 4.0, 4.0)] == [1, 2, 4]
+    at_once = RestartDelay(0.0, 60.0)
+    assert [at_once.after(0.0) for _ in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.timeout(60)
+def test_workers_that_wait_to_be_started_again_hold_up_neither_signal_nor_the_others(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    one_dies = f"import pathlib, sys, time; m = pathlib.Path({str(first)!r}); "
+    one_dies += "m.exists() or m.touch() or sys.exit(70); time.sleep(60)"
+    both = "import sys; from asr_service.server.workers import Workers\n"
+    both += (
+        f"sys.exit(Workers([sys.executable, '-S', '-c', {one_dies!r}], 2, restart_s=50.0, restart_most_s=60.0).run())"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", both], stderr=subprocess.PIPE, text=True)
+    assert parent.stderr is not None
+    with parent.stderr as log:
+        assert "has lost its engine" in log.readline()
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(30) == 0
 
 
 @pytest.mark.timeout(60)
 def test_a_signal_while_workers_are_started_ends_them_and_starts_no_more() -> None:
     sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     many = "from asr_service.server.workers import Workers\n"
-    many += f"import sys; print('begins', flush=True); sys.exit(Workers({sleeping!r}, 100_000, restart_s=0.0).run())"
+    many += "import sys; print('begins', flush=True)\n"
+    many += f"sys.exit(Workers({sleeping!r}, 100_000, restart_s=0.0, restart_most_s=0.0).run())"
     parent = subprocess.Popen([sys.executable, "-c", many], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout as begins:
@@ -148,5 +177,25 @@ def test_a_signal_while_workers_are_started_ends_them_and_starts_no_more() -> No
 def test_a_port_that_somebody_has_is_refused() -> None:
     with socket.create_server(("localhost", 0)) as listening:
         port = listening.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on localhost:{port}"):
+        with pytest.raises(ConfigError, match=f"cannot listen on localhost:{port}: the port is taken by"):
             reserve(f"localhost:{port}")
+
+
+def test_a_host_that_is_unknown_is_refused_as_that() -> None:
+    for host, told in (
+        ("no-such-host.invalid", "the host is unknown"),
+        ("192.0.2.1", "not this machine"),
+        ("a..b", "host is unknown"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            reserve(f"{host}:0")
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("127.0.0.1", "the port is taken by"), ("no-such-host.invalid", "the host is unknown")]
+)
+def test_one_server_says_which_of_the_two_it_is(host: str, told: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings = Settings(server=ServerSettings(address=f"{host}:{listening.getsockname()[1]}"))
+        with pytest.raises(ConfigError, match=told), ServerThread(settings, FakeEngine):
+            pass
