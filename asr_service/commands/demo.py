@@ -18,6 +18,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands.wording import said
+
 SAMPLES = Path(__file__).parents[1] / "samples"
 CLIP = SAMPLES / "demo.flac"
 REFERENCE = SAMPLES / "demo.txt"
@@ -44,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"clip: {CLIP.name}, synthesised speech (see make_demo_clip.py beside it), at its own pace")
             demonstrate(server.address, audio, None if arguments.audio else REFERENCE.read_text(encoding="utf-8"))
     except (AsrError, OSError) as error:
-        message = error.message if isinstance(error, AsrError) else error.strerror
-        print(f"asr demo: {audio}: {message}", file=sys.stderr)
+        print(f"asr demo: {audio}: {said(error)}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         print(f"asr demo: {error}", file=sys.stderr)

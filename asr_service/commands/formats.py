@@ -18,11 +18,12 @@ MAX_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The finals of one recording."""
+    """The finals of one recording; with `error`, those of what came before it."""
 
     name: str
     mode: str
     results: tuple[RecognitionResult, ...]
+    error: str = ""
 
     @property
     def text(self) -> str:
@@ -80,7 +81,7 @@ def _clock(seconds: float, mark: str) -> str:
 
 
 def _json(transcript: Transcript) -> dict[str, object]:
-    return {
+    line: dict[str, object] = {
         "file": transcript.name,
         "mode": transcript.mode,
         "transcript": transcript.text,
@@ -103,3 +104,6 @@ def _json(transcript: Transcript) -> dict[str, object]:
             for result in transcript.results
         ],
     }
+    if transcript.error:
+        line["error"] = transcript.error
+    return line

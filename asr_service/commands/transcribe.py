@@ -60,16 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
     def transcripts(recognise: Recognise) -> Iterator[Transcript]:
         for path in arguments.files:
             finals: list[RecognitionResult] = []
-            failure: AsrError | OSError | None = None
+            failure = ""
             try:
                 for result in recognise(path):
                     finals.append(result)  # noqa: PERF402  # kept where the next one is an error
             except (AsrError, OSError) as error:
-                failure = error
-            if finals or failure is None:
-                yield Transcript(str(path), arguments.mode, tuple(finals))
-            if failure is not None:
-                print(f"asr transcribe: {path}: {said(failure)}", file=sys.stderr)
+                failure = said(error)
+            if finals or not failure:
+                yield Transcript(str(path), arguments.mode, tuple(finals), failure)
+            if failure:
+                print(f"asr transcribe: {path}: {failure}", file=sys.stderr)
                 failures.append(path)
 
     recogniser = _by_server if arguments.server else _in_process

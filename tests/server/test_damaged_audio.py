@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import grpc
@@ -98,6 +99,9 @@ def test_commands_show_the_words_before_the_damage(
     told = capsys.readouterr()
     assert told.out == "one two three\nfour\n"
     assert told.err.startswith(f"asr transcribe: {bad}: FLAC: ") and len(told.err.splitlines()) == 1
+    assert main(["transcribe", str(bad), "--format", "json", *more]) == 1
+    line = json.loads(capsys.readouterr().out)
+    assert line["transcript"] == "one two three" and line["error"].startswith("FLAC: ")
     assert main(["stream", str(bad), *more]) == 1
     told = capsys.readouterr()
     assert told.out == "one two\nthree\n"
