@@ -14,6 +14,7 @@ from asr_service.engine.runner import Encoded
 from asr_service.engine.scheduler import Budget
 from asr_service.engine.stream import Stream, Work
 from asr_service.parts import Parts, at_once
+from asr_service.types import Hypothesis
 
 
 class LiveLane:
@@ -74,7 +75,7 @@ class LiveLane:
             stream.final_since = turn
         elif stream.options.interim_results and stream.speech_heard:
             hypothesis, stable = decoder.partial(offset_s=start_s)
-            if hypothesis.words or stream.shows_words:  # none takes back what was shown
+            if hypothesis.words or stream.shows_words:  # without words: what was shown is taken back
                 self._streams.put(stream, Partial(hypothesis, stable, stream.utterance_index, start_s, end_s))
             stream.shows_words = bool(hypothesis.words)
 
@@ -101,6 +102,8 @@ class LiveLane:
         alternatives = (yield from decoder.final_parts(offset_s=start_s)) if stream.speech_heard else ()
         decoder.reset()
         del self._finals[stream.handle]
+        if stream.shows_words and not alternatives:
+            self._streams.put(stream, Partial(Hypothesis(()), 0, stream.utterance_index, start_s, end_s))
         self._streams.answer(stream, alternatives, start_s, end_s, is_last=stream.ended)
         stream.final_since = None
         stream.next_utterance()

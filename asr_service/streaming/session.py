@@ -298,7 +298,7 @@ class Session:
         if isinstance(output, Progress):
             self._processed_s = max(self._processed_s, output.processed_s)
         elif isinstance(output, Partial):
-            if self._config.interim_results and output.start_s < self._cutoff_s and output.hypothesis.words:
+            if self._config.interim_results and output.start_s < self._cutoff_s:
                 self._outbox.put(self._builder.interim(output, received_s))
         elif isinstance(output, Final):
             if output.start_s < self._cutoff_s:

@@ -52,7 +52,10 @@ class UpdateBuilder:
         self._event_s = 0.0
 
     def interim(self, partial: Partial, audio_received_s: float) -> StreamUpdate:
-        """One result for the stable words, one for the tail; either is left out when it is empty."""
+        """One result for the stable words, one for the tail; either is left out when it is empty.
+
+        Without any words there is a tail without text: what was shown before has turned out to be none.
+        """
         start_s, end_s = self._span(partial.start_s, partial.end_s, audio_received_s)
         self._result_end_s = end_s
         words = _forward(partial.hypothesis.words, start_s, end_s)
@@ -69,7 +72,7 @@ class UpdateBuilder:
                 utterance_index=partial.utterance_index,
             )
             for part, stability, part_start_s, part_end_s in parts
-            if part
+            if part or (stability == UNSTABLE and not words)
         )
         return StreamUpdate(results=results, audio_received_s=audio_received_s)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from asr_service.config import EngineSettings
 from asr_service.engine.interface import Final, Partial
 from asr_service.engine.live import ChunkedDecoder
 from asr_service.model.bundle import Bundle
+from asr_service.parts import Parts
 from asr_service.streaming.updates import UpdateBuilder
 from asr_service.types import Hypothesis, Mode, RecognitionConfig, RecognitionResult, Word
 from tests.engine.stepped import Stepped
@@ -33,6 +36,29 @@ def test_a_word_of_the_look_ahead_is_shown_and_taken_back_though_no_chunk_had_wo
     partials = [output for output in listener.outputs if isinstance(output, Partial)]
     assert [len(output.hypothesis.words) for output in partials] == [1, 0]
     assert next(told, None) is None
+
+
+def test_what_was_shown_of_an_utterance_that_had_no_words_is_taken_back(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def partial(self: ChunkedDecoder, *, offset_s: float) -> tuple[Hypothesis, int]:
+        return Hypothesis((Word("one", offset_s, offset_s + 0.1, 0.0),)), 0
+
+    def final_parts(self: ChunkedDecoder, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
+        yield
+        return ()
+
+    monkeypatch.setattr(ChunkedDecoder, "partial", partial)
+    monkeypatch.setattr(ChunkedDecoder, "final_parts", final_parts)
+    engine = Stepped(tiny_bundle, EngineSettings(max_streams=2, precision="fp32"))
+    handle, listener = start(engine, Mode.STREAMING, interim=True)
+    engine.audio(handle, babble(6.0, 1))
+    engine.finish(handle)
+    engine.settle()
+    assert not listener.finals()
+    shown = [len(output.hypothesis.words) for output in listener.outputs if isinstance(output, Partial)]
+    assert shown.count(0) >= 2 and shown[-1] == 0
+    assert (0, 0) not in itertools.pairwise(shown)
 
 
 def speech_without_pauses(seconds: float, seed: int) -> np.ndarray:

@@ -51,6 +51,10 @@ def test_interim_has_a_stable_part_and_a_tail_where_they_have_words(
     assert texts(builder().interim(partial("a b c", stable), 3.0)) == expected
 
 
+def test_interim_without_words_takes_back_what_was_shown() -> None:
+    assert texts(builder().interim(partial("", 0), 3.0)) == [("", UNSTABLE)]
+
+
 def test_stable_is_still_at_least_nine_tenths_on_the_wire() -> None:
     (received,) = struct.unpack("f", struct.pack("f", STABLE))
     assert 0.9 <= received <= 1.0
