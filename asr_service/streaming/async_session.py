@@ -212,10 +212,12 @@ class AsyncSession:
                 self._session.check_idle()
             elif self._session.takes_audio:
                 self._session.reading_resumed()  # we do not read; the client may have audio for us
-        except AsrError as error:
+        except SlowConsumer as error:
             self._session.fail(error)
-            if isinstance(error, SlowConsumer) and not self._gave_up.done():
+            if not self._gave_up.done():
                 self._gave_up.set_exception(error)
+        except AsrError as error:
+            self._session.finish(error)  # who stopped sending in mid-sentence still gets what was said
         self._refresh()
 
 

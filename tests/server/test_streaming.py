@@ -249,6 +249,22 @@ def test_idle_stream_ends_though_bytes_trickle(start: Start) -> None:
     assert (told.code, told.reason) == (grpc.StatusCode.OUT_OF_RANGE, "STREAM_IDLE")
 
 
+def test_who_falls_silent_in_mid_sentence_gets_what_was_said_before_the_stream_ends_as_idle(start: Start) -> None:
+    service = start(idle_timeout_s=0.4)
+
+    release = threading.Event()
+
+    def half_a_sentence() -> Iterator[pb.StreamingRecognizeRequest]:
+        yield config()
+        yield audio(linear16(say(0.5, 1, 2)))
+        release.wait(10)
+
+    responses, told = until_error(service.stream(half_a_sentence()))
+    release.set()
+    assert told.reason == "STREAM_IDLE"
+    assert transcript(responses) == "one two"
+
+
 def test_keep_alive_keeps_an_idle_stream(start: Start) -> None:
     service = start(idle_timeout_s=0.4)
 
