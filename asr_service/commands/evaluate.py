@@ -127,9 +127,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         references = list(with_snr(references, load_settings(arguments.config)))
     rules = {"normalizer": arguments.normalizer, "costs": arguments.costs}
     evaluation = score(references, outputs, system=arguments.name or name, about=about, **rules)
-    print(f"{evaluation.system}{_hash(about)}")
-    for line in score_lines(evaluation):
-        print(line)
+    # Files first: a reader of the lines below may go away (`| head`).
     if arguments.json:
         save(evaluation, arguments.json)
     if arguments.html:
@@ -138,6 +136,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         write_report(arguments.html, evaluation, audio=arguments.audio, vocabulary=vocabulary)
     if journal is not None:
         journal.unlink()
+    print(f"{evaluation.system}{_hash(about)}")
+    for line in score_lines(evaluation):
+        print(line)
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:
