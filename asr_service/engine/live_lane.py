@@ -89,7 +89,7 @@ class LiveLane:
             while budget.left and stream in self._streams and stream.final_since is not None:
                 begun = time.perf_counter()
                 parts = self._finals.setdefault(stream.handle, self._final(stream))
-                self._streams.guard(stream, lambda parts=parts: next(parts, None))  # type: ignore[misc]
+                self._streams.guard(stream, functools.partial(next, parts, None))
                 self._streams.deliver(older_than_s=DELIVERY_S)
                 budget.spend(time.perf_counter() - begun)
         self._streams.deliver()

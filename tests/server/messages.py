@@ -25,12 +25,14 @@ def chunks(data: bytes, size: int = 640) -> list[pb.StreamingRecognizeRequest]:
 
 
 def paced(data: bytes, engine: FakeEngine, size: int = 2560) -> Iterator[pb.StreamingRecognizeRequest]:
-    """Chunks that come slower than the engine works, as a microphone's do."""
+    """Chunks that come slower than the engine works and the client reads, as a microphone's do: a newer interim would
+    replace one that was not read yet.
+    """
     import time
 
     for message in chunks(data, size):
         yield message
-        time.sleep(0.003)
+        time.sleep(0.02)
         while engine.queued_samples:
             time.sleep(0.001)
 

@@ -81,8 +81,7 @@ def test_interims_grow_into_their_final_and_stable_text_never_changes(service: S
                 assert 0 < result.stability <= 1
                 if result.stability >= 0.9:
                     stable, stable_seen = result.alternatives[0].transcript, stable_seen + 1
-    # How many depends on the machine: a newer interim replaces one that was not read yet.
-    assert (final_index, interims > 2, stable_seen > 0) == (2, True, True)
+    assert (final_index, interims > 6, stable_seen > 2) == (2, True, True)
 
 
 def test_times_are_in_stream_time_and_never_go_backwards(service: Service) -> None:
