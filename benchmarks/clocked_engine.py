@@ -23,6 +23,19 @@ class Spent:
     parts: dict[str, float]
 
 
+def clocked_parts(parts: Parts[Any], spend: Callable[[float], None]) -> Parts[Any]:
+    """The same parts; `spend` is told the processor seconds of each, not of what goes on between two of them."""
+    while True:
+        begun = time.thread_time()
+        try:
+            next(parts)
+        except StopIteration as done:
+            return done.value
+        finally:
+            spend(time.thread_time() - begun)
+        yield
+
+
 class Clocked:
     """Clocks an engine's parts where they are called; `measure` says what a piece of work took."""
 
@@ -57,20 +70,12 @@ class Clocked:
                 result = function(*arguments, **named)
             finally:
                 self._parts[part] += time.thread_time() - begun
-            return self._clocked_parts(result, part) if inspect.isgenerator(result) else result
+            return clocked_parts(result, spend) if inspect.isgenerator(result) else result
+
+        def spend(seconds: float) -> None:
+            self._parts[part] += seconds
 
         setattr(owner, method, clocked)
-
-    def _clocked_parts(self, work: Parts[Any], part: str) -> Parts[Any]:
-        while True:
-            begun = time.thread_time()
-            try:
-                next(work)
-            except StopIteration as done:
-                return done.value
-            finally:
-                self._parts[part] += time.thread_time() - begun
-            yield
 
     def measure(self, work: Callable[[], Any]) -> tuple[Any, Spent]:
         self._parts.clear()

@@ -27,9 +27,9 @@ from asr_service.engine.interface import Failed, Final, StreamOptions, StreamOut
 from asr_service.engine.runner import ModelRunner
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
-from asr_service.parts import Parts
 from asr_service.streaming.endpointer import Endpointer
 from asr_service.types import EndpointingConfig, Mode
+from benchmarks.clocked_engine import clocked_parts
 
 RATE, BLOCK_S, PAUSE_S = 16000, 0.1, 1.2
 STAGES: dict[str, tuple[type, str]] = {
@@ -57,23 +57,17 @@ class StageClock:
                 result = function(*args, **kwargs)
             finally:
                 self.spent[self.engine, stage].append(time.thread_time() - start)
-            return self._timed_parts(result, self.engine, stage) if inspect.isgenerator(result) else result
+            if not inspect.isgenerator(result):
+                return result
+            spent = self.spent[self.engine, stage]  # all its parts together are one entry
+            place = len(spent) - 1
+
+            def spend(seconds: float) -> None:
+                spent[place] += seconds
+
+            return clocked_parts(result, spend)
 
         return timed
-
-    def _timed_parts(self, parts: Parts[Any], engine: str, stage: str) -> Parts[Any]:
-        """What goes on between these parts belongs to other stages; together they are one entry."""
-        spent = self.spent[engine, stage]
-        place = len(spent) - 1
-        while True:
-            start = time.thread_time()
-            try:
-                next(parts)
-            except StopIteration as done:
-                return done.value
-            finally:
-                spent[place] += time.thread_time() - start
-            yield
 
     def turn(self, engine: str, action: Callable[..., Any], *args: Any) -> None:
         self.engine = engine

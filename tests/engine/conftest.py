@@ -13,10 +13,11 @@ from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.lexicon_beam import LexiconBeamOptions
 from asr_service.features import FeatureConfig
 from asr_service.lexicon import PHONES, Lexicon
-from asr_service.model.bundle import LM_FILE, StreamingConfig, load_bundle, save_bundle
+from asr_service.model.bundle import LM_FILE, Bundle, StreamingConfig, load_bundle, save_bundle
 from asr_service.model.config import TransformerConfig
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
+from tests.engine.stepped import SETTINGS, Stepped
 
 WORDS = {phone.lower(): ((phone,),) for phone in PHONES} | {"baa": (("B", "AA"),), "tick": (("T", "IH", "K"),)}
 
@@ -105,3 +106,8 @@ def tiny_bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_bundle_dir: Path):
     return load_bundle(tiny_bundle_dir)
+
+
+@pytest.fixture
+def engine(tiny_bundle: Bundle) -> Stepped:
+    return Stepped(tiny_bundle, SETTINGS)

@@ -1,21 +1,25 @@
-"""Which interims leave the lane of live streams."""
+"""Promises of the lane of live streams: which interims leave it, and that finals keep to their budget."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from asr_service.config import EngineSettings
+from asr_service.decoding import attention_scores
 from asr_service.engine.interface import Final, Partial
 from asr_service.engine.live import ChunkedDecoder
+from asr_service.engine.stream import Stream
 from asr_service.model.bundle import Bundle
 from asr_service.parts import Parts
 from asr_service.streaming.updates import UpdateBuilder
 from asr_service.types import Hypothesis, Mode, RecognitionConfig, RecognitionResult, Word
-from tests.engine.stepped import Stepped
-from tests.engine.test_engine import RATE, babble, start
+from tests.engine.listening import RATE, babble, start, transcript
+from tests.engine.stepped import SETTINGS, Stepped, WorkCounter, spend_a_second_a_look, upload
 
 
 def test_a_word_of_the_look_ahead_is_shown_and_taken_back_though_no_chunk_had_words(
@@ -94,3 +98,82 @@ def test_finals_lie_at_the_same_times_though_interims_showed_words_beyond_the_cu
         heard.append(results)
     assert heard[0] == heard[1]
     assert len(heard[0]) >= 3
+
+
+def test_finals_beyond_the_budget_wait_for_a_later_turn_but_each_comes(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, final_budget_s=0.001))
+    spend_a_second_a_look(monkeypatch, "live_lane")
+    listeners = [upload(engine, babble(0.5, seed), Mode.STREAMING) for seed in range(4)]
+    ended = [0]
+    while engine._turn():
+        ended.append(sum(bool(listener.done.is_set()) for listener in listeners))
+        assert ended[-1] - ended[-2] in (0, 1)
+    assert ended[-1] == 4
+
+
+def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_between_them(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, final_budget_s=0.001))
+    spend_a_second_a_look(monkeypatch, "live_lane")
+    monkeypatch.setattr(attention_scores, "PART_NODES", 16)
+    done = WorkCounter(engine, monkeypatch)
+    listener = upload(engine, babble(2.0, 3), Mode.STREAMING)
+    handle, other = start(engine, Mode.STREAMING, interim=True)
+    pcm, before, shown = babble(6.0, 9), 0, []
+    for begin in range(0, len(pcm), 5_120):
+        engine.audio(handle, pcm[begin : begin + 5_120])
+        engine._turn()
+        assert done.stretches - before <= 1
+        if done.stretches and not listener.done.is_set():
+            shown.append(sum(isinstance(output, Partial) for output in other.outputs))
+        before = done.stretches
+    assert max(shown) > min(shown), "partials of the other stream while the final is under way"
+    engine.finish(handle)
+    engine.settle()
+    for heard, seconds, seed in ((listener, 2.0, 3), (other, 6.0, 9)):
+        alone = Stepped(tiny_bundle, SETTINGS)
+        expected = upload(alone, babble(seconds, seed), Mode.STREAMING)
+        alone.settle()
+        assert transcript(heard) == transcript(expected) != []
+    assert not engine._live._finals
+
+
+def test_outputs_of_one_turn_go_out_together_but_none_waits_long_for_the_others(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an event loop is woken once a turn, not once a stream."""
+
+    def events(seconds_a_search: float) -> list[str]:
+        now, seen = [0.0], []
+        monkeypatch.setattr("asr_service.engine.open_streams.time.perf_counter", lambda: now[0])
+        engine = Stepped(tiny_bundle, SETTINGS)
+        original = engine._live._search
+
+        def search(*arguments: Any) -> None:
+            seen.append("search")
+            original(*arguments)
+            arguments[0].sink = lambda output: seen.append("partial") if isinstance(output, Partial) else None
+            engine._streams.put(arguments[0], Partial(Hypothesis(()), 0, 0, 0.0, 0.0))
+            now[0] += seconds_a_search
+
+        engine._live._search = search  # type: ignore[method-assign]
+        for seed in range(4):
+            handle, _ = start(engine, Mode.STREAMING)
+            engine.audio(handle, babble(1.0, seed))
+        engine._turn()
+        return seen
+
+    assert events(0.001) == ["search"] * 4 + ["partial"] * 4
+    assert events(1.0) == ["search", "partial"] * 4
+
+
+def test_the_stream_is_not_observed_while_its_final_is_due(engine: Stepped) -> None:
+    stream: Stream
+    start(engine, Mode.STREAMING)
+    engine._turn()
+    (stream,) = engine._streams
+    stream.final_since = 0
+    assert stream.work() is None

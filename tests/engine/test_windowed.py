@@ -18,8 +18,8 @@ from asr_service.model.config import TransformerConfig
 from asr_service.tokenizer import WordPieces
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS, save_random_bundle
-from tests.engine.test_accurate_lane import Stepped
-from tests.engine.test_engine import Listener, babble, start, transcript
+from tests.engine.listening import Listener, babble, start, transcript
+from tests.engine.stepped import Stepped
 
 # Windows are cut after two seconds, so that a test's utterances are long enough for it.
 SETTINGS = EngineSettings(max_streams=4, precision="fp32", policy="windowed", window_s=2.0)

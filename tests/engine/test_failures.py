@@ -1,0 +1,103 @@
+"""A failure of the model ends the stream that it happens to, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from asr_service.decoding.attention_scores import AttentionScores
+from asr_service.engine.engine import UNHEALTHY_AFTER
+from asr_service.engine.interface import Failed, Finished
+from asr_service.errors import EngineFailure
+from asr_service.model.bundle import Bundle
+from asr_service.types import Mode
+from tests.engine.listening import babble, start, transcript
+from tests.engine.stepped import SETTINGS, Stepped, upload
+
+
+def test_of_a_batch_that_fails_only_the_culprit_ends(engine: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = engine._runner.utterance_parts
+
+    def encode(utterances: list) -> list:
+        if any(len(features) < 100 for features in utterances):
+            raise RuntimeError("cosmic ray")
+        return original(utterances)
+
+    monkeypatch.setattr(engine._runner, "utterance_parts", encode)
+    well = [upload(engine, babble(4.0, seed)) for seed in range(2)]
+    sick = upload(engine, babble(0.9, 7))  # shorter than any utterance of the others
+    engine.settle()
+    assert all(isinstance(listener.outputs[-1], Finished) and listener.finals() for listener in well)
+    failure = sick.outputs[-1]
+    assert isinstance(failure, Failed) and isinstance(failure.error, EngineFailure)
+    assert engine.active_streams == 0
+    assert engine._streams.failures < UNHEALTHY_AFTER
+
+
+def test_of_a_batch_of_chunks_that_fails_only_the_culprit_ends_and_the_others_lose_nothing(
+    engine: Stepped, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = [babble(4.0, seed) for seed in range(3)]
+    opened = [start(engine, Mode.STREAMING) for _ in recordings]
+    sick_slot = opened[1][0].slot
+    original = engine._runner.encode_chunks
+    calls: list[int] = []
+
+    def encode(slots: list, chunks: list, kept: list) -> list:
+        calls.append(len(slots))
+        if sick_slot in slots and len(calls) > 2:
+            raise RuntimeError("cosmic ray")
+        return original(slots, chunks, kept)
+
+    monkeypatch.setattr(engine._runner, "encode_chunks", encode)
+    for (handle, _), pcm in zip(opened, recordings, strict=True):
+        engine.audio(handle, pcm)
+        engine.finish(handle)
+    engine.settle()
+    assert isinstance(opened[1][1].outputs[-1], Failed)
+    for place in (0, 2):
+        alone = Stepped(tiny_bundle, SETTINGS)
+        expected = upload(alone, recordings[place], Mode.STREAMING)
+        alone.settle()
+        assert transcript(opened[place][1]) == transcript(expected) != []
+    assert engine._streams.failures == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_two_batches_in_a_row_in_which_all_fail_make_the_engine_unhealthy(
+    engine: Stepped, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("the model is gone")
+
+    monkeypatch.setattr(engine._runner, "encode_chunks", fail)
+    monkeypatch.setattr(engine._runner, "utterance_parts", fail)
+    for count in (1, 2):
+        listeners = [upload(engine, babble(2.0, seed), mode) for seed in range(3)]
+        engine.settle()
+        assert all(isinstance(listener.outputs[-1], Failed) for listener in listeners)
+        assert engine._streams.failures >= count
+    assert engine._streams.failures >= UNHEALTHY_AFTER
+    assert engine.active_streams == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_final_that_fails_in_the_middle_ends_its_stream_alone(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    engine = Stepped(tiny_bundle, SETTINGS)
+    original, calls = AttentionScores.totals, []
+
+    def totals(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("cosmic ray")
+        return original(*arguments)
+
+    monkeypatch.setattr(AttentionScores, "totals", totals)
+    sick, well = (upload(engine, babble(2.0, seed), mode) for seed in range(2))
+    engine.settle()
+    assert isinstance(sick.outputs[-1], Failed) and isinstance(well.outputs[-1], Finished) and well.finals()
+    assert engine.active_streams == 0 and not engine._live._finals
