@@ -136,7 +136,7 @@ class LexiconBeam:
 
     def step(self, log_probs: NDArray[np.float32]) -> None:
         """Search on through (T, 40) log-probabilities. Raises ValueError for another shape, or after `finish`."""
-        for frame in self._frames(log_probs):
+        for frame in self._prepared(log_probs):
             # Cut at fixed places of the utterance, so that what is fixed does not depend on how frames arrive.
             if self._held == self.options.max_frames:
                 self._fix_words()
@@ -144,19 +144,21 @@ class LexiconBeam:
                 self._forget_histories()
             self._frame(frame, self.options.beam_threshold)
 
-    def best_after(self, log_probs: NDArray[np.float32]) -> tuple[TimedWord, ...]:
-        """What the words of `best` would be after (T, 40) log-probabilities more; the search stays where it is.
+    def best_after(self, log_probs: NDArray[np.float32]) -> tuple[int, tuple[TimedWord, ...]]:
+        """What `frames` and the words of `best` would be after (T, 40) log-probabilities more; the search stays where
+        it is.
 
-        Looks with a narrower beam, and no further than to where words are fixed next. Raises ValueError as `step` does.
+        Looks with a narrower beam, and no further than to where words are fixed next: what `frames` would be says how
+        far. Raises ValueError as `step` does.
         """
-        frames = self._frames(log_probs)
+        coming = self._prepared(log_probs)
         beam, held = Beam(self._alive.copy(), self._alive_scores.copy()), self._held
-        for frame in frames[: self.options.max_frames - held]:
+        for frame in coming[: self.options.max_frames - held]:
             self._frame(frame, min(_LOOK_AHEAD_THRESHOLD, self.options.beam_threshold))
-        words = self.best().words
+        frames, words = self.frames, self.best().words
         self._count, self._held = len(beam.scores), held
         self._alive[...], self._alive_scores[...] = beam.places, beam.scores
-        return words
+        return frames, words
 
     def best(self) -> BeamHypothesis:
         """The best hypothesis so far, up to the end of its last complete word, and its scores."""
@@ -208,7 +210,8 @@ class LexiconBeam:
     def _alive_scores(self) -> NDArray[np.float64]:
         return self._beams[self._turn].scores[: self._count]
 
-    def _frames(self, log_probs: NDArray[np.float32]) -> list[Frame]:
+    def _prepared(self, log_probs: NDArray[np.float32]) -> list[Frame]:
+        """Each row of (T, 40) log-probabilities with the phones that may extend a hypothesis there."""
         if log_probs.ndim != 2 or log_probs.shape[1] != PHONE_VOCABULARY_SIZE:
             raise ValueError(f"expected (T, {PHONE_VOCABULARY_SIZE}) log-probabilities, got {log_probs.shape}")
         if self._ended:

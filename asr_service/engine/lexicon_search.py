@@ -76,7 +76,7 @@ class LexiconSearch(UtteranceSearch):
         ahead = self._encoded[-1].ahead if self._encoded else None
         if ahead is None or not len(ahead):
             return super()._ahead()
-        return self._beam.frames + len(ahead), self._beam.best_after(ahead)
+        return self._beam.best_after(ahead)
 
     def _shared(self) -> int:
         return self._beam.shared_words()

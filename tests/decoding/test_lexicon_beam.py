@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_service.decoding import lexicon_beam
+from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.timing import WordGraph, align_words, best_path, words_log_likelihood
 from asr_service.errors import BundleError
 from asr_service.lexicon import PHONE_IDS, Lexicon, phone_ids
+from asr_service.types import PhraseHint
 from tests.decoding import tiny
 
 EXHAUSTIVE = LexiconBeamOptions(
@@ -172,21 +175,28 @@ def test_any_split_of_the_frames_gives_the_same_hypotheses(tree, cuts, max_frame
 
 
 @settings(deadline=None, max_examples=15)
-@given(step=st.integers(1, 40), ahead=st.integers(1, 40), max_frames=st.sampled_from([125, 1500]))
-def test_a_look_ahead_sees_what_comes_and_changes_nothing(tree, step, ahead, max_frames):
+@given(
+    step=st.integers(1, 40),
+    ahead=st.integers(1, 40),
+    max_frames=st.sampled_from([125, 1500]),
+    expected=st.dictionaries(st.sampled_from(["cat", "sea a", "a cat see"]), st.floats(0.0, 10.0), max_size=3),
+)
+def test_a_look_ahead_sees_what_comes_and_changes_nothing(tree, step, ahead, max_frames, expected):
     log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.0) for seed in range(6)])
     options = LexiconBeamOptions(beam_size=30, beam_threshold=10.0, max_frames=max_frames, look_back=20)
+    hints = PhraseHints([PhraseHint(phrase, boost) for phrase, boost in expected.items()])
+    hinted = HintedTree(tree, tiny.lexicon(), hints, options.lm_weight) if expected else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lexicon_beam, "MOST_HISTORIES", 100)
-        looking, plain = LexiconBeam(tree, options), LexiconBeam(tree, options)
+        looking, plain = LexiconBeam(tree, options, hinted), LexiconBeam(tree, options, hinted)
         seen: dict[int, tuple[TimedWord, ...]] = {}
         for start in range(0, len(log_probs), step):
             for beam in (looking, plain):
                 beam.step(log_probs[start : start + step])
             coming = log_probs[start + step : start + step + ahead]
-            found = looking.best_after(coming)
-            if looking._held + len(coming) <= max_frames:
-                seen[looking.frames + len(coming)] = found
+            frames, words = looking.best_after(coming)
+            assert frames == looking.frames + min(len(coming), max_frames - looking._held)
+            seen[frames] = words
             assert looking.best() == plain.best()
             assert looking.shared_words() == plain.shared_words()
             if plain.frames in seen:
