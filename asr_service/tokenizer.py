@@ -78,6 +78,11 @@ class WordPieces:
     def vocab_size(self) -> int:
         return len(self.pieces)
 
+    @property
+    def characters(self) -> str:
+        """What a text may hold without being spelled in bytes."""
+        return "".join(sorted(self._characters))
+
     def unknown_characters(self, text: str) -> Counter[str]:
         """How often each character that has no piece stands in `text`; the word start "▁" is such a character."""
         missing = set(text) - self._characters

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
 from asr_service.decoding.config import DecodingConfig
+from asr_service.decoding.prefix_scores import attention_scores
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search_space import SearchSpace
@@ -97,7 +97,7 @@ def hear(
             continue
         n_best, scores = [words for words, _ in found], [score for _, score in found]
         words, encoded = n_best[0], known.encoded
-        attention = AttentionScores(bundle.model.decoder, encoded.hidden)
+        attention = attention_scores(bundle.model.decoder, encoded.hidden)
         features.append(
             space.word_features(
                 words, n_best, scores, phones=encoded.phones, pieces=encoded.pieces, attention=attention

@@ -25,7 +25,7 @@ def make_optimizers(model: nn.Module, config: OptimConfig, processes: Processes 
     """
     matrices, weights, vectors = [], [], []
     for name, parameter in model.named_parameters():
-        inside = ".blocks." in name or ".merge." in name
+        inside = ".blocks." in f".{name}" or ".merge." in name
         if config.optimizer == "muon" and inside and parameter.dim() == 2:
             matrices.append(parameter)
         elif parameter.dim() >= 2:

@@ -28,8 +28,10 @@ from asr_service.decoding.token_passing import (
     missing_words,
     trace_back,
 )
+from asr_service.decoding.traced_words import TracedWord, traced_words
 from asr_service.decoding.word_histories import NO_WORDS, WordHistories
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
+from asr_service.parts import Parts, at_once
 
 MAX_N_BEST = 100
 # Word sequences that a search remembers; beyond, those that no hypothesis has any more are forgotten.
@@ -171,7 +173,8 @@ class LexiconBeam:
         if self.frames == 0:
             return []
         scores = self._alive_scores
-        return self._distinct({index: float(scores[index]) for index in range(self._count)}, limit)
+        ranked = self._distinct({index: float(scores[index]) for index in range(self._count)}, limit)
+        return [self._hypothesis(index, score) for index, score in ranked]
 
     def shared_words(self) -> int:
         """How many first complete words all hypotheses alive now share: every later hypothesis starts with them."""
@@ -185,6 +188,10 @@ class LexiconBeam:
 
         Where no hypothesis has just completed a word, the words before the one that was begun are the answer.
         """
+        return at_once(self.finish_parts(limit))
+
+    def finish_parts(self, limit: int = MAX_N_BEST) -> Parts[list[BeamHypothesis]]:
+        """`finish` a hypothesis at a time; nothing else may be asked of the search in between."""
         if self.frames == 0:
             return []
         self._ended = True
@@ -197,7 +204,11 @@ class LexiconBeam:
             if history not in ends:
                 ends[history] = self.options.lm_weight * self._end(history)
             scores[index] = float(self._alive_scores[index] - self._arrays.ahead[node]) + ends[history]
-        return self._distinct(scores, limit)
+        found = []
+        for index, score in self._distinct(scores, limit):
+            yield
+            found.append(self._hypothesis(index, score))
+        return found
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
@@ -297,8 +308,10 @@ class LexiconBeam:
         held[...] = new[held]  # of hypotheses that died -1, or another's number: no trace leads to them
         self._fixed_history = int(new[self._fixed_history])
 
-    def _distinct(self, scores: dict[int, float], limit: int) -> list[BeamHypothesis]:
-        """The hypotheses with these scores, summed or the best where some have the same words, best first."""
+    def _distinct(self, scores: dict[int, float], limit: int) -> list[tuple[int, float]]:
+        """Of the hypotheses with these scores one for each word sequence, and the sum or the best of its scores; best
+        first.
+        """
         merge = np.logaddexp if self.options.log_add else max
         totals: dict[int, float] = {}
         best: dict[int, int] = {}
@@ -312,7 +325,7 @@ class LexiconBeam:
             totals[history] = float(merge(totals[history], score))
         # Equal scores: the words decide.
         ranked = sorted(totals, key=lambda history: (-totals[history], self._histories.words(history)))
-        return [self._hypothesis(best[history], totals[history]) for history in ranked[: min(limit, MAX_N_BEST)]]
+        return [(best[history], totals[history]) for history in ranked[: min(limit, MAX_N_BEST)]]
 
     def _hypothesis(self, index: int, score: float | None = None) -> BeamHypothesis:
         """Hypothesis `index` of the beam; with `score`, at the end of the sentence."""
@@ -338,27 +351,21 @@ class LexiconBeam:
         self, sounds: NDArray[np.int64], histories: NDArray[np.int64]
     ) -> tuple[tuple[TimedWord, ...], tuple[int, ...]]:
         """The words and phones of a trace, after those that are fixed."""
-        begins = np.flatnonzero((sounds != BLANK_ID) & (sounds != np.concatenate([[BLANK_ID], sounds[:-1]])))
-        ends = np.flatnonzero(histories != np.concatenate([[self._fixed_history], histories[:-1]]))
-        words, first = list(self._fixed), 0
-        spoken: list[int] = []
-        for place, after in zip(ends.tolist(), np.searchsorted(begins, ends, side="right").tolist(), strict=True):
-            phones = sounds[begins[first:after]].tolist()
-            end = place + 1
-            while end < len(sounds) and sounds[end] == sounds[place]:
-                end += 1
-            label = self._histories.last_word(int(histories[place]))
-            words += self._timed(label, phones, begins[first:after].tolist() or [place], end)
-            spoken += phones
-            first = after
-        return tuple(words), (*self._fixed_phones, *spoken)
+        words, phones = list(self._fixed), list(self._fixed_phones)
+        for word in traced_words(sounds, histories, self._fixed_history):
+            words += self._timed(self._histories.last_word(word.history), word)
+            phones += word.phones
+        return tuple(words), tuple(phones)
 
-    def _timed(self, label: int, phones: Sequence[int], frames: Sequence[int], end: int) -> list[TimedWord]:
-        """The words of a label whose phones begin in these frames: each until the next begins, the last until `end`."""
+    def _timed(self, label: int, found: TracedWord) -> list[TimedWord]:
+        """The words of a label: each lasts until the next begins, the last until `found` ends."""
         texts = self._texts(label)
+        if len(texts) == 1:
+            return [TimedWord(texts[0], self._offset + found.frames[0], self._offset + found.end)]
         # Of a word that was begun when frames were forgotten some phones are gone: its phrase is not cut into words.
-        begins = self._hinted.word_begins(label, phones) if self._hinted is not None else ()
-        starts = [frames[0], *(frames[place] for place in begins)] + [end] * (len(texts) - len(begins))
+        begins = self._hinted.word_begins(label, found.phones) if self._hinted is not None else ()
+        starts = [found.frames[0], *(found.frames[place] for place in begins)]
+        starts += [found.end] * (len(texts) - len(begins))
         return [
             TimedWord(text, self._offset + starts[place], self._offset + starts[place + 1])
             for place, text in enumerate(texts)

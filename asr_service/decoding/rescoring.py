@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities, padded_labels
+from asr_service.decoding.prefix_scores import attention_scores
 from asr_service.model.decoder import Decoder
 from asr_service.parts import at_once
 
@@ -30,6 +30,7 @@ class RescoringWeights:
         pieces: the same for its word pieces under the word-piece CTC.
         attention: log-likelihood under the decoder, end token included.
         language_model: log-probability under the n-gram (natural, as all of them).
+        neural_lm: the same under the bundle's neural language model, where it has one, end token included.
         word: added per word.
         unknown: added for a word that the lexicon lacks, spelled by the word-piece CTC.
     """
@@ -38,6 +39,7 @@ class RescoringWeights:
     pieces: float = 0.5
     attention: float = 0.5
     language_model: float = 1.5
+    neural_lm: float = 0.0
     word: float = 0.0
     unknown: float = -16.0
 
@@ -64,6 +66,6 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
 
 def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
-    scores = AttentionScores(decoder, memory)
+    scores = attention_scores(decoder, memory)
     at_once(scores.add(sequences))
     return scores.totals(sequences)

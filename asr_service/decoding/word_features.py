@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.decoding.prefix_scores import AttentionScores
 from asr_service.decoding.timing import WordGraph, best_path
 from asr_service.parts import at_once
 from asr_service.tokenizer import WordPieces

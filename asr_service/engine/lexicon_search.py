@@ -11,17 +11,18 @@ from collections.abc import Sequence
 
 import torch
 
-from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.open_vocabulary import ExpectedSpellings, spelled_words, with_spelled_words
+from asr_service.decoding.prefix_scores import AttentionScores, PrefixScores, attention_scores
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import NO_ALIGNMENT, RescoringWeights, ctc_log_likelihoods
 from asr_service.decoding.word_features import WordConfidence
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import Bundle
+from asr_service.model.tree_cache import TreeCache
 from asr_service.parts import Parts
 
 
@@ -55,7 +56,9 @@ class LexiconSearch(UtteranceSearch):
             hold_back_s=hold_back_s,
         )
         self._word_confidence = word_confidence
-        self._attention: AttentionScores | None = None  # of the utterance, from its ranking on
+        # Of the utterance, from its ranking on.
+        self._attention: AttentionScores | None = None
+        self._text: PrefixScores[TreeCache] | None = None
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._tree = tree
         self._hints = hinted.hints if hinted is not None else None
@@ -65,7 +68,7 @@ class LexiconSearch(UtteranceSearch):
 
     def reset(self) -> None:
         super().reset()
-        self._attention = None
+        self._attention = self._text = None
         self._beam.begin()
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
@@ -87,7 +90,10 @@ class LexiconSearch(UtteranceSearch):
         if not found:
             return []
         yield
-        self._attention = AttentionScores(self._bundle.model.decoder, self._hidden())
+        decoder, neural_lm = self._bundle.model.decoder, self._bundle.neural_lm
+        self._attention = attention_scores(decoder, self._hidden())
+        if neural_lm is not None and self._weights.neural_lm:
+            self._text = PrefixScores(neural_lm[0], neural_lm[0].start_tree())
         pronounced = ctc_log_likelihoods(self._phones(), [hypothesis.phone_ids for hypothesis in found])
         phones = pronounced.clamp(min=NO_ALIGNMENT).tolist()
         scores = yield from self._scores([hypothesis.words for hypothesis in found], phones, self._attention)
@@ -129,18 +135,29 @@ class LexiconSearch(UtteranceSearch):
         pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
         yield
         yield from attention.add(tokens)
+        read = yield from self._read(texts)
         boosts = [self._hints.score(words) if self._hints else 0.0 for words in texts]
         return [
             weights.phones * phone_score
             + weights.language_model * self._tree.language_model.sentence(words)
+            + weights.neural_lm * text_score
             + weights.word * len(words)
             + weights.pieces * piece_score
             + weights.attention * attention_score
             + boost
-            for words, phone_score, piece_score, attention_score, boost in zip(
-                texts, phones, pieces, attention.totals(tokens).tolist(), boosts, strict=True
+            for words, phone_score, piece_score, attention_score, text_score, boost in zip(
+                texts, phones, pieces, attention.totals(tokens).tolist(), read, boosts, strict=True
             )
         ]
+
+    def _read(self, texts: Sequence[Sequence[str]]) -> Parts[list[float]]:
+        """Log-probabilities under the neural language model; zeros where there is none."""
+        if self._text is None or self._bundle.neural_lm is None:
+            return [0.0] * len(texts)
+        tokens = [self._bundle.neural_lm[1].encode(" ".join(words)) for words in texts]
+        yield from self._text.add(tokens)
+        log_probs: list[float] = self._text.totals(tokens).tolist()
+        return log_probs
 
     def _confidences(
         self, words: Sequence[TimedWord], n_best: Sequence[Sequence[TimedWord]], scores: Sequence[float]

@@ -53,10 +53,13 @@ class ModelRunner:
     """Features, encoder chunks of many streams at once, whole utterances."""
 
     def __init__(self, bundle: Bundle, *, streams: int, threads: int, precision: str = "auto") -> None:
-        """`precision`: see `config.EngineSettings`. `self.bundle` is `bundle` with its model made for that."""
+        """`precision`: see `config.EngineSettings`. `self.bundle` is `bundle` with its models made for that."""
         torch.set_num_threads(threads)
         self.precision = supported_precision(precision)
-        self.bundle = dataclasses.replace(bundle, model=packed(bundle.model, self.precision))
+        neural_lm = bundle.neural_lm
+        if neural_lm is not None:
+            neural_lm = packed(neural_lm[0], self.precision), neural_lm[1]
+        self.bundle = dataclasses.replace(bundle, model=packed(bundle.model, self.precision), neural_lm=neural_lm)
         subsampling = bundle.model.config.subsampling
         self.chunk_features = bundle.streaming.chunk_frames * subsampling
         self.lookahead_features = bundle.streaming.lookahead_frames * subsampling

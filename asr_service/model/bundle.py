@@ -5,6 +5,7 @@ model.safetensors  weights (fp16) and the front end's mean and standard deviatio
 tokenizer.json     word pieces
 lexicon.txt.gz     pronunciations (models with phones)
 lm.kenlm           KenLM binary n-gram, memory-mapped (optional)
+neural_lm*         neural language model and its word pieces, for the final ranking beside the n-gram (optional)
 README.md          model card
 """
 
@@ -27,6 +28,7 @@ from asr_service.errors import BundleError, ConfigError
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon
 from asr_service.model.config import TransformerConfig
+from asr_service.model.neural_lm import NEURAL_LM_TOKENIZER_FILE, NeuralLM, load_neural_lm
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 
@@ -72,6 +74,7 @@ class Bundle:
     Attributes:
         streaming, decoding: of `balanced` latency.
         dial: by latency, the fields of `streaming` and `decoding` that differ there.
+        neural_lm: with its word pieces; None for a bundle without one.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Bundle:
     decoding: dict[str, Any]
     directory: Path
     dial: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    neural_lm: tuple[NeuralLM, WordPieces] | None = None
 
     def at(self, latency: str) -> Bundle:
         """The bundle with the settings of one of `config.LATENCIES`. Raises BundleError where it has none for it."""
@@ -157,6 +161,11 @@ def load_bundle(directory: Path) -> Bundle:
             f"{directory}: {TOKENIZER_FILE} has {pieces.vocab_size} tokens, the model {model_config.vocab_size}"
         )
     lexicon = Lexicon.load(directory / LEXICON_FILE) if model_config.phone_vocab_size else None
+    neural_lm = load_neural_lm(directory)
+    if neural_lm is not None and (missing := neural_lm[1].unknown_characters(pieces.characters)):
+        raise BundleError(
+            f"{directory / NEURAL_LM_TOKENIZER_FILE} lacks {''.join(missing)!r}, which {TOKENIZER_FILE} has"
+        )
     lm_path = directory / LM_FILE
     model = Transformer(model_config)
     front_end = LogMel(feature_config)
@@ -173,6 +182,7 @@ def load_bundle(directory: Path) -> Bundle:
         decoding=config["decoding"],
         directory=directory,
         dial=config["dial"],
+        neural_lm=neural_lm,
     )
 
 
@@ -214,7 +224,7 @@ def save_bundle(
     language: str = "en-US",
     dial: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a bundle, weights in fp16 and statistics in fp32. The language model and the card are put beside it."""
+    """Write a bundle, weights in fp16 and statistics in fp32. Language models and the card are put beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}
     save_file(tensors | {"cmvn.mean": mean.float(), "cmvn.std": std.float()}, directory / WEIGHTS_FILE)

@@ -5,7 +5,7 @@ Dimensions: B batch, N beam rows, U tokens, S encoder frames, D model, H heads, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -15,10 +15,7 @@ from asr_service.model.attention import MultiHeadAttention
 from asr_service.model.config import TransformerConfig
 from asr_service.model.layers import ChannelDropout, FeedForward
 from asr_service.model.positions import sinusoids
-
-# Trees and their utterances are padded to multiples of this: for matrices of a size that it has not met, oneDNN writes
-# code first, which takes longer than to multiply a few more rows.
-SIZES = 32
+from asr_service.model.tree_cache import SIZES, TreeCache, padded_stretch
 
 
 @dataclass(slots=True)
@@ -51,23 +48,11 @@ class DecoderCache:
 
 
 @dataclass(slots=True)
-class TreeCache:
-    """Keys and values a layer: of the nodes of a prefix tree, side by side (capacity, 2D), and of its utterance, each
-    (1, H, S, d).
+class AttendingTreeCache(TreeCache):
+    """With keys and values a layer of the tree's utterance, each (1, H, S, d). `memory_mask` is (S,) or None."""
 
-    `length` nodes have been computed. `memory_mask` is (S,) or None.
-    """
-
-    nodes: list[Tensor]
-    memory: list[tuple[Tensor, Tensor]]
-    memory_mask: Tensor | None
-    length: int = 0
-
-    def make_room(self, nodes: int) -> None:
-        """For so many nodes in all."""
-        more = nodes - self.nodes[0].shape[0]
-        if more > 0:
-            self.nodes = [nn.functional.pad(kept, (0, 0, 0, more)) for kept in self.nodes]
+    memory: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    memory_mask: Tensor | None = None
 
 
 class DecoderBlock(nn.Module):
@@ -137,7 +122,7 @@ class Decoder(nn.Module):
             x = block(x, None, causal, block.cross_attention.key_value(memory), mask)
         return self._logits(x)
 
-    def start_tree(self, memory: Tensor) -> TreeCache:
+    def start_tree(self, memory: Tensor) -> AttendingTreeCache:
         """Begin with a prefix tree of tokens over one utterance (1, S, D)."""
         frames = memory.shape[1]
         silent = -frames % SIZES
@@ -146,36 +131,25 @@ class Decoder(nn.Module):
             memory = nn.functional.pad(memory, (0, 0, 0, silent))
             memory_mask = torch.arange(frames + silent, device=memory.device) < frames
         empty = memory.new_zeros(0, 2 * self.config.d_model)
-        return TreeCache(
+        return AttendingTreeCache(
             nodes=[empty for _ in self._layers],
             memory=[block.cross_attention.key_value(memory) for block in self._layers],
             memory_mask=memory_mask,
         )
 
     def grow_tree(
-        self, token_ids: Tensor, depths: Tensor, ancestors: Tensor, visible: Tensor, cache: TreeCache
+        self, token_ids: Tensor, depths: Tensor, ancestors: Tensor, visible: Tensor, cache: AttendingTreeCache
     ) -> Tensor:
-        """Teacher forcing over the next K nodes of a prefix tree, (K,) tokens at (K,) depths → logits (K, V).
-
-        A node sees what `visible` (K, A + K) marks: itself and its ancestors, which are some of the new nodes, and of
-        those that `cache`, which has room for the new ones, holds some of the A whose numbers are `ancestors`. So each
-        node's logits are those of `forward` over the path from the root to it.
-        """
-        nodes, others = len(token_ids), len(ancestors)
-        more, fewer = -nodes % SIZES, -others % SIZES
-        token_ids, depths = nn.functional.pad(token_ids, (0, more)), nn.functional.pad(depths, (0, more))
-        mask = nn.functional.pad(visible, (0, more, 0, more))
-        mask = torch.cat([mask[:, :others], mask.new_zeros(nodes + more, fewer), mask[:, others:]], dim=1)
-        ancestors = nn.functional.pad(ancestors, (0, fewer))
+        """See `TreeModel`; `cache` is of `start_tree`."""
+        nodes = len(token_ids)
+        token_ids, depths, ancestors, mask = padded_stretch(token_ids, depths, ancestors, visible)
         x = self._embed(token_ids, depths).unsqueeze(0)
         for index, block in enumerate(self._layers):
             inputs = block.self_norm(x) if block.pre_norm else x
-            new = block.self_attention.kv_proj(inputs[0])
-            key, value = torch.cat([cache.nodes[index][ancestors], new]).unsqueeze(0).chunk(2, dim=-1)
+            key, value = cache.extend(index, block.self_attention.kv_proj(inputs[0]), ancestors)
             seen = block.self_attention.heads(key), block.self_attention.heads(value)
             x = block(x, seen, mask, cache.memory[index], cache.memory_mask)
-            cache.nodes[index][cache.length : cache.length + nodes] = new[:nodes]
-        cache.length += nodes
+        cache.advance(nodes)
         return self._logits(x[0, :nodes])
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ between the products stays in fp32: converting costs next to nothing, and elemen
 from __future__ import annotations
 
 import copy
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from asr_service.model.attention import MultiHeadAttention
 from asr_service.model.layers import FeedForward
-from asr_service.model.transformer import Transformer
+
+Model = TypeVar("Model", bound=nn.Module)
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,7 +61,7 @@ def _unchanged(x: Tensor) -> Tensor:
     return x
 
 
-def packed(model: Transformer, precision: Precision) -> Transformer:
+def packed(model: Model, precision: Precision) -> Model:
     """A copy of `model` for inference, whose linear layers are packed; it shares the other weights with it.
 
     Where PyTorch lacks oneDNN, the layers stay as they are.

@@ -256,6 +256,19 @@ def test_a_search_begins_afresh_after_an_utterance(tree):
     assert beam.finish() == fresh.finish()
 
 
+def test_an_utterance_can_be_finished_a_hypothesis_at_a_time(tree):
+    beam, at_once = LexiconBeam(tree), LexiconBeam(tree)
+    for each in (beam, at_once):
+        each.step(tiny.spoken("see a cat", seed=3, noise=2.0))
+    parts, pauses = beam.finish_parts(20), 0
+    with pytest.raises(StopIteration) as done:
+        while True:
+            next(parts)
+            pauses += 1
+    assert pauses == len(done.value.value) == 20
+    assert done.value.value == at_once.finish(20)
+
+
 def test_no_frames_give_no_hypotheses(tree):
     beam = LexiconBeam(tree)
     assert beam.finish() == []

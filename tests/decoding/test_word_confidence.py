@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceModels, ConfidenceWeights
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.decoding.prefix_scores import AttentionScores, attention_scores
 from asr_service.decoding.rescoring import attention_log_likelihoods
 from asr_service.decoding.word_features import WordFeatures
 from asr_service.errors import BundleError
@@ -56,7 +56,7 @@ def utterance(pieces: WordPieces, decoder: Decoder, hidden: torch.Tensor) -> dic
     return {
         "phones": random_log_probs(16, 40, 1),
         "pieces": random_log_probs(24, pieces.vocab_size, 2),
-        "attention": AttentionScores(decoder, hidden),
+        "attention": attention_scores(decoder, hidden),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr_service.decoding import attention_scores
+from asr_service.decoding import prefix_scores
 from asr_service.engine.interface import Finished, Partial, Progress
 from asr_service.engine.runner import ModelRunner, parts_of
 from asr_service.engine.search import PART_FRAMES
@@ -111,7 +111,7 @@ def test_live_chunks_wait_for_one_block_of_an_accurate_batch_or_one_part_of_a_ra
     """However long the utterance, and however many are encoded together."""
     engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001))
     spend_a_second_a_look(monkeypatch, "accurate_lane")
-    monkeypatch.setattr(attention_scores, "PART_NODES", 16)
+    monkeypatch.setattr(prefix_scores, "PART_NODES", 16)
     done = WorkCounter(engine, monkeypatch)
     start(engine, Mode.STREAMING)
     listener = upload(engine, babble(5.0, 4))

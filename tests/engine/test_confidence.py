@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr_service.decoding.attention_scores import AttentionScores
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
+from asr_service.decoding.prefix_scores import attention_scores
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import SearchSpace
@@ -76,7 +76,7 @@ def test_confidences_follow_from_the_features_of_each_hypothesis(tiny_bundle, en
     search = space.new_search(StreamOptions(Mode.ACCURATE))
     search.step(encoded)
     lists, scores = zip(*search.n_best(), strict=True)
-    attention = AttentionScores(tiny_bundle.model.decoder, encoded.hidden)
+    attention = attention_scores(tiny_bundle.model.decoder, encoded.hidden)
     for words, row in zip(lists, sure(found), strict=False):
         features = space.word_features(
             words, lists, scores, phones=encoded.phones, pieces=encoded.pieces, attention=attention

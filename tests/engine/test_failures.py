@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.decoding.attention_scores import AttentionScores
+from asr_service.decoding.prefix_scores import PrefixScores
 from asr_service.engine.engine import UNHEALTHY_AFTER
 from asr_service.engine.interface import Failed, Finished
 from asr_service.errors import EngineFailure
@@ -88,7 +88,7 @@ def test_a_final_that_fails_in_the_middle_ends_its_stream_alone(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
     engine = Stepped(tiny_bundle, SETTINGS)
-    original, calls = AttentionScores.totals, []
+    original, calls = PrefixScores.totals, []
 
     def totals(*arguments: Any) -> torch.Tensor:
         calls.append(1)
@@ -96,7 +96,7 @@ def test_a_final_that_fails_in_the_middle_ends_its_stream_alone(
             raise RuntimeError("cosmic ray")
         return original(*arguments)
 
-    monkeypatch.setattr(AttentionScores, "totals", totals)
+    monkeypatch.setattr(PrefixScores, "totals", totals)
     sick, well = (upload(engine, babble(2.0, seed), mode) for seed in range(2))
     engine.settle()
     assert isinstance(sick.outputs[-1], Failed) and isinstance(well.outputs[-1], Finished) and well.finals()

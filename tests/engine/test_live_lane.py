@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from asr_service.config import EngineSettings
-from asr_service.decoding import attention_scores
+from asr_service.decoding import prefix_scores
 from asr_service.engine.interface import Final, Partial
 from asr_service.engine.live import ChunkedDecoder
 from asr_service.engine.stream import Stream
@@ -118,7 +118,7 @@ def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_b
 ) -> None:
     engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, final_budget_s=0.001))
     spend_a_second_a_look(monkeypatch, "live_lane")
-    monkeypatch.setattr(attention_scores, "PART_NODES", 16)
+    monkeypatch.setattr(prefix_scores, "PART_NODES", 16)
     done = WorkCounter(engine, monkeypatch)
     listener = upload(engine, babble(2.0, 3), Mode.STREAMING)
     handle, other = start(engine, Mode.STREAMING, interim=True)

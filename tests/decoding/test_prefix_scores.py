@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.decoding import attention_scores
-from asr_service.decoding.attention_scores import PART_NODES, AttentionScores
+from asr_service.decoding import prefix_scores
+from asr_service.decoding.prefix_scores import PART_NODES, attention_scores
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.parts import at_once
@@ -43,8 +43,8 @@ def test_hypotheses_that_come_together_or_later_in_parts_of_any_size_score_as_ea
     decoder: Decoder, first: list[list[int]], later: list[list[int]], part: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_scores, "PART_NODES", part)
-        scores = AttentionScores(decoder, MEMORY)
+        patch.setattr(prefix_scores, "PART_NODES", part)
+        scores = attention_scores(decoder, MEMORY)
         at_once(scores.add(first))
         at_once(scores.add(later))
     everything = [*first, *later]
@@ -62,7 +62,7 @@ def test_no_part_computes_more_prefixes_than_promised_and_none_is_computed_twice
     monkeypatch.setattr(decoder, "grow_tree", lambda *nodes: (sizes.append(len(nodes[0])), original(*nodes))[1])
     generator = torch.Generator().manual_seed(5)
     sequences = torch.randint(3, 12, (40, 20), generator=generator).tolist()
-    scores = AttentionScores(decoder, MEMORY)
+    scores = attention_scores(decoder, MEMORY)
     parts = 0
     for _ in scores.add(sequences):
         parts += 1

@@ -1,4 +1,4 @@
-"""What the decoder says of an utterance's hypotheses, which share most of their prefixes: each prefix is computed once.
+"""What an autoregressive model says of hypotheses, which share most of their prefixes: each prefix is computed once.
 
 Dimensions: N sequences, U tokens, S encoder frames (80 ms), D model, V word pieces.
 """
@@ -6,30 +6,32 @@ Dimensions: N sequences, U tokens, S encoder frames (80 ms), D model, V word pie
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from asr_service.decoding.token_tree import TokenTree
-from asr_service.model.decoder import Decoder
+from asr_service.model.decoder import AttendingTreeCache, Decoder
+from asr_service.model.tree_cache import TreeCache, TreeModel
 from asr_service.parts import Parts
 from asr_service.tokenizer import WordPieces
 
-# Prefixes that are computed at once. It bounds how long the decoder runs, and a prefix is compared only with those that
+# Prefixes that are computed at once. It bounds how long the model runs, and a prefix is compared only with those that
 # lie on the way to one of so many neighbours, not with all of the tree.
 PART_NODES = 128
 
+Cache = TypeVar("Cache", bound=TreeCache)
 
-class AttentionScores:
-    """Log-probabilities of token sequences of one utterance: any number of `add`s, then `of` and `totals` of those
-    sequences. For inference.
+
+class PrefixScores(Generic[Cache]):
+    """Log-probabilities of token sequences, of one utterance where the model hears one: any number of `add`s, then `of`
+    and `totals` of those sequences. For inference.
     """
 
-    @torch.inference_mode()
-    def __init__(self, decoder: Decoder, memory: Tensor) -> None:
-        """`memory`: (S, D) `encoder_out` of the utterance."""
-        self._decoder = decoder
-        self._cache = decoder.start_tree(memory.unsqueeze(0))
+    def __init__(self, model: TreeModel[Cache], cache: Cache) -> None:
+        """`cache` is of a tree that the model begins with."""
+        self._model, self._cache = model, cache
         self._tree = TokenTree(WordPieces.bos_id)
         self._log_probs: list[Tensor] = []  # of what follows the nodes, (K, V) stretch by stretch
 
@@ -41,7 +43,7 @@ class AttentionScores:
         self._cache.make_room(len(self._tree))
         for start in range(self._cache.length, len(self._tree), PART_NODES):
             nodes = self._tree.nodes(start, min(start + PART_NODES, len(self._tree)))
-            logits = self._decoder.grow_tree(nodes.token_ids, nodes.depths, nodes.ancestors, nodes.visible, self._cache)
+            logits = self._model.grow_tree(nodes.token_ids, nodes.depths, nodes.ancestors, nodes.visible, self._cache)
             self._log_probs.append(torch.log_softmax(logits, dim=-1))
             yield
 
@@ -65,3 +67,12 @@ class AttentionScores:
         if len(self._log_probs) > 1:
             self._log_probs = [torch.cat(self._log_probs)]
         return self._log_probs[0][torch.tensor(nodes), torch.tensor(tokens)]
+
+
+AttentionScores: TypeAlias = PrefixScores[AttendingTreeCache]
+
+
+@torch.inference_mode()
+def attention_scores(decoder: Decoder, memory: Tensor) -> AttentionScores:
+    """What the decoder says over one utterance's `encoder_out`, (S, D)."""
+    return PrefixScores(decoder, decoder.start_tree(memory.unsqueeze(0)))

@@ -1,0 +1,280 @@
+"""Train the neural language model that ranks hypotheses beside the n-gram, on texts alone.
+
+    python -m training.tokenizer --text lm_text.txt.gz --text cased_text.txt.gz --vocab-size 4096 \
+        --out runs/neural-lm/tokenizer.json
+    python -m training.neural_lm --text lm_text.txt.gz --text cased_text.txt.gz --manifest train.jsonl \
+        --exclude-corpus fsdd_8k --tokenizer runs/neural-lm/tokenizer.json --run runs/neural-lm \
+        --out BUNDLE --dev dev.jsonl
+
+Texts are normalised as transcripts are. What it reads is cut into passages as recordings are cut into utterances: some
+sentences together, or a part of one. A run that was interrupted goes on from its newest checkpoint when the command is
+given again. `--out` gets `neural_lm.safetensors` and `neural_lm_tokenizer.json`, which a bundle holds.
+
+Dimensions: N tokens of all texts, B passages, U tokens of a passage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import random
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, save_neural_lm
+from asr_service.tokenizer import WordPieces
+from training.checkpoint import load_newest, save_checkpoint
+from training.lm import text_sentences, transcripts
+from training.optim import learning_rate_factor, make_optimizers
+from training.recipe import OptimConfig
+
+# A passage's tokens without its end token; beyond LONGEST it is cut between two words.
+SHORTEST, USUAL, LONGEST = 4, 72, 112
+# This share of the passages ends where the speaker would take breath, not where the sentence ends.
+CUT_SHARE = 0.3
+# Batches among which passages are sorted by length.
+POOL = 100
+IGNORED = -100
+SAVE_EVERY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Sentences as tokens, one after the other.
+
+    Attributes:
+        tokens: (N,).
+        sentence_ends: ascending places after a sentence's last token; the last is N.
+        word_starts: ascending places of tokens that start words, and N.
+    """
+
+    tokens: NDArray[np.uint16]
+    sentence_ends: NDArray[np.int64]
+    word_starts: NDArray[np.int64]
+
+
+def tokenised(sentences: Iterable[str], pieces: WordPieces) -> Text:
+    """Raises ValueError where there is no sentence, or the vocabulary has too many pieces."""
+    if pieces.vocab_size > 1 << 16:
+        raise ValueError(f"the tokenizer has {pieces.vocab_size} pieces, more than 65536")
+    tokens, ends = array("H"), array("q")
+    for sentence in sentences:
+        tokens.extend(pieces.encode(sentence))
+        ends.append(len(tokens))
+    if not tokens:
+        raise ValueError("there is no text to learn from")
+    found = np.frombuffer(tokens, dtype=np.uint16)
+    starts = np.array([pieces.starts_word(token) for token in range(pieces.vocab_size)])
+    return Text(found, np.array(ends), np.append(np.flatnonzero(starts[found]), len(found)))
+
+
+def passages(text: Text, rng: random.Random) -> list[tuple[int, int]]:
+    """The text from its beginning to its end, cut into (first token, one after the last)."""
+    cuts, start, end = [], 0, len(text.tokens)
+    while start < end:
+        least = min(start + rng.randint(SHORTEST, USUAL), end)
+        boundaries = text.word_starts if rng.random() < CUT_SHARE else text.sentence_ends
+        stop = int(boundaries[np.searchsorted(boundaries, least)])
+        if stop - start > LONGEST:
+            before = int(text.word_starts[np.searchsorted(text.word_starts, start + LONGEST, side="right") - 1])
+            stop = before if before > start else start + LONGEST
+        cuts.append((start, stop))
+        start = stop
+    return cuts
+
+
+def batches(text: Text, epoch: int, *, seed: int, batch_tokens: int) -> Iterator[list[tuple[int, int]]]:
+    """The passages of an epoch in an order drawn at random, those of a batch of similar length."""
+    rng = random.Random(f"{seed}/{epoch}")
+    cuts = passages(text, rng)
+    rng.shuffle(cuts)
+    batch_rows = max(1, batch_tokens // USUAL)
+    for first in range(0, len(cuts), POOL * batch_rows):
+        pool = sorted(cuts[first : first + POOL * batch_rows], key=lambda cut: cut[1] - cut[0])
+        planned: list[list[tuple[int, int]]] = [[]]
+        for cut in pool:
+            if planned[-1] and (len(planned[-1]) + 1) * (cut[1] - cut[0] + 1) > batch_tokens:
+                planned.append([])
+            planned[-1].append(cut)
+        rng.shuffle(planned)
+        yield from planned
+
+
+def padded(rows: Sequence[NDArray[np.uint16]]) -> tuple[Tensor, Tensor]:
+    """Inputs from the begin token on and targets to the end token, both (B, U+1); padding is no target."""
+    width = max(map(len, rows)) + 1
+    inputs = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.full((len(rows), width), IGNORED)
+    for row, tokens in enumerate(rows):
+        piece_ids = torch.from_numpy(tokens.astype(np.int64))
+        inputs[row, 0] = WordPieces.bos_id
+        inputs[row, 1 : len(tokens) + 1] = targets[row, : len(tokens)] = piece_ids
+        targets[row, len(tokens)] = WordPieces.eos_id
+    return inputs, targets
+
+
+def summed_loss(model: NeuralLM, rows: Sequence[NDArray[np.uint16]]) -> tuple[Tensor, int]:
+    """Cross-entropy summed over the rows' tokens with their end tokens, and how many these are."""
+    inputs, targets = padded(rows)
+    logits = model(inputs)
+    loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return loss, int((targets != IGNORED).sum())
+
+
+@torch.inference_mode()
+def perplexity(model: NeuralLM, pieces: WordPieces, sentences: Sequence[str]) -> float:
+    """A word (sentence ends count as words, as for the n-gram), unknown words included."""
+    model.eval()
+    losses = [float(summed_loss(model, [np.array(pieces.encode(text), dtype=np.uint16)])[0]) for text in sentences]
+    return math.exp(sum(losses) / sum(len(text.split()) + 1 for text in sentences))
+
+
+class Run:
+    """A model in training; its state is kept in `folder`."""
+
+    def __init__(self, text: Text, config: NeuralLMConfig, optim: OptimConfig, folder: Path, *, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.text, self.optim, self.folder, self.seed = text, optim, folder, seed
+        self.model = NeuralLM(config)
+        self.optimizers = make_optimizers(self.model, optim)
+        self.step = 0
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one. Raises ValueError where its model has another shape."""
+        state = load_newest(self.folder)
+        if state is None:
+            return
+        if state["config"] != dataclasses.asdict(self.model.config):
+            raise ValueError(f"{self.folder}: its checkpoints are of a model {state['config']}")
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+    def save(self) -> None:
+        save_checkpoint(
+            self.folder,
+            {
+                "step": self.step,
+                "config": dataclasses.asdict(self.model.config),
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            },
+        )
+
+    def planned(self, batch_tokens: int) -> Iterator[list[tuple[int, int]]]:
+        """All batches from the beginning of the run on, without end."""
+        epoch = 0
+        while True:
+            yield from batches(self.text, epoch, seed=self.seed, batch_tokens=batch_tokens)
+            epoch += 1
+
+    def train(self, batch_tokens: int) -> None:
+        """To `optim.max_steps`, with a checkpoint every few minutes and at the end."""
+        self.model.train()
+        saved, mean, seen, begun = time.monotonic(), 0.0, 0, time.monotonic()
+        plan = self.planned(batch_tokens)
+        for _ in range(self.step):
+            next(plan)
+        for cuts in tqdm(plan, initial=self.step, total=self.optim.max_steps, mininterval=10, unit="step"):
+            if self.step == self.optim.max_steps:
+                break
+            loss, count = self.update([self.text.tokens[start:end] for start, end in cuts])
+            seen += count
+            mean = loss if not mean else 0.98 * mean + 0.02 * loss
+            if self.step % 100 == 0:
+                rate = seen / (time.monotonic() - begun)
+                tqdm.write(f"step {self.step} loss {mean:.3f} a token, {rate:.0f} tokens/s")
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def update(self, rows: Sequence[NDArray[np.uint16]]) -> tuple[float, int]:
+        """One step of the optimisers; returns the loss a token and the tokens."""
+        factor = learning_rate_factor(self.step, self.optim)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, count = summed_loss(self.model, rows)
+        loss = loss / count
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.optim.lr * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        return float(loss), count
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, action="append", default=[], help="text file, .gz or plain; repeatable")
+    parser.add_argument("--manifest", type=Path, action="append", default=[], help="JSONL manifest; repeatable")
+    parser.add_argument("--exclude-corpus", action="append", default=[], help="of the manifests; repeatable")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="of training.tokenizer")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")
+    parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
+    parser.add_argument("--dev-corpus", default="", metavar="PREFIX", help="only corpora of --dev that begin so")
+    for field in dataclasses.fields(NeuralLMConfig):
+        if field.name != "vocab_size":
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
+    parser.add_argument("--steps", type=int, default=7500)
+    parser.add_argument("--batch-tokens", type=int, default=5120)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
+
+
+def main() -> None:
+    parser = _parser()
+    arguments = parser.parse_args()
+    if not (arguments.text or arguments.manifest):
+        parser.error("name a --text or a --manifest")
+    pieces = WordPieces.load(arguments.tokenizer)
+
+    def sentences() -> Iterator[str]:
+        for path in arguments.text:
+            yield from text_sentences(path)
+        for path in arguments.manifest:
+            yield from transcripts(path, exclude=arguments.exclude_corpus)
+
+    config = NeuralLMConfig(
+        pieces.vocab_size, arguments.d_model, arguments.n_heads, arguments.ffn_dim, arguments.layers
+    )
+    optim = OptimConfig(
+        lr=arguments.lr,
+        weight_decay=0.05,
+        warmup_steps=100,
+        max_steps=arguments.steps,
+        decay_fraction=0.7,
+        clip_norm=1.0,
+    )
+    try:
+        text = tokenised(sentences(), pieces)
+        print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
+        run = Run(text, config, optim, arguments.run, seed=arguments.seed)
+        run.resume()
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    run.train(arguments.batch_tokens)
+    save_neural_lm(arguments.out, run.model, pieces)
+    if arguments.dev:
+        dev = list(transcripts(arguments.dev, corpus_prefix=arguments.dev_corpus))
+        print(f"dev perplexity {perplexity(run.model, pieces, dev):.1f} a word, unknown words included")
+
+
+if __name__ == "__main__":
+    main()
