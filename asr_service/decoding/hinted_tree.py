@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from flashlight.lib.text.decoder import LMState
 
 from asr_service.decoding.language_model import LN10
 from asr_service.decoding.phrase_hints import PhraseHints
@@ -99,6 +100,14 @@ class HintedTree:
         """The words that a label of the search stands for."""
         known = len(self._shared.words)
         return (self._shared.words[label],) if label < known else self._phrases[label - known]
+
+    def score(self, state: LMState, label: int) -> tuple[LMState, float, float]:
+        """The n-gram's state after a label's words, their ln p, and the label's boost."""
+        total = 0.0
+        for text in self.texts(label):
+            state, log_prob = self._shared.language_model.score(state, text)
+            total += log_prob
+        return state, total, self.boosts.get(label, 0.0)
 
     def word_begins(self, label: int, phones: Sequence[int]) -> tuple[int, ...]:
         """Where in the `phones` of a label's pronunciation its second and further words begin."""

@@ -7,8 +7,8 @@ steps gives the same result.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from flashlight.lib.text.decoder import LMState
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
+from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.pronunciation_tree import ROOT, PronunciationTree
 from asr_service.decoding.token_passing import (
     HISTORY,
@@ -88,6 +89,19 @@ class LexiconBeamOptions:
             raise ValueError("look_back must lie between 0 and max_frames")
 
 
+def _extend(
+    model: WordLanguageModel, options: LexiconBeamOptions, hinted: HintedTree | None, state: LMState, label: int
+) -> tuple[LMState, float, float]:
+    """The state after a label's words, their ln p, and what they add to a score."""
+    words, boost = 1, 0.0
+    if hinted is None:
+        state, log_prob = model.score_id(state, label)
+    else:
+        words = len(hinted.texts(label))
+        state, log_prob, boost = hinted.score(state, label)
+    return state, log_prob, options.lm_weight * log_prob + options.word_score * words + boost
+
+
 class LexiconBeam:
     """One utterance at a time: `begin`, any number of `step`s, `best` in between, `finish`; then `begin` again.
 
@@ -115,7 +129,10 @@ class LexiconBeam:
 
     def begin(self) -> None:
         """Forget everything and start an utterance."""
-        self._histories = WordHistories(self._tree.language_model.start(), self._extend)
+        # It does not refer to the search, which so is freed at once with all its states when its stream has ended, not
+        # 10 ms long by the garbage collector, in whatever thread that runs.
+        model = self._tree.language_model
+        self._histories = WordHistories(model.start(), partial(_extend, model, self.options, self._hinted))
         self._turn, self._count = 0, 1
         self._beams[0].places[0] = self._root, BLANK_ID, NO_WORDS
         self._beams[0].scores[0] = 0.0
@@ -147,11 +164,10 @@ class LexiconBeam:
             self._frame(frame, self.options.beam_threshold)
 
     def best_after(self, log_probs: NDArray[np.float32]) -> tuple[int, tuple[TimedWord, ...]]:
-        """What `frames` and the words of `best` would be after (T, 40) log-probabilities more; the search stays where
-        it is.
+        """What `frames` and the words of `best` would be after (T, 40) log-probabilities more.
 
-        Looks with a narrower beam, and no further than to where words are fixed next: what `frames` would be says how
-        far. Raises ValueError as `step` does.
+        The search stays where it is. Looks with a narrower beam, and no further than to where words are fixed next:
+        `frames` says how far. Raises ValueError as `step` does.
         """
         coming = self._prepared(log_probs)
         beam, held = Beam(self._alive.copy(), self._alive_scores.copy()), self._held
@@ -282,19 +298,6 @@ class LexiconBeam:
         self._trace_phones = np.pad(self._trace_phones, more)
         self._trace_histories = np.pad(self._trace_histories, more)
 
-    def _extend(self, state: LMState, label: int) -> tuple[LMState, float, float]:
-        """The state after a label's words, their ln p, and what they add to a score."""
-        model, options = self._tree.language_model, self.options
-        if self._hinted is None:
-            state, log_prob = model.score_id(state, label)
-            return state, log_prob, options.lm_weight * log_prob + options.word_score
-        texts, total = self._hinted.texts(label), 0.0
-        for text in texts:
-            state, log_prob = model.score(state, text)
-            total += log_prob
-        boost = self._hinted.boosts.get(label, 0.0)
-        return state, total, options.lm_weight * total + options.word_score * len(texts) + boost
-
     def _texts(self, label: int) -> tuple[str, ...]:
         return (self._tree.words[label],) if self._hinted is None else self._hinted.texts(label)
 
@@ -309,9 +312,7 @@ class LexiconBeam:
         self._fixed_history = int(new[self._fixed_history])
 
     def _distinct(self, scores: dict[int, float], limit: int) -> list[tuple[int, float]]:
-        """Of the hypotheses with these scores one for each word sequence, and the sum or the best of its scores; best
-        first.
-        """
+        """Of the hypotheses with these scores one a word sequence, with the sum or best of its scores; best first."""
         merge = np.logaddexp if self.options.log_add else max
         totals: dict[int, float] = {}
         best: dict[int, int] = {}

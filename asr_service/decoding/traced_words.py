@@ -31,7 +31,7 @@ class TracedWord(NamedTuple):
 
 
 def traced_words(sounds: NDArray[np.int64], histories: NDArray[np.int64], before: int) -> Iterator[TracedWord]:
-    """The words of (T,) phones and (T,) histories, one of each a frame; `before`: the history that the trace begins with.
+    """The words of a trace of (T,) phones and (T,) histories; `before`: the history that it begins with.
 
     A word ends with the run of its last phone, which may go on when it is complete.
     """

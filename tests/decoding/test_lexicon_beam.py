@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -260,13 +262,28 @@ def test_an_utterance_can_be_finished_a_hypothesis_at_a_time(tree):
     beam, at_once = LexiconBeam(tree), LexiconBeam(tree)
     for each in (beam, at_once):
         each.step(tiny.spoken("see a cat", seed=3, noise=2.0))
-    parts, pauses = beam.finish_parts(20), 0
-    with pytest.raises(StopIteration) as done:
-        while True:
-            next(parts)
-            pauses += 1
-    assert pauses == len(done.value.value) == 20
-    assert done.value.value == at_once.finish(20)
+    found = []
+
+    def finish():
+        found.extend((yield from beam.finish_parts(10)))
+
+    assert len(list(finish())) == len(found) == 10
+    assert found == at_once.finish(10)
+
+
+@pytest.mark.parametrize("of_its_own", [False, True])
+def test_a_search_that_is_given_up_is_freed_without_the_garbage_collector(tree, of_its_own):
+    hints = PhraseHints([PhraseHint("sea a", 2.0)])
+    hinted = HintedTree(tree, tiny.lexicon(), hints, LexiconBeamOptions().lm_weight) if of_its_own else None
+    beam = LexiconBeam(tree, None, hinted)
+    beam.step(tiny.spoken("see a cat", seed=3))
+    there = weakref.ref(beam)
+    gc.disable()
+    try:
+        del beam
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 def test_no_frames_give_no_hypotheses(tree):
