@@ -87,8 +87,8 @@ class _SniffedSource:
 class StreamDecoder:
     """Decodes one stream incrementally; never again from the start.
 
-    The concatenation of what `push` (or `blocks`) and `finish` return depends on the bytes alone, not on their split.
-    After an error every further call raises it again.
+    The concatenation of what `push` (or `blocks`) and `finish` (or `rest`) return depends on the bytes alone, not on
+    their split. After an error every further call raises it again.
 
     Args:
         fmt: what the client says; unset rate and channels come from the header, where there is one (else 1 channel).
@@ -154,14 +154,7 @@ class StreamDecoder:
         Raises:
             As `push`; InvalidAudio also where the audio ends too early, or is a container of 0 bytes.
         """
-        assert not self._finished or self._error is not None, "finished twice"
-        self._finished = True
-        if self._container and self._received_bytes == 0:
-            self._error = InvalidAudio("audio: is empty (0 bytes)", field=AUDIO_FIELD)
-        blocks = list(self._guarded(self._source.finish()))
-        if self._resampler is not None and not self._dropped:
-            blocks.append(self._resampler.flush())
-        return _concatenate(blocks)
+        return _concatenate(list(self.rest()))
 
     def blocks(self, data: bytes) -> Iterator[Samples]:
         """As `push`, one block of a few seconds at a time and each decoded when asked for: the way to bound memory.
@@ -172,6 +165,20 @@ class StreamDecoder:
         assert not self._finished or self._error is not None, "pushed after finish"
         self._received_bytes += len(data)
         return self._guarded(self._source.feed(data))
+
+    def rest(self) -> Iterator[Samples]:
+        """As `finish`, one block at a time as `blocks`: an error that shows only at the end costs no samples."""
+        assert not self._finished or self._error is not None, "finished twice"
+        self._finished = True
+        if self._container and self._received_bytes == 0:
+            self._error = InvalidAudio("audio: is empty (0 bytes)", field=AUDIO_FIELD)
+        return self._flushed(self._guarded(self._source.finish()))
+
+    def _flushed(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
+        """The last blocks, and what the resampler held back."""
+        yield from blocks
+        if self._resampler is not None and not self._dropped:
+            yield self._resampler.flush()
 
     def _guarded(self, pcm: Iterator[Pcm]) -> Iterator[Samples]:
         if self._error is not None:

@@ -42,7 +42,7 @@ def file_chunks(path: Path, chunk_samples: int, settings: Settings) -> Iterator[
     def blocks() -> Iterator[np.ndarray]:
         for piece in file_bytes(path):
             yield from decoder.blocks(piece)
-        yield decoder.finish()
+        yield from decoder.rest()
 
     for block in blocks():
         pending = np.concatenate([pending, block])

@@ -75,6 +75,24 @@ def test_flac_that_lies_or_is_cut_is_refused(data: bytes, says: str) -> None:
         decode(data, FLAC)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param((MD5_AT, bytes(15) + b"\1"), id="MD5"),
+        pytest.param((TOTAL_SAMPLES_AT + 3, b"\xff\xff"), id="samples"),
+    ],
+)
+def test_what_is_wrong_only_at_the_end_costs_no_samples(lie: tuple[int, bytes]) -> None:
+    data = encoded("FLAC", seconds=2.0)
+    decoder = StreamDecoder(FLAC, limits=LIMITS)
+    heard = list(decoder.blocks(patched(data, *lie)))
+    with pytest.raises(InvalidAudio, match="FLAC: "):
+        heard.extend(decoder.rest())  # takes one after the other
+    np.testing.assert_array_equal(np.concatenate(heard), decode(data))
+    with pytest.raises(InvalidAudio, match="FLAC: "):
+        decoder.finish()
+
+
 def test_a_frame_that_is_missing_is_found() -> None:
     frames = [silent_flac_frame(number) for number in range(5)]
     assert len(decode(flac_head(rate=16_000) + b"".join(frames))) == 5 * 65_535
