@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from asr_service.errors import BundleError
 from asr_service.model.bundle import CARD_FILE, LM_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
+from asr_service.model.neural_lm import save_neural_lm
 
 DOWN, UP = "lora_down", "lora_up"
 _FORMAT = "asr-lora 1"
@@ -123,7 +124,7 @@ def weights_digest(bundle: Bundle) -> str:
 def write_bundle(
     base: Bundle, weights: Mapping[str, Tensor], out: Path, *, name: str, card: str, lm: Path | None
 ) -> None:
-    """Save `base` with other weights, and with the language model at `lm` (None: without one)."""
+    """Save `base` with other weights, and with the n-gram at `lm` (None: without one)."""
     save_bundle(
         out,
         name=name,
@@ -142,6 +143,8 @@ def write_bundle(
     (out / LM_FILE).unlink(missing_ok=True)
     if lm is not None:
         shutil.copyfile(lm, out / LM_FILE)
+    if base.neural_lm is not None:
+        save_neural_lm(out, *base.neural_lm)
     (out / CARD_FILE).write_text(card, encoding="utf-8")
 
 

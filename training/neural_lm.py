@@ -215,7 +215,7 @@ class Run:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return float(loss), count
+        return float(loss.detach()), count
 
 
 def _parser() -> argparse.ArgumentParser:

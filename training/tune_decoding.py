@@ -24,7 +24,12 @@ from asr_service.decoding.greedy import greedy
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.rescoring import NO_ALIGNMENT, attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.rescoring import (
+    NO_ALIGNMENT,
+    attention_log_likelihoods,
+    ctc_log_likelihoods,
+    neural_log_likelihoods,
+)
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.timing import WordGraph, words_log_likelihood
 from asr_service.engine.runner import Encoded
@@ -35,7 +40,7 @@ from training.data import PcmStore, read_manifest, speech_dir
 from training.letter_to_sound_comparison import edit_distance
 from training.posteriors import DevUtterance, posteriors
 
-FEATURES = ("phones", "lm", "words", "pieces", "attention", "unknown")
+FEATURES = ("phones", "lm", "neural", "words", "pieces", "attention", "unknown")
 FRAME_S = 0.04
 
 
@@ -117,13 +122,18 @@ def candidates(
     attention = attention_log_likelihoods(bundle.model.decoder, encoded.hidden, tokens).tolist()
     pieces = ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).tolist()
     phones = phone_log_likelihoods(encoded.phones, list(sources), pronounced, lexicon)
+    neural = [0.0] * len(sources)
+    if bundle.neural_lm is not None:
+        model, own_pieces = bundle.neural_lm
+        neural = neural_log_likelihoods(model, [own_pieces.encode(" ".join(words)) for words in sources]).tolist()
     found = []
-    for (words, source), of_phones, of_pieces, of_attention in zip(
-        sources.items(), phones, pieces, attention, strict=True
+    for (words, source), of_phones, of_neural, of_pieces, of_attention in zip(
+        sources.items(), phones, neural, pieces, attention, strict=True
     ):
         features = (
             max(of_phones, NO_ALIGNMENT),
             tree.language_model.sentence(words),
+            of_neural,
             float(len(words)),
             max(of_pieces, NO_ALIGNMENT),
             of_attention,
@@ -167,7 +177,7 @@ def phone_log_likelihoods(
 
 
 def ranking_lists(found: Sequence[Sequence[Candidate]], sources: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(features (n, 6), errors (n,)) of each utterance's candidates from `sources`, of all where there are none."""
+    """(features (n, F), errors (n,)) of each utterance's candidates from `sources`, of all where there are none."""
     lists = []
     for utterance in found:
         kept = [candidate for candidate in utterance if candidate.source in sources] or utterance
@@ -187,6 +197,7 @@ def tune_ranking(
     grids = {
         "phones": (0.0, 0.3, 0.6, 1.0),
         "lm": tuple(np.arange(0.0, 2.01, 0.1)),
+        "neural": tuple(np.arange(0.0, 2.01, 0.1)),
         "words": tuple(np.arange(-2.0, 4.01, 0.25)),
         "pieces": tuple(np.arange(0.0, 2.01, 0.1)),
         "attention": tuple(np.arange(0.0, 2.01, 0.1)),
@@ -228,6 +239,8 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         (("lexicon",), ("phones", "lm", "words", "pieces")),
         (("lexicon",), ("phones", "lm", "words", "attention")),
         (("lexicon",), ("phones", "lm", "words", "pieces", "attention")),
+        (("lexicon",), ("phones", "lm", "neural", "words", "pieces", "attention")),
+        (("lexicon",), ("phones", "neural", "words", "pieces", "attention")),
         (("lexicon", "joint"), FEATURES),
         (("lexicon", "joint"), ("lm", "words", "pieces", "attention")),
         (("joint",), ("lm", "words", "pieces", "attention")),

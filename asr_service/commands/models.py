@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ def run_show(arguments: argparse.Namespace) -> int:
 
     if arguments.model in PRESETS:
         config = PRESETS[arguments.model]
-        model = Transformer(config)
+        model, neural_lm = Transformer(config), None
         print(f"preset {arguments.model}")
     elif arguments.model and not Path(arguments.model).is_dir():
         raise ConfigError(f"{arguments.model!r} is neither a preset ({', '.join(PRESETS)}) nor a bundle directory")
     else:
         bundle = load_bundle(Path(arguments.model) if arguments.model else SHIPPED_DIR / DEFAULT_MODEL)
-        model, config = bundle.model, bundle.model.config
+        model, config, neural_lm = bundle.model, bundle.model.config, bundle.neural_lm
         print(f"bundle {bundle.name} ({bundle.language}) in {bundle.directory}")
         for file in sorted(bundle.directory.iterdir()):
             print(f"  {file.name}: {file.stat().st_size / 1e6:.2f} MB")
@@ -57,6 +58,10 @@ def run_show(arguments: argparse.Namespace) -> int:
     for part, count in parts.items():
         print(f"{part:<32} {count:>12,}")
     print(f"{'all':<32} {sum(parts.values()):>12,}")
+    if neural_lm is not None:
+        count = sum(parameter.numel() for parameter in neural_lm[0].parameters())
+        shape = ", ".join(f"{name}={value}" for name, value in asdict(neural_lm[0].config).items())
+        print(f"{'neural language model':<32} {count:>12,}  {shape}")
     return 0
 
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities, padded_labels
-from asr_service.decoding.prefix_scores import attention_scores
+from asr_service.decoding.prefix_scores import PrefixScores, attention_scores
 from asr_service.model.decoder import Decoder
+from asr_service.model.neural_lm import NeuralLM
 from asr_service.parts import at_once
 
 # A hypothesis with more labels than frames has no alignment to them: as bad as can be, yet finite.
@@ -67,5 +68,12 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
 def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
     scores = attention_scores(decoder, memory)
+    at_once(scores.add(sequences))
+    return scores.totals(sequences)
+
+
+def neural_log_likelihoods(neural_lm: NeuralLM, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probabilities (N,) of N token sequences, each with its end token, under the neural language model."""
+    scores = PrefixScores(neural_lm, neural_lm.start_tree())
     at_once(scores.add(sequences))
     return scores.totals(sequences)

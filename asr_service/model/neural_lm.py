@@ -169,9 +169,9 @@ def load_neural_lm(folder: Path) -> tuple[NeuralLM, WordPieces] | None:
     pieces = WordPieces.load(folder / NEURAL_LM_TOKENIZER_FILE)
     try:
         with safe_open(path, framework="pt") as file:
-            config = NeuralLMConfig(**json.loads((file.metadata() or {}).get("config", "null")) or {})
+            config = NeuralLMConfig(**json.loads((file.metadata() or {})["config"]))
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, ConfigError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise BundleError(f"{path}: not a neural language model: {error}") from error
     if config.vocab_size != pieces.vocab_size:
         raise BundleError(

@@ -1,0 +1,93 @@
+"""A bundle's neural language model takes part in the final ranking with its weight, and in nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asr_service.decoding.rescoring import neural_log_likelihoods
+from asr_service.engine.interface import StreamOptions
+from asr_service.engine.runner import Encoded, ModelRunner
+from asr_service.engine.search import UtteranceSearch
+from asr_service.engine.search_space import SearchSpace
+from asr_service.errors import BundleError
+from asr_service.model.bundle import Bundle, load_bundle
+from asr_service.model.neural_lm import NEURAL_LM_TOKENIZER_FILE, NeuralLM, NeuralLMConfig, save_neural_lm
+from asr_service.tokenizer import WordPieces
+from asr_service.types import Mode
+from tests.engine.conftest import WORDS
+from tests.engine.listening import babble
+
+WEIGHT = 3.0
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """With a neural language model of other word pieces than the CTC's."""
+    folder = Path(shutil.copytree(tiny_bundle_dir, tmp_path_factory.mktemp("neural") / "bundle"))
+    torch.manual_seed(11)
+    pieces = WordPieces.train(sorted(WORDS), 34)
+    save_neural_lm(folder, NeuralLM(NeuralLMConfig(pieces.vocab_size, 16, 2, 32, 2)), pieces)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def encoded(bundle: Bundle) -> Encoded:
+    runner = ModelRunner(bundle, streams=1, threads=1, precision="fp32")
+    features, _, _ = runner.features(babble(3.0, 5), np.zeros(0, dtype=np.float32), last=True)
+    return runner.encode_whole(features)
+
+
+def searched(bundle: Bundle, encoded: Encoded, weight: float, mode: Mode) -> UtteranceSearch:
+    rescoring = bundle.decoding["rescoring"] | {"neural_lm": weight}
+    weighted = dataclasses.replace(bundle, decoding=bundle.decoding | {"rescoring": rescoring})
+    search = SearchSpace(weighted).new_search(StreamOptions(mode))
+    search.step(encoded)
+    return search
+
+
+def test_each_hypothesis_is_worth_what_the_model_says_of_it_times_the_weight(bundle: Bundle, encoded: Encoded) -> None:
+    assert bundle.neural_lm is not None
+    model, pieces = bundle.neural_lm
+    without, weighted = (
+        {
+            tuple(word.text for word in words): score
+            for words, score in searched(bundle, encoded, weight, Mode.ACCURATE).n_best()
+        }
+        for weight in (0.0, WEIGHT)
+    )
+    assert without.keys() == weighted.keys()
+    assert len(without) > 3
+    said = neural_log_likelihoods(model, [pieces.encode(" ".join(words)) for words in without])
+    for words, text_score in zip(without, said.tolist(), strict=True):
+        assert weighted[words] == pytest.approx(without[words] + WEIGHT * text_score, abs=1e-3)
+    assert list(without) != list(weighted), "the ranking is another"
+
+
+def test_the_next_utterance_is_ranked_as_if_it_were_the_first(bundle: Bundle, encoded: Encoded) -> None:
+    search = searched(bundle, encoded, WEIGHT, Mode.ACCURATE)
+    first = search.n_best()
+    search.reset()
+    search.step(encoded)
+    assert search.n_best() == first
+
+
+def test_interims_are_those_of_a_bundle_without_one(bundle: Bundle, encoded: Encoded) -> None:
+    alone = dataclasses.replace(bundle, neural_lm=None)
+    with_it, without = (
+        searched(each, encoded, WEIGHT, Mode.STREAMING).partial(offset_s=0.0) for each in (bundle, alone)
+    )
+    assert with_it == without
+
+
+def test_word_pieces_that_cannot_spell_what_the_model_can_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle.directory, tmp_path / "bundle"))
+    pieces = WordPieces.train(["é baa"] * 3 + sorted(WORDS) * 3, bundle.pieces.vocab_size)
+    pieces.save(folder / "tokenizer.json")
+    with pytest.raises(BundleError, match=NEURAL_LM_TOKENIZER_FILE):
+        load_bundle(folder)

@@ -1,0 +1,134 @@
+"""The neural language model learns from passages that are its text; a run that was interrupted goes on as it was."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm
+from asr_service.tokenizer import WordPieces
+from training import neural_lm
+from training.neural_lm import LONGEST, Run, batches, padded, passages, perplexity, tokenised
+from training.recipe import OptimConfig
+from training.tokenizer import train as train_tokenizer
+
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+COUNTING = [" ".join(NUMBERS[first : first + 4]) for first in range(7)] * 12
+PIECES = train_tokenizer(COUNTING, 48)
+SHAPE = NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 2)
+OPTIM = OptimConfig(lr=1e-2, warmup_steps=5, max_steps=60, decay_fraction=0.5, clip_norm=1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 250), min_size=1, max_size=30), st.integers(0, 9))
+def test_passages_are_the_text_once_from_beginning_to_end_and_none_is_too_long(lengths: list[int], seed: int) -> None:
+    words = [" ".join(["ten"] * length) for length in lengths]
+    text = tokenised(words, PIECES)
+    cuts = passages(text, random.Random(seed))
+    assert [cut[0] for cut in cuts] == [0, *(cut[1] for cut in cuts[:-1])] and cuts[-1][1] == len(text.tokens)
+    assert all(0 < end - start <= LONGEST for start, end in cuts)
+    assert all(start in text.word_starts for start, _ in cuts), "a passage begins with a word"
+
+
+def test_a_word_longer_than_a_passage_is_cut_within() -> None:
+    text = tokenised(["x x x", "n" * 400], WordPieces.train(["x n"], 31))
+    assert passages(text, random.Random(0))[-1][1] == len(text.tokens)
+
+
+def test_an_epoch_has_every_passage_once_in_batches_of_bounded_size_and_the_next_has_others() -> None:
+    text = tokenised(COUNTING, PIECES)
+    first, again, second = (list(batches(text, epoch, seed=1, batch_tokens=256)) for epoch in (0, 0, 1))
+    assert first == again != second
+    for epoch in (first, second):
+        cuts = sorted(cut for batch in epoch for cut in batch)
+        assert sum(end - start for start, end in cuts) == len(text.tokens)
+        assert all(len(batch) * (max(end - start for start, end in batch) + 1) <= 256 for batch in epoch)
+
+
+def test_rows_begin_with_the_begin_token_and_end_with_the_end_token_and_padding_is_no_target() -> None:
+    inputs, targets = padded([np.array([7, 8, 9], dtype=np.uint16), np.array([5], dtype=np.uint16)])
+    assert inputs.tolist() == [[WordPieces.bos_id, 7, 8, 9], [WordPieces.bos_id, 5, 0, 0]]
+    assert targets.tolist() == [[7, 8, 9, WordPieces.eos_id], [5, WordPieces.eos_id, -100, -100]]
+
+
+def test_perplexity_is_that_of_a_word_with_sentence_ends_as_words() -> None:
+    model = NeuralLM(SHAPE)
+    torch.nn.init.zeros_(model.embedding.weight)  # every token is as likely as any other
+    tokens = len(PIECES.encode("one two")) + 1
+    assert perplexity(model, PIECES, ["one two"]) == pytest.approx(PIECES.vocab_size ** (tokens / 3), rel=1e-4)
+
+
+def test_a_run_learns_what_follows_what(tmp_path: Path) -> None:
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1)
+    told = [" ".join(COUNTING[:12])]
+    before = perplexity(run.model, PIECES, told)
+    run.train(512)
+    after = perplexity(run.model, PIECES, told)
+    assert after < 6 < 50 < before, "but for the first of four numbers there is little to guess"
+    assert perplexity(run.model, PIECES, [" ".join(reversed(told[0].split()))]) > 10 * after, (
+        "said backwards it is news"
+    )
+
+
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tokenised(COUNTING, PIECES)
+    whole = Run(text, SHAPE, OPTIM, tmp_path / "whole", seed=1)
+    whole.train(512)
+    stopped = Run(text, SHAPE, OPTIM, tmp_path / "stopped", seed=1)
+    monkeypatch.setattr(neural_lm, "SAVE_EVERY_S", 0.0)
+    original, updates = Run.update, []
+
+    def update(self: Run, rows: list) -> tuple[float, int]:
+        if len(updates) == 25:
+            raise KeyboardInterrupt
+        updates.append(self.step)
+        return original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", update)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train(512)
+    resumed = Run(text, SHAPE, OPTIM, tmp_path / "stopped", seed=1)
+    resumed.resume()
+    assert resumed.step == 25
+    resumed.train(512)
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=1e-5, rtol=0)
+
+
+def test_a_run_of_another_shape_is_not_resumed(tmp_path: Path) -> None:
+    text = tokenised(COUNTING, PIECES)
+    Run(text, SHAPE, OPTIM, tmp_path, seed=1).save()
+    with pytest.raises(ValueError, match="'layers': 2"):
+        Run(text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path, seed=1).resume()
+
+
+@pytest.mark.parametrize("sentences", [[], [""]])
+def test_no_text_is_an_error(sentences: list[str]) -> None:
+    with pytest.raises(ValueError, match="no text"):
+        tokenised(sentences, PIECES)
+
+
+def test_the_command_writes_what_a_bundle_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PIECES.save(tmp_path / "tokenizer.json")
+    (tmp_path / "text").write_text("\n".join(COUNTING))
+    (tmp_path / "dev.jsonl").write_text(json.dumps({"text": "ONE TWO THREE", "corpus": "counted"}) + "\n")
+    shape = ["--d-model", "32", "--n-heads", "2", "--ffn-dim", "64", "--layers", "1", "--steps", "8"]
+    paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out", "--dev", "dev.jsonl"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape])
+    neural_lm.main()
+    found = load_neural_lm(tmp_path / "out")
+    assert found is not None and found[0].config.layers == 1
+    assert f"dev perplexity {perplexity(*found, ['one two three']):.0f}"[:16] in capsys.readouterr().out
