@@ -28,19 +28,12 @@ def register(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    _processor()
+    from asr_service.evaluation.provenance import machine
+
+    print(f"machine             {machine()}; one thread")
     _start_up(arguments)
     _speed(arguments)
     return 0
-
-
-def _processor() -> None:
-    model = "unknown processor"
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = f"{names[0]}, {len(names)} of them" if names else model
-    print(f"machine             {model}; one thread")
 
 
 def _start_up(arguments: argparse.Namespace) -> None:

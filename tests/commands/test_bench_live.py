@@ -14,6 +14,7 @@ from asr_service.commands import bench as bench_command
 from asr_service.commands import bench_live
 from asr_service.config import ServerSettings, Settings
 from asr_service.evaluation.forced_alignment import AlignmentCache
+from asr_service.evaluation.provenance import machine
 from asr_service.model.digest import bundle_digest
 from asr_service.server.app import ServerThread
 from tests.bench.made_up import tone_clip
@@ -88,3 +89,10 @@ def test_without_a_subcommand_the_figures_are_those_of_this_machine():
     assert plain.run is bench_command.run and (plain.rounds, plain.streams) == (2, [1, 4, 16])
     live = build_parser().parse_args(["bench", "live", "set.jsonl", "--streams", "1,64"])
     assert live.run is bench_live.run and live.streams == [1, 64]
+
+
+def test_without_a_subcommand_the_machine_is_named_as_in_evaluations(monkeypatch, capsys):
+    for costly in ("_start_up", "_speed"):
+        monkeypatch.setattr(bench_command, costly, lambda arguments: None)
+    assert main(["bench"]) == 0
+    assert capsys.readouterr().out == f"machine             {machine()}; one thread\n"
