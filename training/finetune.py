@@ -30,6 +30,7 @@ from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
 from training.recipe import load_recipe
 from training.results import commit, machine
+from training.run_options import add_run_options
 
 RESULT_FILE = "result.json"
 
@@ -42,10 +43,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the result (default: the recipe's)")
     parser.add_argument("--lm", type=Path, help="KenLM binary that takes the place of the bundle's language model")
     parser.add_argument("--result", type=Path, help="also write the comparison there, as JSON")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="to train on")
-    parser.add_argument("--save-minutes", type=float, default=4.0)
+    add_run_options(parser)
     return parser.parse_args(argv)
 
 

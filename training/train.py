@@ -34,6 +34,7 @@ from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
 from training.recipe import Recipe, load_recipe, read_table
+from training.run_options import add_run_options
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
@@ -44,12 +45,9 @@ from training.trainer import Trainer
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_run_options(parser)
     parser.add_argument("--init-from", type=Path, help="bundle or checkpoint whose weights the run starts from")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between looks at dev")
-    parser.add_argument("--save-minutes", type=float, default=4.0)
     parser.add_argument(
         "--max-minutes", type=float, help="save and stop so long after the start; the same command goes on"
     )
