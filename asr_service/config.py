@@ -181,9 +181,9 @@ class EndpointingSettings:
     """When utterances end, where the client does not say (see streaming/endpointer.py for the rules).
 
     Attributes:
-        min_trailing_silence_s: silence after words; a client may ask for 0.1 to 10 s.
+        min_trailing_silence_s: silence after speech; a client may ask for 0.1 to 10 s.
         max_utterance_s: longest utterance; a client may ask for 1 s up to this.
-        empty_silence_s: silence that ends an utterance in which no word was heard.
+        empty_silence_s: silence that ends an utterance in which nobody has spoken.
         long_utterance_share: from this share of the longest utterance on, `long_utterance_silence_s` of pause ends it.
         wordless_s: no new word for so long ends a live utterance, whatever the voice activity says. It holds the time
             by which decoding is behind: a chunk and its look-ahead.

@@ -22,6 +22,17 @@ from tests.engine.listening import RATE, babble, start, transcript
 from tests.engine.stepped import SETTINGS, Stepped, WorkCounter, spend_a_second_a_look, upload
 
 
+def speech_without_pauses(seconds: float, seed: int) -> np.ndarray:
+    """Cut for its length, at one of the places where it is half as loud for a moment."""
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(int(seconds * RATE)).astype(np.float32) * 0.1
+    samples[: int(0.4 * RATE)] *= 0.01
+    times = np.arange(len(samples)) / RATE
+    for dip in rng.uniform(0.5, seconds, int(seconds * 2)):
+        samples[(times > dip) & (times < dip + 0.08)] *= 0.5
+    return samples
+
+
 def test_a_word_of_the_look_ahead_is_shown_and_taken_back_though_no_chunk_had_words(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +46,7 @@ def test_a_word_of_the_look_ahead_is_shown_and_taken_back_though_no_chunk_had_wo
     monkeypatch.setattr(ChunkedDecoder, "has_words", False)
     engine = Stepped(tiny_bundle, EngineSettings(max_streams=2, precision="fp32"))
     handle, listener = start(engine, Mode.STREAMING, interim=True)
-    engine.audio(handle, babble(6.0, 1))
+    engine.audio(handle, speech_without_pauses(5.0, 1))
     engine.settle()
     partials = [output for output in listener.outputs if isinstance(output, Partial)]
     assert [len(output.hypothesis.words) for output in partials] == [1, 0]
@@ -63,17 +74,6 @@ def test_what_was_shown_of_an_utterance_that_had_no_words_is_taken_back(
     shown = [len(output.hypothesis.words) for output in listener.outputs if isinstance(output, Partial)]
     assert shown.count(0) >= 2 and shown[-1] == 0
     assert (0, 0) not in itertools.pairwise(shown)
-
-
-def speech_without_pauses(seconds: float, seed: int) -> np.ndarray:
-    """Cut for its length, at one of the places where it is half as loud for a moment."""
-    rng = np.random.default_rng(seed)
-    samples = rng.standard_normal(int(seconds * RATE)).astype(np.float32) * 0.1
-    samples[: int(0.4 * RATE)] *= 0.01
-    times = np.arange(len(samples)) / RATE
-    for dip in rng.uniform(0.5, seconds, int(seconds * 2)):
-        samples[(times > dip) & (times < dip + 0.08)] *= 0.5
-    return samples
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -122,7 +122,7 @@ def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_b
     done = WorkCounter(engine, monkeypatch)
     listener = upload(engine, babble(2.0, 3), Mode.STREAMING)
     handle, other = start(engine, Mode.STREAMING, interim=True)
-    pcm, before, shown = babble(6.0, 9), 0, []
+    pcm, before, shown = speech_without_pauses(5.0, 9), 0, []
     for begin in range(0, len(pcm), 5_120):
         engine.audio(handle, pcm[begin : begin + 5_120])
         engine._turn()
@@ -133,9 +133,9 @@ def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_b
     assert max(shown) > min(shown), "partials of the other stream while the final is under way"
     engine.finish(handle)
     engine.settle()
-    for heard, seconds, seed in ((listener, 2.0, 3), (other, 6.0, 9)):
+    for heard, samples in ((listener, babble(2.0, 3)), (other, pcm)):
         alone = Stepped(tiny_bundle, SETTINGS)
-        expected = upload(alone, babble(seconds, seed), Mode.STREAMING)
+        expected = upload(alone, samples, Mode.STREAMING)
         alone.settle()
         assert transcript(heard) == transcript(expected) != []
     assert not engine._live._finals

@@ -28,24 +28,27 @@ SPEECH, SILENCE, QUIET_TOKEN = (True, True), (False, False), (False, True)
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
+    """`silence_s`: since the last token, and the last speech of two ticks or more."""
+
     start_s: float
     end_s: float
-    had_words: bool
+    was_active: bool
     silence_s: float
 
 
 def endings(policy: UtterancePolicy, audio: Stretches) -> list[Ending]:
     """Drive a policy as the engine does; return where utterances ended."""
     found: list[Ending] = []
-    start_s, last_active_s, has_words = 0.0, 0.0, False
+    start_s, last_active_s, has_words, was_active, was_speech = 0.0, 0.0, False, False, False
     for index, (is_speech, new_token) in enumerate(audio, start=1):
         time_s = index * PERIOD_S
         has_words = has_words or new_token
-        if is_speech or new_token:
-            last_active_s = time_s
+        if (is_speech and was_speech) or new_token:
+            last_active_s, was_active = time_s, True
+        was_speech = is_speech
         if policy.observe(FrameEvidence(time_s, is_speech, has_words, new_token, start_s)):
-            found.append(Ending(start_s, time_s, has_words, time_s - last_active_s))
-            start_s, last_active_s, has_words = time_s, time_s, False
+            found.append(Ending(start_s, time_s, was_active, time_s - last_active_s))
+            start_s, last_active_s, has_words, was_active, was_speech = time_s, time_s, False, False, False
     return found
 
 
@@ -94,6 +97,47 @@ def test_short_pause_ends_a_long_utterance_before_the_maximum_does() -> None:
     assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(7.44)]
 
 
+def test_speech_in_which_no_word_is_known_ends_as_soon_as_words_do() -> None:
+    """A short answer may be found by the final pass alone: it must not wait for what is said next."""
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    audio = seconds(0.8, SILENCE) + seconds(0.4, (True, False)) + seconds(2.0, SILENCE)
+    assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(0.8 + 0.4 + 0.8)]
+
+
+def test_speech_of_one_tick_in_silence_does_not_begin_it_anew() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    click = seconds(1.6, SPEECH) + seconds(0.4, SILENCE) + [(True, False)] + seconds(2.0, SILENCE)
+    assert [ending.end_s for ending in endings(policy, click)] == [pytest.approx(1.6 + 0.8)]
+
+
+def test_speech_of_two_ticks_in_silence_begins_it_anew() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    audio = seconds(1.6, SPEECH) + seconds(0.4, SILENCE) + [(True, False)] * 2 + seconds(2.0, SILENCE)
+    assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(1.6 + 0.4 + 0.16 + 0.8)]
+
+
+def test_quiet_speech_that_is_heard_in_every_other_tick_is_no_silence() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    assert not endings(policy, seconds(0.8, SPEECH) + [(False, False), (True, False)] * 40)
+
+
+def test_first_speech_of_an_utterance_that_was_heard_without_decoding_counts_though_it_is_of_one_tick() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    ends = []
+    for tick in range(1, 80):
+        is_speech = tick == 40
+        if policy.observe(FrameEvidence(tick * PERIOD_S, is_speech, tick >= 40, False, 0.0)):
+            ends.append(tick)
+            break
+    assert ends == [40 + 10]
+
+
+def test_no_silence_ends_an_utterance_where_speech_may_just_be_beginning() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    audio = seconds(1.6, SPEECH) + seconds(0.72, SILENCE)
+    assert not endings(policy, audio + seconds(0.8, (True, False)))
+
+
 def evidence(time_s: float, *, speech: bool = False, word_end_s: float | None, new: bool = False) -> FrameEvidence:
     return FrameEvidence(time_s, speech, word_end_s is not None, new, 0.0, word_end_s)
 
@@ -109,6 +153,37 @@ def test_silence_after_a_word_counts_from_its_end_not_from_when_it_was_found() -
             ends.append(time_s)
             break
     assert ends == [pytest.approx(1.6 + 0.8)]
+
+
+def end_after(spoken_s: float, word_end_s: float, config: EndpointingConfig) -> float:
+    """Where an utterance ends whose last word and whose speech end here."""
+    policy = Endpointer(config)
+    times_s = [tick * PERIOD_S for tick in range(1, 200)]
+    return next(
+        time_s
+        for time_s in times_s
+        if policy.observe(evidence(time_s, speech=time_s <= spoken_s + 1e-6, word_end_s=word_end_s))
+    )
+
+
+def test_what_is_heard_right_behind_a_word_is_its_ringing() -> None:
+    config = EndpointingConfig(min_trailing_silence_s=0.8)
+    assert end_after(1.6 + 0.24, 1.6, config) == pytest.approx(1.6 + 0.8)
+    assert end_after(1.6 + 0.40, 1.6, config) == pytest.approx(1.6 + 0.40 + 0.8)
+
+
+@given(st.integers(10, 30), st.integers(0, 8), configs, configs)
+def test_most_of_the_silence_lies_behind_the_speech_whatever_is_known_of_words(
+    word: int, ringing: int, one: EndpointingConfig, two: EndpointingConfig
+) -> None:
+    spoken_s, word_s = (word + ringing) * PERIOD_S, word * PERIOD_S
+    short, long = sorted((one, two), key=lambda config: config.min_trailing_silence_s)
+    wanted_s = min(short.min_trailing_silence_s, 3.0)  # `wordless_s`
+    short, long = (dataclasses.replace(config, max_utterance_s=30.0) for config in (short, long))
+    end_s = end_after(spoken_s, word_s, short)
+    assert end_s >= spoken_s + 0.7 * wanted_s - 1e-5
+    assert end_s >= word_s + wanted_s - 1e-5
+    assert end_s <= end_after(spoken_s, word_s, long) + 1e-5
 
 
 def test_quiet_word_that_voice_activity_missed_keeps_the_utterance_together_once_it_is_decoded() -> None:
@@ -153,7 +228,7 @@ def test_only_silence_or_the_maximum_ends_an_utterance(config: EndpointingConfig
     for ending in endings(Endpointer(config, settings=settings), audio):
         at_maximum = ending.end_s - ending.start_s >= config.max_utterance_s - 1e-5
         shortest = min(config.min_trailing_silence_s, settings.long_utterance_silence_s)
-        needed_s = shortest if ending.had_words else settings.empty_silence_s
+        needed_s = shortest if ending.was_active else settings.empty_silence_s
         assert at_maximum or ending.silence_s >= needed_s - 1e-5
 
 
