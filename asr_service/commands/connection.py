@@ -1,4 +1,4 @@
-"""`--server`, `--tls` and `--ca`: the server that a command speaks to."""
+"""`--server`, `--tls`, `--ca` and `--metadata`: the server that a command speaks to, and what it tells a proxy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr_service.commands.option_types import metadata
 from asr_service.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,12 +19,22 @@ def add_server_options(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument(
         "--ca", type=Path, metavar="FILE", help="certificates (PEM) that vouch for it (default: gRPC's)"
     )
+    parser.add_argument(
+        "--metadata",
+        type=metadata,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of each call, for a proxy or as x-request-id (repeatable)",
+    )
 
 
 def check_server_options(arguments: argparse.Namespace) -> None:
     """Exit as for wrong usage where an option has no effect."""
     if arguments.tls and not arguments.server:
         arguments.usage_error("--tls has no effect without --server")
+    if arguments.metadata and not arguments.server:
+        arguments.usage_error("--metadata has no effect without --server")
     if arguments.ca and not arguments.tls:
         arguments.usage_error("--ca has no effect without --tls")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from asr_service.config import PhraseHintSettings
+
+# gRPC takes them without a word and sends its own.
+_KEYS_OF_GRPC = ("content-length", "content-type", "te", "user-agent")
 
 
 def positive(text: str) -> int:
@@ -21,3 +25,24 @@ def boost(text: str) -> float:
     if not 0 <= number <= most:
         raise argparse.ArgumentTypeError(f"must be 0 to {most:g}, not {text}")
     return number
+
+
+def metadata(text: str) -> tuple[str, str]:
+    """KEY=VALUE as gRPC sends it with a call. Raises ArgumentTypeError, which tells nothing of the value: a secret."""
+    key, equals, value = text.partition("=")
+    problem = ""
+    if not equals:
+        problem = "must be KEY=VALUE"
+    elif not key:
+        problem = "has no key before its ="
+    elif wrong := re.search("[^0-9a-z_.-]", key):
+        problem = f"a key has lower-case letters, digits and -_. alone, not {wrong[0]!r}"
+    elif key.startswith("grpc-") or key in _KEYS_OF_GRPC:
+        problem = f"{key} is a key of gRPC's own"
+    elif key.endswith("-bin"):
+        problem = f"{key} would have bytes for a value, for it ends in -bin; only text can be given here"
+    elif wrong := re.search("[^ -~]", value):
+        problem = f"the value of {key} may have printable ASCII characters alone, not {wrong[0]!r}"
+    if problem:
+        raise argparse.ArgumentTypeError(problem)
+    return key, value

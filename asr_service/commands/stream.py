@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         failures: list[AsrError | OSError] = []
         try:
             chunks = log.noted(_until_damage(_chunks(arguments, stop), failures))
-            show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, phrase_hints=hints)
+            options = {"phrase_hints": hints, "metadata": arguments.metadata}
+            show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, **options)
         except (AsrError, OSError) as error:
             failures.append(error)
         if failures:

@@ -129,6 +129,7 @@ def _by_server(arguments: argparse.Namespace) -> Iterator[Recognise]:
             mode=arguments.mode,
             audio_channel=arguments.channel,
             phrase_hints=hint_fields(arguments),
+            metadata=arguments.metadata,
         )
 
 

@@ -198,6 +198,7 @@ def test_phrases_are_refused_where_the_model_does_not_offer_them(
         ["transcribe", "a.wav", "--tls"],
         ["transcribe", "a.wav", "--server", "localhost:1", "--ca", "ca.pem"],
         ["stream", "a.wav", "--tls"],
+        ["stream", "a.wav", "--metadata", "a=b"],
         ["transcribe", "a.wav", "--boost", "2"],
         ["transcribe", "a.wav", "--phrase", "a", "--boost", "20.5"],
         ["transcribe", "a.wav", "--phrase", "a", "--boost", "-1"],
@@ -297,12 +298,12 @@ def test_each_command_registers_itself_and_no_option_is_new() -> None:
         *("--address", "--config", "--help", "--max-streams", "--model", "--share-port", "--workers"),
     ]
     assert options["transcribe"] == [
-        *("--boost", "--ca", "--channel", "--config", "--format", "--help", "--mode", "--model", "--output"),
-        *("--phrase", "--server", "--tls"),
+        *("--boost", "--ca", "--channel", "--config", "--format", "--help", "--metadata", "--mode", "--model"),
+        *("--output", "--phrase", "--server", "--tls"),
     ]
     assert options["stream"] == [
-        *("--boost", "--ca", "--config", "--help", "--mic", "--mode", "--model", "--phrase", "--server"),
-        *("--show-partials", "--simulate-realtime", "--tls"),
+        *("--boost", "--ca", "--config", "--help", "--metadata", "--mic", "--mode", "--model", "--phrase"),
+        *("--server", "--show-partials", "--simulate-realtime", "--tls"),
     ]
     assert len(options) == len(COMMANDS)
 
