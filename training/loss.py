@@ -1,4 +1,5 @@
-"""The objective: CTC on phones (lower and upper) and word pieces, and label-smoothed cross-entropy of the decoder.
+"""The objective: CTC on phones (lower and upper) and word pieces, label-smoothed cross-entropy of the decoder, and in a
+discriminative stage maximum mutual information over the upper phones.
 
 Hybrid CTC/attention after Watanabe et al. 2017. Dimensions: B batch, T frames, U tokens, V vocabulary.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from asr_service.model.encoder import ChunkMask, EncoderOutput
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
+from training.mmi import mmi_loss
 from training.recipe import LossConfig
 
 
@@ -51,6 +53,7 @@ def target_counts(batch: Batch) -> dict[str, int]:
     return {
         "lower_phone_ctc": phones,
         "phone_ctc": phones,
+        "phone_mmi": phones,
         "ctc": tokens,
         "attention": tokens + len(batch.token_lengths),
     }
@@ -86,11 +89,13 @@ def losses(
     config: LossConfig,
     chunk: ChunkMask | None,
     counts: Mapping[str, float] | None = None,
+    trigram: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every part by name, per target token, and their weighted sum as `total`.
 
     `counts` are the target tokens to divide by: those of a whole update, when this batch is only a share of it (several
     batches, several processes), so that the shares add up to the update's loss. None: the batch's own.
+    `trigram` is that of `mmi.phone_trigram`, for a `phone_mmi` above 0.
     """
     counts = target_counts(batch) if counts is None else counts
     output = model.encode(batch.features, batch.lengths, chunk)
@@ -103,6 +108,9 @@ def losses(
         assert upper is not None
         sums["phone_ctc"] = ctc_loss(upper, output.phone_lengths, *phones)
         weights |= {"lower_phone_ctc": config.lower_phone_ctc, "phone_ctc": config.phone_ctc}
+        if trigram is not None:
+            sums["phone_mmi"] = mmi_loss(upper, output.phone_lengths, *phones, trigram)
+            weights["phone_mmi"] = config.phone_mmi
     sums["ctc"] = ctc_loss(model.ctc_logits(output), output.lengths, batch.tokens, batch.token_lengths)
     sums["attention"] = attention_loss(model, batch, output, config.label_smoothing)
     parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
@@ -113,9 +121,9 @@ def losses(
 class Objective(nn.Module):
     """The model with its losses as one module: DistributedDataParallel sees what is computed in a `forward`."""
 
-    def __init__(self, model: Transformer, config: LossConfig) -> None:
+    def __init__(self, model: Transformer, config: LossConfig, trigram: Tensor | None = None) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.trigram = model, config, trigram
 
     def forward(self, batch: Batch, chunk: ChunkMask | None, counts: Mapping[str, float] | None) -> dict[str, Tensor]:
-        return losses(self.model, batch, self.config, chunk, counts)
+        return losses(self.model, batch, self.config, chunk, counts, self.trigram)

@@ -51,10 +51,15 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """Weights of the sum; each loss is per target token."""
+    """Weights of the sum; each loss is per target token.
+
+    Attributes:
+        phone_mmi: of `training.mmi`, for a stage that goes on from weights that CTC has trained; 0: it is not computed.
+    """
 
     lower_phone_ctc: float = 0.3
     phone_ctc: float = 0.7
+    phone_mmi: float = 0.0
     ctc: float = 0.4
     attention: float = 0.5
     label_smoothing: float = 0.1

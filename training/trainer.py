@@ -28,6 +28,7 @@ from training.dataset import BatchMaker, Example
 from training.distributed import ALONE, Processes
 from training.flops import training_flops
 from training.loss import Batch, Objective, losses, target_counts
+from training.mmi import phone_trigram
 from training.optim import learning_rate_factor, make_optimizers
 from training.prefetch import prefetched
 from training.progress import Progress
@@ -100,7 +101,11 @@ class Trainer:
         self.position = Position()
         self.elapsed_s = 0.0
         self.skipped_in_a_row = 0
-        self.objective: nn.Module = Objective(model, recipe.loss)
+        self.trigram: Tensor | None = None
+        if recipe.loss.phone_mmi and recipe.model.phone_vocab_size:
+            phones = (example.phones for example in examples)
+            self.trigram = phone_trigram(phones, recipe.model.phone_vocab_size).to(device)
+        self.objective: nn.Module = Objective(model, recipe.loss, self.trigram)
         if processes.world > 1:
             self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
             if recipe.dtype == "bfloat16":
@@ -360,7 +365,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(dev[rank::world] or dev[:1]):
             share = 1.0 if rank + number * world < len(dev) else 0.0  # with fewer batches than processes
-            for name, value in losses(self.model, batch.to(self.device), self.recipe.loss, None, counts).items():
+            parts = losses(self.model, batch.to(self.device), self.recipe.loss, None, counts, self.trigram)
+            for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + share * value
         self.model.load_state_dict(trained)
         self.model.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -13,6 +14,7 @@ from tests.training.conftest import MODEL, Corpus
 from training.data import Utterance
 from training.dataset import make_batch, make_examples, pad_targets
 from training.loss import attention_loss, ctc_loss, losses, target_counts
+from training.mmi import mmi_loss, phone_trigram
 from training.recipe import LossConfig
 
 
@@ -73,6 +75,24 @@ def test_the_total_is_the_weighted_sum_of_the_parts(corpus: Corpus) -> None:
     assert float(parts["total"]) == pytest.approx(0.4 * float(parts["ctc"]) + 0.5 * float(parts["attention"]), rel=1e-5)
 
 
+def test_with_a_trigram_the_phones_are_trained_against_all_others_too(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = Transformer(dataclasses.replace(MODEL, phone_vocab_size=40, phone_layer=1)).eval()
+    batch = make_batch(corpus.examples[:2], corpus.store, corpus.front_end())
+    batch.phones, batch.phone_lengths = pad_targets([(3, 4, 5), (6, 7)])
+    trigram = phone_trigram([(3, 4, 5), (6, 7)], 40)
+    with torch.no_grad():
+        plain = losses(model, batch, LossConfig(), None)
+        parts = losses(model, batch, LossConfig(phone_mmi=0.7), None, trigram=trigram)
+        output = model.encode(batch.features, batch.lengths)
+        logits = model.phone_logits(output)
+        assert logits is not None
+        expected = mmi_loss(logits, output.phone_lengths, batch.phones, batch.phone_lengths, trigram) / 5
+    assert set(parts) - set(plain) == {"phone_mmi"}
+    assert float(parts["phone_mmi"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(parts["total"]) == pytest.approx(float(plain["total"]) + 0.7 * float(expected), rel=1e-5)
+
+
 def test_shares_of_an_update_divided_by_its_target_tokens_add_up_to_its_loss(corpus: Corpus) -> None:
     torch.manual_seed(0)
     model = Transformer(MODEL).eval()
@@ -90,7 +110,8 @@ def test_shares_of_an_update_divided_by_its_target_tokens_add_up_to_its_loss(cor
 def test_target_counts_are_what_the_losses_are_divided_by(corpus: Corpus) -> None:
     batch = make_batch(corpus.examples[:3], corpus.store, corpus.front_end())
     tokens = sum(len(example.tokens) for example in corpus.examples[:3])
-    assert target_counts(batch) == {"lower_phone_ctc": 0, "phone_ctc": 0, "ctc": tokens, "attention": tokens + 3}
+    phones = dict.fromkeys(("lower_phone_ctc", "phone_ctc", "phone_mmi"), 0)
+    assert target_counts(batch) == phones | {"ctc": tokens, "attention": tokens + 3}
 
 
 def test_a_batch_is_a_function_of_its_arguments(corpus: Corpus) -> None:
