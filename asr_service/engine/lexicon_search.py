@@ -86,7 +86,7 @@ class LexiconSearch(UtteranceSearch):
 
     @torch.inference_mode()
     def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
-        found = self._beam.finish(self._n_best)
+        found = yield from self._beam.finish_parts(self._n_best)
         if not found:
             return []
         yield

@@ -63,11 +63,14 @@ class SpeechServer:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         await self._set_health(NOT_SERVING)
+        address = server_settings.address
+        # gRPC finds out, too, but does not say why, and writes lines of its own to stderr.
+        if problem := why_not(address, share_port=server_settings.share_port):
+            raise ConfigError(f"cannot listen on {address}: {problem}")
         try:
-            self.port = self._server.add_insecure_port(server_settings.address)
+            self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            address = server_settings.address
-            raise ConfigError(f"cannot listen on {address}: {why_not(address)}") from error
+            raise ConfigError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
         log.info("listening", extra={"fields": {"address": server_settings.address, "port": self.port}})
 

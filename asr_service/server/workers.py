@@ -48,14 +48,23 @@ def reserve(address: str) -> tuple[socket.socket, str]:
     return held, f"{host}:{held.getsockname()[1]}"
 
 
-def why_not(address: str) -> str:
-    """Why nobody can listen on `address`, from the operating system: gRPC does not tell."""
+def why_not(address: str, *, share_port: bool) -> str | None:
+    """Why nobody can listen on `address`, from the operating system; None where somebody can.
+
+    Of a host with several addresses, one that is free is enough, as it is for gRPC.
+    """
+    told = None
     try:
         for family, kind, protocol, _, place in _places(address):
-            _bind_alone(family, kind, protocol, place)
+            try:
+                _bind_alone(family, kind, protocol, place, share_port=share_port)
+            except OSError as error:
+                told = told or _told(error)
+            else:
+                return None
     except (OSError, UnicodeError) as error:
         return _told(error)
-    return "the port is taken or the host unknown"
+    return told
 
 
 def _places(address: str) -> list[Any]:
@@ -63,10 +72,12 @@ def _places(address: str) -> list[Any]:
     return socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
 
 
-def _bind_alone(family: int, kind: int, protocol: int, place: Any) -> None:
-    """Raises OSError where somebody listens, which with SO_REUSEPORT would not be told."""
+def _bind_alone(family: int, kind: int, protocol: int, place: Any, *, share_port: bool = False) -> None:
+    """Raises OSError where somebody listens; with `share_port` not where that one shares the port."""
     with socket.socket(family, kind, protocol) as alone:
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share_port:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         alone.bind(place)
 
 

@@ -170,7 +170,8 @@ class Session:
         """
         yield from self.decode_pending()
         if self._decoder is not None and self._any_bytes:
-            yield from self.blocks(self._decoder.finish())
+            for samples in self._decoder.rest():
+                yield from self.blocks(samples)
 
     def blocks(self, pcm: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         """Cut samples, shape (n,), into blocks to `feed`."""

@@ -122,7 +122,7 @@ def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_b
     done = WorkCounter(engine, monkeypatch)
     listener = upload(engine, babble(2.0, 3), Mode.STREAMING)
     handle, other = start(engine, Mode.STREAMING, interim=True)
-    pcm, before, shown = speech_without_pauses(5.0, 9), 0, []
+    pcm, before, shown = speech_without_pauses(14.0, 9), 0, []
     for begin in range(0, len(pcm), 5_120):
         engine.audio(handle, pcm[begin : begin + 5_120])
         engine._turn()

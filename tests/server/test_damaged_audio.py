@@ -18,7 +18,7 @@ from asr_service.engine.interface import Engine
 from asr_service.errors import InvalidAudio
 from asr_service.streaming.transcribe import stream_bytes
 from asr_service.types import Mode, RecognitionConfig
-from tests.fake_engine import FakeEngine, say
+from tests.fake_engine import FakeEngine, say, tone
 from tests.server.conftest import Service, Start, until_error
 from tests.server.messages import audio, chunks, config, finals
 
@@ -64,6 +64,17 @@ def test_audio_that_is_cut_off_is_told_before_the_error(service: Service) -> Non
     buffer = io.BytesIO()
     soundfile.write(buffer, SPEECH, 16_000, format="FLAC")
     got, told = until_error(service.stream([config(FIRST), *chunks(buffer.getvalue()[:-2_000])]))
+    assert finals(got) == ["one two", " three"]
+    assert told.reason == "INVALID_AUDIO"
+
+
+def test_what_is_wrong_only_at_the_very_end_costs_no_words(service: Service) -> None:
+    speech = np.concatenate([say(1, 2, 1.92), tone(3, 0.24)])  # the last word is the last FLAC frame
+    buffer = io.BytesIO()
+    soundfile.write(buffer, speech, 16_000, format="FLAC")
+    data = bytearray(buffer.getvalue())
+    data[8 + 18] ^= 1  # the MD5 in STREAMINFO
+    got, told = until_error(service.stream([config(FIRST), *chunks(bytes(data))]))
     assert finals(got) == ["one two", " three"]
     assert told.reason == "INVALID_AUDIO"
 

@@ -21,7 +21,7 @@ from asr_service.errors import ConfigError
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import ServerThread
-from asr_service.server.workers import RestartDelay, Workers, reserve
+from asr_service.server.workers import RestartDelay, Workers, reserve, why_not
 from tests.engine.conftest import make_tiny_bundle
 from tests.fake_engine import FakeEngine
 
@@ -199,3 +199,33 @@ def test_one_server_says_which_of_the_two_it_is(host: str, told: str) -> None:
         settings = Settings(server=ServerSettings(address=f"{host}:{listening.getsockname()[1]}"))
         with pytest.raises(ConfigError, match=told), ServerThread(settings, FakeEngine):
             pass
+
+
+@pytest.mark.parametrize("more", [[], ["--share-port"]])
+def test_the_command_says_so_in_one_line(more: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        command = [sys.executable, "-m", "asr_service.server", "--address", address, *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"asr serve: cannot listen on {address}: the port is taken by another program\n"
+
+
+def test_of_a_host_with_several_addresses_one_that_is_free_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = listening.getsockname()
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in (taken, ("127.0.0.2", taken[1]))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+        assert why_not(f"both:{taken[1]}", share_port=False) is None
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places[:1])
+        assert why_not(f"both:{taken[1]}", share_port=False) == "the port is taken by another program"
+
+
+def test_servers_that_share_a_port_are_not_in_each_others_way() -> None:
+    with socket.socket() as sharing:
+        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sharing.bind(("127.0.0.1", 0))
+        sharing.listen()
+        address = f"127.0.0.1:{sharing.getsockname()[1]}"
+        assert why_not(address, share_port=True) is None
+        assert why_not(address, share_port=False) == "the port is taken by another program"
