@@ -182,6 +182,34 @@ sys.exit(asyncio.run(serve(Settings(server=ServerSettings(address="localhost:0")
     assert "the engine has failed" in done.stderr
 
 
+def test_what_a_model_is_made_of_is_no_longer_looked_at_by_the_garbage_collector() -> None:
+    script = """
+import asyncio, gc, sys
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import serve
+from tests.fake_engine import FakeEngine
+
+class BigEngine(FakeEngine):
+    def __init__(self):
+        super().__init__()
+        self.parts = [{"part": [number]} for number in range(100_000)]
+
+    def start(self):
+        super().start()
+        tracked = len(gc.get_objects())
+        gc.collect()
+        print(tracked, len(gc.get_objects(generation=2)))
+        self.healthy = False
+
+sys.exit(asyncio.run(serve(Settings(server=ServerSettings(address="localhost:0")), BigEngine)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 70, done.stderr
+    assert all(int(tracked) < 20_000 for tracked in done.stdout.split()), done.stdout
+
+
 def test_60_a_server_that_still_loads_does_not_load_to_the_end_first() -> None:
     script = """
 import asyncio, sys, time
