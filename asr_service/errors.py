@@ -136,6 +136,13 @@ class ShuttingDown(Unavailable):
     reason = "SHUTTING_DOWN"
 
 
+class InternalError(AsrError):
+    """A mistake of ours, an exception that nobody meant to raise: the server's log has it."""
+
+    status = "INTERNAL"
+    reason = "INTERNAL"
+
+
 class EngineFailure(AsrError):
     """The model failed on this stream; the others go on."""
 

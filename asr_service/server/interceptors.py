@@ -15,17 +15,13 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from asr_service.errors import AsrError, MalformedMessage
+from asr_service.errors import AsrError, InternalError, MalformedMessage
 from asr_service.server.status import to_status
 
 log = logging.getLogger("asr.call")
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-class InternalError(AsrError):
-    """A mistake of ours. The client gets the request id, the log the traceback."""
 
 
 @dataclass
@@ -93,8 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             except Exception:
                 code, reason = InternalError.status, InternalError.reason
                 log.exception("unexpected", extra={"fields": {"request_id": call.request_id}})
-                message = f"internal error; the server's log has it under request {call.request_id}"
-                await self._abort(context, InternalError(message), call)
+                await self._abort(context, internal_error(call), call)
             finally:
                 self._log(method, context, call, code, reason, time.monotonic() - started)
 
@@ -115,6 +110,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             "user_agent": _metadata(context, "user-agent"),
         }
         log.info("call", extra={"fields": fields | call.fields})
+
+
+def internal_error(call: Call) -> InternalError:
+    """What a call ends with after a mistake of ours."""
+    return InternalError(f"internal error; the server's log has it under request {call.request_id}")
 
 
 def _parse(deserializer: Callable[[bytes], Any], request: bytes) -> Any:

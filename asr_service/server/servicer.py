@@ -29,7 +29,7 @@ from asr_service.errors import (
 )
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
-from asr_service.server.interceptors import InternalError, current_call
+from asr_service.server.interceptors import current_call, internal_error
 from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, unary_config
 from asr_service.server.responses import server_info, streaming_response, unary_response
@@ -197,7 +197,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             session.fail(MalformedMessage("a message is no StreamingRecognizeRequest"))
         except Exception:
             log.exception("reading failed", extra={"fields": {"request_id": current_call.get().request_id}})
-            session.fail(InternalError("a message could not be read"))
+            session.fail(internal_error(current_call.get()))
 
     async def _on_message(self, request: pb.StreamingRecognizeRequest, session: AsyncSession) -> None:
         kind = request.WhichOneof("streaming_request")
@@ -228,3 +228,6 @@ async def _push_whole(audio: bytes, session: AsyncSession) -> None:
         await session.finish()
     except AsrError as error:
         session.fail(error)
+    except Exception:  # nobody awaits this task: the call would wait for its results until its deadline
+        log.exception("reading failed", extra={"fields": {"request_id": current_call.get().request_id}})
+        session.fail(internal_error(current_call.get()))

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from asr_service.audio import StreamDecoder
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Refusal, Service, Start, refusal, until_error
@@ -294,3 +295,19 @@ def test_engine_failure_ends_its_stream_and_no_other(start: Start) -> None:
     assert finals(got) == ["one"]
     matches(told, grpc.StatusCode.INTERNAL, "ENGINE_FAILURE")
     assert transcript(service.stream([config(), audio(SPEECH)])) == "one two three"
+
+
+@pytest.mark.parametrize("first", ["blocks", "rest"])
+def test_a_mistake_of_ours_in_a_decoder_ends_its_call_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    def wrong(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StreamDecoder, first, wrong)
+        told = service.unary_refused(SPEECH, encoding="LINEAR16", sample_rate_hertz=16_000)
+        streamed = service.refused([config(), audio(SPEECH)])
+    for refused in (told, streamed):
+        matches(refused, grpc.StatusCode.INTERNAL, "INTERNAL")
+        assert "the server's log has it under request" in refused.message and "index" not in refused.message
