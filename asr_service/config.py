@@ -64,6 +64,7 @@ class ServerSettings:
         worker_restart_s, worker_restart_most_s: with several workers, how long until one that was killed, or has ended
             with 70 because its engine had failed, is started again: each time twice as long up to the second number,
             and from the first again once one has lived for longer than the second. 0: always at once.
+        worker_stop_margin_s: after `drain_s` and `grace_s`, how long until a worker that has not ended is killed.
         reflection: whether clients may ask for the schema (grpcurl and the like).
         log_level: debug, info, warning or error.
     """
@@ -85,6 +86,7 @@ class ServerSettings:
     retry_after_s: float = 1.0
     worker_restart_s: float = 1.0
     worker_restart_most_s: float = 60.0
+    worker_stop_margin_s: float = 5.0
     reflection: bool = True
     log_level: str = "info"
 
@@ -105,6 +107,7 @@ class ServerSettings:
         _in_range(self, "retry_after_s", 0.01, 600)
         _in_range(self, "worker_restart_s", 0, 600)
         _in_range(self, "worker_restart_most_s", self.worker_restart_s, 3600)
+        _in_range(self, "worker_stop_margin_s", 0, 600)
         levels = ("debug", "info", "warning", "error")
         _require(self.log_level in levels, "server.log_level", self.log_level, "one of " + ", ".join(levels))
 

@@ -67,5 +67,11 @@ def run_workers(arguments: argparse.Namespace, settings: ServerSettings) -> int:
     ):
         command += [] if value is None else [name, str(value)]
     with held:
-        again = {"restart_s": settings.worker_restart_s, "restart_most_s": settings.worker_restart_most_s}
-        return Workers(command, arguments.workers, **again).run()
+        workers = Workers(
+            command,
+            arguments.workers,
+            restart_s=settings.worker_restart_s,
+            restart_most_s=settings.worker_restart_most_s,
+            stop_s=settings.drain_s + settings.grace_s + settings.worker_stop_margin_s,
+        )
+        return workers.run()

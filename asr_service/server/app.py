@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -84,32 +86,34 @@ class SpeechServer:
         self._watch = asyncio.create_task(self._watch_health(engine))
         log.info("serving", extra={"fields": {"model": engine.info.model, "port": self.port}})
 
-    async def stop(self, hurry: asyncio.Event | None = None) -> None:
+    async def stop(self, hurry: asyncio.Event | None = None) -> bool:
         """Drain and stop: running streams may end by themselves, then get their finals, then the port closes.
 
         Args:
             hurry: when set, waits no longer.
+
+        Returns:
+            False where the engine has not stopped in what was left of `drain_s` and `grace_s`: it is stuck.
         """
         settings, hurry = self._settings.server, hurry or asyncio.Event()
+        deadline = time.monotonic() + settings.drain_s + settings.grace_s
         if self._watch is not None:
             self._watch.cancel()
         await self._health.enter_graceful_shutdown()
         self._servicer.begin_drain()
-        await self._wait_for_calls(settings.drain_s, hurry)
+        await _wait(self._servicer.wait_for_calls(), settings.drain_s, hurry)
         self._servicer.end_streams()
-        await self._wait_for_calls(settings.grace_s, hurry)
+        await _wait(self._servicer.wait_for_calls(), settings.grace_s, hurry)
         log.info("stopping", extra={"fields": {"calls_cut_off": self._servicer.live_calls}})
         if self._server is not None:
             # A call is no longer live some moments before its status has left.
             await self._server.stop(0 if hurry.is_set() else LAST_STATUS_S)
-        if self._servicer.engine is not None:
-            await asyncio.to_thread(self._servicer.engine.stop)
-
-    async def _wait_for_calls(self, patience_s: float, hurry: asyncio.Event) -> None:
-        waits = [asyncio.create_task(wait) for wait in (self._servicer.wait_for_calls(), hurry.wait())]
-        await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        for task in waits:
-            task.cancel()
+        if self._servicer.engine is None:
+            return True
+        patience_s = max(LAST_STATUS_S, deadline - time.monotonic())
+        stopped = _stopped(self._servicer.engine)
+        await _wait(stopped.wait(), patience_s, hurry)
+        return stopped.is_set()
 
     async def _watch_health(self, engine: Engine) -> None:
         while engine.healthy:  # noqa: ASYNC110  # the engine's thread cannot tell that it has died
@@ -123,8 +127,34 @@ class SpeechServer:
             await self._health.set(name, status)
 
 
+async def _wait(event: Coroutine[Any, Any, Any], patience_s: float, hurry: asyncio.Event) -> None:
+    waits = [asyncio.create_task(wait) for wait in (event, hurry.wait())]
+    await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in waits:
+        task.cancel()
+
+
+def _stopped(engine: Engine) -> asyncio.Event:
+    """Tell the engine to stop; what is set when it has.
+
+    In a daemon thread, which nobody waits for: neither the loop nor the interpreter ends before an executor's.
+    """
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        engine.stop()
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: it took too long
+            loop.call_soon_threadsafe(stopped.set)
+
+    threading.Thread(target=stop, name="engine-stop", daemon=True).start()
+    return stopped
+
+
 async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
-    """Serve until SIGTERM or SIGINT, or until the engine fails; return the exit code. A second signal stops at once.
+    """Serve until SIGTERM or SIGINT, or until the engine fails; return the exit code.
+
+    The exit code is 0 after a signal, 70 where the engine has failed or does not stop, 1 after a second signal, which
+    ends the process at once. After a signal it ends in `drain_s` and `grace_s` and a moment, whatever the engine does.
 
     A server whose engine has failed ends, so that whoever started it starts another one: it can serve nobody, but on a
     shared port the kernel would go on giving it its share of the connections.
@@ -153,10 +183,13 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
         still_loading = not loading.done()
         for task in (loading, stopped, failed):
             task.cancel()
-        await server.stop(hurry)
-    # A model that is still loading cannot be interrupted otherwise, and nobody waits for it any more.
+        engine_stopped = await server.stop(hurry)
+    # A model that is still loading or stuck cannot be interrupted otherwise, and nobody waits for it any more.
     if hurry.is_set() or still_loading:
         os._exit(int(hurry.is_set()))
+    if not engine_stopped:
+        log.error("the engine does not stop")
+        os._exit(ENGINE_FAILED)
     return ENGINE_FAILED if server.failed.is_set() else 0
 
 

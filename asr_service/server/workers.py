@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import math
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ ENGINE_FAILED = 70
 """Exit code of a server whose engine has failed (EX_SOFTWARE of sysexits.h): another one may do better."""
 _POLL_S = 0.2
 _PR_SET_PDEATHSIG = 1
+_TOLD_TWICE_S = 5.0  # how long a worker may take to end at once
 _STOPPED = (0, -signal.SIGTERM, -signal.SIGINT)
 
 
@@ -128,11 +130,17 @@ def _end_with_parent() -> None:
 class Workers:
     """The processes. `run` returns when all have ended."""
 
-    def __init__(self, command: Sequence[str], count: int, *, restart_s: float, restart_most_s: float) -> None:
-        """`command` starts one worker; one that was killed is started again as `RestartDelay` says."""
+    def __init__(
+        self, command: Sequence[str], count: int, *, restart_s: float, restart_most_s: float, stop_s: float
+    ) -> None:
+        """`command` starts one worker; one that was killed is started again as `RestartDelay` says. One that was told
+        to stop and has not after `stop_s` is killed.
+        """
         self._command = list(command)
         self._restart_s = (restart_s, restart_most_s)
+        self._stop_s = stop_s
         self._stopping = False
+        self._kill_s = math.inf  # when those are killed that have not ended by then
         self._workers: list[_Worker] = []
         self._count = count
 
@@ -147,13 +155,19 @@ class Workers:
             while len(self._workers) < self._count and not self._stopping:
                 worker = _Worker(self._start(), RestartDelay(*self._restart_s), time.monotonic())
                 self._workers.append(worker)
-            return self._watch()
+            code = self._watch()
         finally:
-            self._pass_on(signal.SIGTERM)
-            for worker in self._workers:
-                worker.process.wait()
+            if not self._stopping:
+                self._tell(signal.SIGTERM)
+            self._wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if code is not None:
+            return code
+        # A worker that has not come as far as to handle the signal ends by it. One that was to be started again has
+        # died before.
+        ended = [worker.process.returncode for worker in self._workers if worker.due_s is None]
+        return int(any(code not in _STOPPED for code in ended))
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(self._command, preexec_fn=_end_with_parent)  # noqa: PLW1509  # there are no threads
@@ -161,8 +175,9 @@ class Workers:
             process.send_signal(signal.SIGTERM)
         return process
 
-    def _watch(self) -> int:
-        while not self._stopping or any(worker.process.poll() is None for worker in self._workers):
+    def _watch(self) -> int | None:
+        """The exit code of a worker that has ended by itself; None when a signal says to stop."""
+        while not self._stopping:
             for worker in self._workers:
                 code = worker.process.poll()
                 if code is None or self._stopping:
@@ -173,10 +188,17 @@ class Workers:
                     return code or 1
                 self._start_again(worker, code)
             time.sleep(_POLL_S)
-        # A worker that has not come as far as to handle the signal ends by it. One that was to be started again has
-        # died before.
-        ended = [worker.process.returncode for worker in self._workers if worker.due_s is None]
-        return int(any(code not in _STOPPED for code in ended))
+        return None
+
+    def _wait(self) -> None:
+        """Until all have ended that were told to."""
+        while running := [worker.process for worker in self._workers if worker.process.poll() is None]:
+            if time.monotonic() >= self._kill_s:
+                for process in running:
+                    log.error("a worker does not stop; it is killed", extra={"fields": {"pid": process.pid}})
+                    process.kill()
+                    process.wait()
+            time.sleep(_POLL_S)
 
     def _start_again(self, worker: _Worker, code: int) -> None:
         """Now, or note when: the others are watched meanwhile, and signals come through."""
@@ -192,11 +214,13 @@ class Workers:
             worker.process, worker.started_s, worker.due_s = self._start(), now_s, None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A second signal goes through to the workers too, which then stop at once.
-        self._stopping = True
-        self._pass_on(number)
+        self._tell(number)
 
-    def _pass_on(self, number: int) -> None:
+    def _tell(self, number: int) -> None:
+        """To stop; told twice, they stop at once."""
+        patience_s = _TOLD_TWICE_S if self._stopping else self._stop_s
+        self._kill_s = min(self._kill_s, time.monotonic() + patience_s)
+        self._stopping = True
         for worker in self._workers:
             if worker.process.poll() is None:
                 worker.process.send_signal(number)

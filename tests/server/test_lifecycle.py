@@ -243,6 +243,39 @@ def test_61_second_signal_stops_at_once(start: Callable[..., Process]) -> None:
         list(stream.call)
 
 
+@pytest.mark.parametrize(("patience_s", "signals", "code"), [(0.2, 1, 70), (600.0, 2, 1)])
+def test_a_stuck_engine_does_not_keep_the_process(patience_s: float, signals: int, code: int) -> None:
+    script = f"""
+import asyncio, sys, threading
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import serve
+from asr_service.server.logs import configure_logging
+from tests.fake_engine import FakeEngine
+
+class StuckEngine(FakeEngine):
+    def stop(self):
+        print("told to stop", flush=True)
+        threading.Event().wait()
+
+configure_logging("info")
+settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0, grace_s={patience_s}))
+sys.exit(asyncio.run(serve(settings, StuckEngine)))
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        while '"serving"' not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "told to stop\n"
+        if signals == 2:
+            process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(20) == code
+        finally:
+            process.kill()
+
+
 def test_second_server_on_a_port_is_told_so(start: Callable[..., Process], tmp_path: Path) -> None:
     server = start()
     path = tmp_path / "second.toml"

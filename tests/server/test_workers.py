@@ -122,14 +122,19 @@ def test_workers_end_when_their_parent_is_killed(parent: Parent) -> None:
 
 def test_a_worker_that_ends_by_itself_ends_them_all_with_its_code() -> None:
     quick = "import sys, os, time; sys.exit(3) if os.getpid() % 2 else time.sleep(60)"
-    codes = {Workers([sys.executable, "-c", quick], 4, restart_s=0.0, restart_most_s=0.0).run() for _ in range(2)}
+    codes = {
+        Workers([sys.executable, "-c", quick], 4, restart_s=0.0, restart_most_s=0.0, stop_s=20.0).run()
+        for _ in range(2)
+    }
     assert codes == {3}
 
 
 def test_a_worker_whose_engine_has_failed_is_started_again(tmp_path: Path) -> None:
     mark = tmp_path / "failed"
     first_fails = f"import sys, pathlib as p; m = p.Path({str(mark)!r}); sys.exit(3 if m.exists() else m.touch() or 70)"
-    assert Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.0, restart_most_s=0.0).run() == 3
+    assert (
+        Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.0, restart_most_s=0.0, stop_s=20.0).run() == 3
+    )
 
 
 def test_a_worker_that_dies_again_and_again_is_started_ever_later_up_to_a_bound() -> None:
@@ -146,9 +151,8 @@ def test_workers_that_wait_to_be_started_again_hold_up_neither_signal_nor_the_ot
     one_dies = f"import pathlib, sys, time; m = pathlib.Path({str(first)!r}); "
     one_dies += "m.exists() or m.touch() or sys.exit(70); time.sleep(60)"
     both = "import sys; from asr_service.server.workers import Workers\n"
-    both += (
-        f"sys.exit(Workers([sys.executable, '-S', '-c', {one_dies!r}], 2, restart_s=50.0, restart_most_s=60.0).run())"
-    )
+    both += f"command = [sys.executable, '-S', '-c', {one_dies!r}]\n"
+    both += "sys.exit(Workers(command, 2, restart_s=50.0, restart_most_s=60.0, stop_s=20.0).run())"
     parent = subprocess.Popen([sys.executable, "-c", both], stderr=subprocess.PIPE, text=True)
     assert parent.stderr is not None
     with parent.stderr as log:
@@ -162,7 +166,7 @@ def test_a_signal_while_workers_are_started_ends_them_and_starts_no_more() -> No
     sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     many = "from asr_service.server.workers import Workers\n"
     many += "import sys; print('begins', flush=True)\n"
-    many += f"sys.exit(Workers({sleeping!r}, 100_000, restart_s=0.0, restart_most_s=0.0).run())"
+    many += f"sys.exit(Workers({sleeping!r}, 100_000, restart_s=0.0, restart_most_s=0.0, stop_s=20.0).run())"
     parent = subprocess.Popen([sys.executable, "-c", many], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout as begins:
@@ -172,6 +176,32 @@ def test_a_signal_while_workers_are_started_ends_them_and_starts_no_more() -> No
         time.sleep(0.01)
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(30) == 0
+
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("stop_s", "signals"), [(0.5, 1), (600.0, 2)])
+def test_a_worker_that_does_not_stop_is_killed(stop_s: float, signals: int) -> None:
+    both = f"""
+import sys
+from asr_service.server import workers
+workers._TOLD_TWICE_S = 0.5
+command = [sys.executable, "-S", "-c", {STUBBORN!r}]
+sys.exit(workers.Workers(command, 1, restart_s=0.0, restart_most_s=0.0, stop_s={stop_s}).run())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", both], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert parent.stdout is not None and parent.stderr is not None
+    with parent.stdout as said, parent.stderr as log:
+        assert said.readline() == "deaf\n"
+        for _ in range(signals):
+            parent.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        assert parent.wait(30) == 1
+        assert "it is killed" in log.read()
 
 
 def test_a_port_that_somebody_has_is_refused() -> None:
