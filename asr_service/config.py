@@ -232,6 +232,8 @@ class EngineSettings:
             held back and how many hypotheses the final pass ranks, together.
         max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
         idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
+        max_turn_s: a turn of the thread that takes longer is stuck: the engine is not healthy, and its process ends. A
+            turn takes some 100 ms.
         final_budget_s: computation that a turn of the engine spends on finals of live streams, before it looks for live
             audio again; one part of one is always done.
         accurate_budget_s: the same for accurate utterances (files, unary calls); one part of one is always done.
@@ -253,6 +255,7 @@ class EngineSettings:
     latency: str = "balanced"
     max_utterance_s: float = 30.0
     idle_wait_s: float = 0.5
+    max_turn_s: float = 30.0
     final_budget_s: float = 0.1
     accurate_budget_s: float = 0.05
     accurate_batch_s: float = 40.0
@@ -270,6 +273,7 @@ class EngineSettings:
         _require(self.latency in LATENCIES, "engine.latency", self.latency, "one of " + ", ".join(LATENCIES))
         _in_range(self, "max_utterance_s", 1, 120)
         _in_range(self, "idle_wait_s", 0.01, 10)
+        _in_range(self, "max_turn_s", 0.5, 3600)
         _in_range(self, "final_budget_s", 0.001, 60)
         _in_range(self, "accurate_budget_s", 0.001, 60)
         _in_range(self, "accurate_batch_s", 1, 3600)

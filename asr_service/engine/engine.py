@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +96,7 @@ class BatchingEngine:
         self._live = LiveLane(self._policy, self._streams, settings)
         self._accurate = AccurateLane(self._runner, self._space, self._streams, settings)
         self._turns = 0
+        self._turn_began = math.inf  # inf: the thread waits for messages
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -118,7 +121,8 @@ class BatchingEngine:
 
     @property
     def healthy(self) -> bool:
-        return self._thread.is_alive() and self._streams.failures < UNHEALTHY_AFTER
+        is_stuck = time.monotonic() - self._turn_began > self._settings.max_turn_s
+        return self._thread.is_alive() and not is_stuck and self._streams.failures < UNHEALTHY_AFTER
 
     def start(self) -> None:
         self._thread.start()
@@ -151,16 +155,20 @@ class BatchingEngine:
         self._stopping.set()
         self._inbox.put(_Message(_Kind.STOP, StreamHandle(0, -1)))
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(self._settings.max_turn_s)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._turn_began = time.monotonic()
             busy = self._turn()
             if not busy:
+                self._turn_began = math.inf
                 try:
-                    self._handle(self._inbox.get(timeout=self._settings.idle_wait_s))
+                    message = self._inbox.get(timeout=self._settings.idle_wait_s)
                 except queue.Empty:
                     continue
+                self._turn_began = time.monotonic()
+                self._handle(message)
         for stream in self._streams:
             self._streams.end(stream, Failed(ShuttingDown("the server is stopping")))
         self._streams.deliver()

@@ -156,7 +156,9 @@ class Engine(Protocol):
     def active_streams(self) -> int: ...
 
     @property
-    def healthy(self) -> bool: ...
+    def healthy(self) -> bool:
+        """False where the thread is gone, is stuck in one turn, or every turn fails: only a new engine can help."""
+        ...
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -189,5 +191,5 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """Stop the thread; streams still open get `Failed(ShuttingDown)`."""
+        """Stop the thread; streams still open get `Failed(ShuttingDown)`. Waits for the thread, not for a stuck one."""
         ...

@@ -32,6 +32,7 @@ log = logging.getLogger("asr.server")
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Speech"].full_name
 HEALTH_CHECK_PERIOD_S = 1.0
+ILL_LOOKS = 2  # in a row; to one look an engine may seem stuck whose process was suspended for a while
 LAST_STATUS_S = 1.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -110,16 +111,19 @@ class SpeechServer:
             await self._server.stop(0 if hurry.is_set() else LAST_STATUS_S)
         if self._servicer.engine is None:
             return True
-        patience_s = max(LAST_STATUS_S, deadline - time.monotonic())
+        patience_s = LAST_STATUS_S if self.failed.is_set() else max(LAST_STATUS_S, deadline - time.monotonic())
         stopped = _stopped(self._servicer.engine)
         await _wait(stopped.wait(), patience_s, hurry)
         return stopped.is_set()
 
     async def _watch_health(self, engine: Engine) -> None:
-        while engine.healthy:  # noqa: ASYNC110  # the engine's thread cannot tell that it has died
+        ill = 0
+        while ill < ILL_LOOKS:  # the engine's thread cannot tell that it has died or is stuck
             await asyncio.sleep(HEALTH_CHECK_PERIOD_S)
+            ill = 0 if engine.healthy else ill + 1
         log.error("the engine has failed")
         await self._set_health(NOT_SERVING)
+        self._servicer.fail_calls()
         self.failed.set()
 
     async def _set_health(self, status: Any) -> None:

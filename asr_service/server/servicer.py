@@ -82,6 +82,11 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             if is_stream:
                 session.end_early(shutting_down())
 
+    def fail_calls(self) -> None:
+        """End all calls at once: no engine will answer them any more."""
+        for session in list(self._live):
+            session.fail(_engine_failed())
+
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:  # noqa: ARG002
         return server_info(self._ready_engine().info, self._settings)
 
@@ -125,7 +130,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         if self.engine is None:
             raise Unavailable("the model is still loading")
         if not self.engine.healthy:
-            raise Unavailable("the engine has failed; the server must be restarted")
+            raise _engine_failed()
         return self.engine
 
     async def _open(
@@ -218,6 +223,10 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             raise ConfigRepeated("streaming_config comes once, as the first message", field="streaming_config")
         else:
             raise EmptyMessage("the message is empty; it must be audio or control")
+
+
+def _engine_failed() -> Unavailable:
+    return Unavailable("the engine has failed; the server must be restarted")
 
 
 async def _push_whole(audio: bytes, session: AsyncSession) -> None:

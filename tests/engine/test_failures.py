@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
 import torch
 
+from asr_service.config import EngineSettings
 from asr_service.decoding.prefix_scores import PrefixScores
-from asr_service.engine.engine import UNHEALTHY_AFTER
+from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
 from asr_service.engine.interface import Failed, Finished
 from asr_service.errors import EngineFailure
 from asr_service.model.bundle import Bundle
@@ -101,3 +104,33 @@ def test_a_final_that_fails_in_the_middle_ends_its_stream_alone(
     engine.settle()
     assert isinstance(sick.outputs[-1], Failed) and isinstance(well.outputs[-1], Finished) and well.finals()
     assert engine.active_streams == 0 and not engine._live._finals
+
+
+@pytest.mark.timeout(60)
+def test_an_engine_that_is_stuck_in_one_turn_is_not_healthy_and_its_end_is_not_waited_for(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = BatchingEngine(tiny_bundle, EngineSettings(max_streams=2, precision="fp32", max_turn_s=1.0))
+    stuck, go_on = threading.Event(), threading.Event()
+    original = engine._runner.features
+
+    def hang(*arguments: Any, **options: Any) -> Any:
+        stuck.set()
+        go_on.wait()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(engine._runner, "features", hang)
+    engine.start()
+    time.sleep(1.5)
+    assert engine.healthy  # an idle engine has no turn to be stuck in
+    handle, listener = start(engine, Mode.STREAMING)
+    engine.audio(handle, babble(1.0, 1))
+    assert stuck.wait(10) and engine.healthy
+    deadline = time.monotonic() + 20
+    while engine.healthy and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not engine.healthy
+    engine.stop()
+    assert not listener.done.is_set()
+    go_on.set()
+    assert listener.done.wait(10)

@@ -182,6 +182,41 @@ sys.exit(asyncio.run(serve(Settings(server=ServerSettings(address="localhost:0")
     assert "the engine has failed" in done.stderr
 
 
+def test_59_an_engine_that_hangs_ends_its_calls_and_its_process() -> None:
+    script = """
+import asyncio, sys, threading
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import serve
+from asr_service.server.logs import configure_logging
+from tests.fake_engine import FakeEngine
+
+class StuckEngine(FakeEngine):
+    def _on_audio(self, handle, pcm):
+        self.healthy = False  # tests/engine/test_failures.py tests when an engine says so
+        threading.Event().wait()
+
+configure_logging("info")
+sys.exit(asyncio.run(serve(Settings(server=ServerSettings(address="localhost:0")), StuckEngine)))
+"""
+    pipes = {"stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as process:
+        assert process.stderr is not None
+        try:
+            while (line := json.loads(process.stderr.readline()))["message"] != "serving":
+                pass
+            with grpc.insecure_channel(f"localhost:{line['port']}") as channel:
+                messages = iter([config(), audio(linear16(say(1)))])
+                with pytest.raises(grpc.RpcError) as caught:
+                    list(pb_grpc.SpeechStub(channel).StreamingRecognize(messages, timeout=20))
+            told = refusal(caught.value)
+            assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+            assert told.retry_after_s == 1.0
+            assert process.wait(20) == 70
+            assert "the engine has failed" in process.stderr.read()
+        finally:
+            process.kill()
+
+
 def test_what_a_model_is_made_of_is_no_longer_looked_at_by_the_garbage_collector() -> None:
     script = """
 import asyncio, gc, sys
