@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from asr_service.audio import StreamDecoder
 from asr_service.config import EndpointingSettings, StreamSettings
 from asr_service.engine.interface import Engine
-from asr_service.errors import AsrError, SlowConsumer
+from asr_service.errors import AsrError, InternalError, SlowConsumer
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
 from asr_service.types import RecognitionConfig
+
+log = logging.getLogger("asr.session")
 
 
 class LoopWaker:
@@ -39,13 +42,17 @@ class LoopWaker:
             try:
                 self._loop.call_soon_threadsafe(self._run)
             except RuntimeError:  # the loop has been closed: nobody waits any more
-                self._waiting.clear()
+                with self._lock:
+                    self._waiting.clear()
 
     def _run(self) -> None:
         with self._lock:
             callbacks, self._waiting = self._waiting, {}
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # one of many streams': the others' call-backs are still to come
+                log.exception("a call-back failed")
 
 
 class AsyncSession:
@@ -183,7 +190,11 @@ class AsyncSession:
         self._refresh()
 
     def _on_wake(self) -> None:
-        self._session.collect()
+        try:
+            self._session.collect()
+        except Exception:
+            log.exception("an output of the engine could not be made an update")
+            self._session.fail(InternalError("internal error: a result could not be told"))
         self._refresh()
 
     def _refresh(self) -> None:

@@ -5,6 +5,7 @@ The numbers are those of the project's list of faults.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from asr_service.audio import StreamDecoder
+from asr_service.engine.interface import Final
 from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.streaming.updates import StreamUpdate, UpdateBuilder
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Refusal, Service, Start, refusal, until_error
 from tests.server.messages import FLUSH, audio, chunks, config, finals, transcript
@@ -295,6 +298,27 @@ def test_engine_failure_ends_its_stream_and_no_other(start: Start) -> None:
     assert finals(got) == ["one"]
     matches(told, grpc.StatusCode.INTERNAL, "ENGINE_FAILURE")
     assert transcript(service.stream([config(), audio(SPEECH)])) == "one two three"
+
+
+def test_a_mistake_of_ours_with_a_result_ends_its_stream_and_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = UpdateBuilder.final
+
+    def wrong(builder: UpdateBuilder, final: Final, received_s: float) -> StreamUpdate:
+        if final.alternatives[0].text == "nine":
+            raise KeyError("nine")
+        return original(builder, final, received_s)
+
+    monkeypatch.setattr(UpdateBuilder, "final", wrong)
+    service = start()
+    service.engine.gate.clear()
+    calls = [service.stream([config(), audio(linear16(say(digit)))], timeout=5.0) for digit in (1, 9, 2)]
+    while service.engine.active_streams < 3:
+        time.sleep(0.01)
+    service.engine.gate.set()
+    matches(until_error(calls[1])[1], grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert [transcript(call) for call in (calls[0], calls[2])] == ["one", "two"]
 
 
 @pytest.mark.parametrize("first", ["blocks", "rest"])

@@ -39,6 +39,19 @@ def test_a_burst_of_wakes_is_one_call_on_the_loop() -> None:
     assert len(loop.scheduled) == 1
 
 
+def test_a_call_back_that_fails_costs_the_others_nothing() -> None:
+    called: list[int] = []
+
+    async def main() -> None:
+        waker = LoopWaker(asyncio.get_running_loop())
+        for callback in (lambda: called.append(1), lambda: called[9], lambda: called.append(2)):
+            waker.wake(callback)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert called == [1, 2]
+
+
 def test_a_wake_after_the_loop_has_closed_is_no_error() -> None:
     loop = asyncio.new_event_loop()
     waker = LoopWaker(loop)
