@@ -106,6 +106,10 @@ class WordHistories:
         self._depths = [self._depths[number] for number in old]
         self._log_probs = [self._log_probs[number] for number in old]
         self._states = [self._states[number] for number in old]
+        for state in self._states:
+            # A state holds all that were ever scored after it, so nothing would be freed. Who needs one of them again
+            # has it, or scores its word once more.
+            state.children = {}
         self.gains[: len(old)] = self.gains[old]
         self._new_table(len(self.keys))
         self._enter(np.array(self._parents[1:]), np.array(self._words[1:]), np.arange(1, len(old)))

@@ -20,6 +20,7 @@ from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.timing import WordGraph, align_words, best_path, words_log_likelihood
+from asr_service.decoding.word_histories import WordHistories
 from asr_service.errors import BundleError
 from asr_service.lexicon import PHONE_IDS, Lexicon, phone_ids
 from asr_service.types import PhraseHint
@@ -343,6 +344,28 @@ def test_forgotten_histories_change_nothing(tree, monkeypatch):
         found.append((beam.best(), beam.shared_words(), beam.finish()))
     assert len(beam._histories) < 1000
     assert found[0] == found[1]
+
+
+def test_forgotten_histories_are_freed(tree, monkeypatch):
+    def held(histories: WordHistories) -> int:
+        """States of the language model: a state holds those that were scored after it."""
+        found = {id(state): state for state in map(histories.state, range(len(histories)))}
+        waiting = list(found.values())
+        while waiting:
+            following = [state for state in waiting.pop().children.values() if id(state) not in found]
+            found |= {id(state): state for state in following}
+            waiting += following
+        return len(found)
+
+    monkeypatch.setattr(lexicon_beam, "MOST_HISTORIES", 50)
+    beam = LexiconBeam(tree, LexiconBeamOptions(beam_size=30))
+    counts = []
+    for seed in range(6):
+        for log_probs in np.array_split(tiny.spoken("see a cat", seed, noise=2.0), 2):
+            beam.step(log_probs)
+            counts.append((held(beam._histories), len(beam._histories)))
+    assert all(states <= histories for states, histories in counts), counts
+    assert max(histories for _, histories in counts) > 50
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model at all\n"])
