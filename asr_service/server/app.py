@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from asr_service.config import ServerSettings, Settings
 from asr_service.engine.interface import Engine
-from asr_service.errors import AsrError, ConfigError
+from asr_service.errors import ConfigError
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import CallInterceptor
@@ -221,7 +221,7 @@ class ServerThread:
         self._address: Future[str] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave = asyncio.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="asr-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="asr-server", daemon=True)
 
     def __enter__(self) -> str:
         """Return the address, when the model is loaded. Raises what loading or listening raises."""
@@ -235,16 +235,23 @@ class ServerThread:
         self._loop.call_soon_threadsafe(self._leave.set)
         self._thread.join()
 
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            if self._address.done():
+                raise
+            self._address.set_exception(error)  # whatever it is, the owner waits for it
+
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         server = SpeechServer(self._settings, self._load)
         try:
             await server.listen()
             await server.load()
-        except AsrError as error:
+        except BaseException:
             await server.stop()
-            self._address.set_exception(error)
-            return
+            raise
         host = self._settings.server.address.rpartition(":")[0]
         self._address.set_result(f"{host}:{server.port}")
         await self._leave.wait()

@@ -18,9 +18,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from asr_service.config import ServerSettings, Settings
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
-from tests.fake_engine import linear16, say
+from asr_service.server.app import ServerThread
+from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
 
@@ -243,6 +245,17 @@ sys.exit(asyncio.run(serve(Settings(server=ServerSettings(address="localhost:0")
     )
     assert done.returncode == 70, done.stderr
     assert all(int(tracked) < 20_000 for tracked in done.stdout.split()), done.stdout
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(3)])
+def test_whatever_loading_raises_comes_to_who_starts_a_server_in_a_thread(error: BaseException) -> None:
+    def load() -> FakeEngine:
+        raise error
+
+    server = ServerThread(Settings(server=ServerSettings(address="localhost:0", drain_s=0.0)), load)
+    with pytest.raises(type(error)):
+        server.__enter__()
 
 
 def test_60_a_server_that_still_loads_does_not_load_to_the_end_first() -> None:
