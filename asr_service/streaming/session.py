@@ -38,11 +38,14 @@ from asr_service.streaming.endpointer import TOLERANCE_S, Endpointer
 from asr_service.streaming.outbox import Outbox
 from asr_service.streaming.updates import StreamUpdate, UpdateBuilder
 from asr_service.streaming.voice_timeout import VoiceTimeoutPolicy
-from asr_service.types import RecognitionConfig, SpeechEventKind
+from asr_service.types import AudioEncoding, AudioFormat, RecognitionConfig, SpeechEventKind
 
-# Bytes are handed to the decoder in pieces of at least this size (5 ms of 16 kHz LINEAR16): a client that sends single
-# bytes must not cost a resampler call for each.
-COALESCE_BYTES = 160
+# Samples are handed to the decoder in pieces of at least this length: a client that sends single bytes must not cost a
+# resampler call for each.
+COALESCE_S = 0.005
+_SAMPLE_BYTES = {AudioEncoding.LINEAR16: 2, AudioEncoding.FLOAT32: 4, AudioEncoding.MULAW: 1, AudioEncoding.ALAW: 1}
+# A WAV file's header is to come; this is of 16 kHz LINEAR16.
+_WAV_BYTES = round(COALESCE_S * SAMPLE_RATE_HZ * 2)
 
 
 class End(enum.Enum):
@@ -95,6 +98,7 @@ class Session:
         self._outbox = Outbox(settings.max_pending_updates)
         self._builder = UpdateBuilder(config)
         self._pending_bytes = bytearray()
+        self._coalesced_bytes = coalesced_bytes(config.audio)
         self._any_bytes = False
         self._fed_samples = 0
         self._processed_s = 0.0
@@ -151,7 +155,7 @@ class Session:
             return iter(())
         self._any_bytes = True
         self._pending_bytes += data
-        if len(self._pending_bytes) < COALESCE_BYTES:
+        if len(self._pending_bytes) < self._coalesced_bytes:
             return iter(())
         return self.decode_pending()
 
@@ -350,6 +354,13 @@ class Session:
         self._pending_bytes.clear()
         self._inbox.clear()
         self._note_unread()
+
+
+def coalesced_bytes(audio: AudioFormat) -> int:
+    """Bytes that are worth a call of the decoder. Those of compressed audio all are: a page of 60 bytes is 20 ms."""
+    if audio.encoding is AudioEncoding.WAV:
+        return _WAV_BYTES
+    return round(COALESCE_S * audio.sample_rate_hz * max(1, audio.channels) * _SAMPLE_BYTES.get(audio.encoding, 0))
 
 
 def shutting_down() -> ShuttingDown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -304,3 +305,40 @@ def test_nothing_is_fed_after_the_end(engine: HandDriven, clock: Clock) -> None:
     assert engine.calls == ["cancel"]
     assert stream.end is End.CANCELLED
     assert stream.take() is None
+
+
+@pytest.mark.parametrize(
+    ("audio", "size"),
+    [
+        (RAW, 160),
+        (AudioFormat(AudioEncoding.MULAW, 8_000), 40),
+        (AudioFormat(AudioEncoding.FLOAT32, 48_000, 2), 1920),
+        (AudioFormat(AudioEncoding.WAV), 160),
+        (AudioFormat(AudioEncoding.OGG_OPUS, 16_000, 1), 1),  # a page of 20 ms may have 59 bytes
+        (AudioFormat(AudioEncoding.FLAC), 1),
+        (AudioFormat(AudioEncoding.UNSPECIFIED), 1),
+    ],
+)
+def test_five_milliseconds_of_samples_or_a_byte_of_compressed_audio_are_decoded_at_once(
+    engine: HandDriven, audio: AudioFormat, size: int
+) -> None:
+    pieces: list[bytes] = []
+
+    class Decoder:
+        received_s = 0.0
+
+        def blocks(self, data: bytes) -> Iterator[NDArray[np.float32]]:
+            pieces.append(data)
+            yield SECOND
+
+    session = Session(
+        engine,  # type: ignore[arg-type]
+        RecognitionConfig(mode=Mode.STREAMING, audio=audio),
+        decoder=Decoder(),  # type: ignore[arg-type]
+        wake=lambda: None,
+        settings=StreamSettings(),
+        endpointing=EndpointingSettings(),
+    )
+    for _ in range(2 * size):
+        list(session.decode(b"x"))
+    assert [len(piece) for piece in pieces] == [size, size]
