@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from asr_service.audio import StreamDecoder
 from asr_service.config import EndpointingSettings, StreamSettings
-from asr_service.engine.interface import Engine
+from asr_service.engine.interface import SAMPLE_RATE_HZ, Engine
 from asr_service.errors import AsrError, InternalError, SlowConsumer
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
 from asr_service.types import RecognitionConfig
+
+# A message may decode to so much audio, some milliseconds of work, before other streams have their turn.
+PAUSE_SAMPLES = SAMPLE_RATE_HZ
 
 log = logging.getLogger("asr.session")
 
@@ -174,7 +177,12 @@ class AsyncSession:
     async def _feed(self, blocks: Iterable[NDArray[np.float32]]) -> None:
         self._waits_for_message = False
         waited = False
+        unpaused = 0
         for block in blocks:
+            if unpaused >= PAUSE_SAMPLES:
+                await asyncio.sleep(0)
+                unpaused = 0
+            unpaused += len(block)
             while not self._session.has_room:
                 waited = True
                 await self._room.wait()

@@ -106,6 +106,20 @@ def test_pushing_waits_for_room_and_goes_on_with_it() -> None:
     assert run(scenario, max_buffered_s=4.0).most_queued_s <= 4.0
 
 
+def test_a_message_of_much_audio_leaves_others_their_turns() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        pushing = asyncio.create_task(session.push(linear16(silence(8.0))))
+        turns = 0
+        while not pushing.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 8
+        await session.finish()
+        await words(session)
+
+    run(scenario)
+
+
 def test_a_session_that_fails_lets_its_pusher_go() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
         engine.gate.clear()
