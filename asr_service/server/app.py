@@ -50,6 +50,7 @@ class SpeechServer:
         self._settings = settings
         self._load = load
         self._servicer = SpeechServicer(settings)
+        self._interceptor = CallInterceptor(SERVICE, retry_after_s=settings.server.retry_after_s)
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server: Any = None
         self._watch: asyncio.Task[None] | None = None
@@ -59,8 +60,7 @@ class SpeechServer:
     async def listen(self) -> None:
         """Open the port. Raises ConfigError where that is not possible."""
         server_settings = self._settings.server
-        interceptor = CallInterceptor(SERVICE, retry_after_s=server_settings.retry_after_s)
-        self._server = grpc.aio.server(interceptors=[interceptor], options=_channel_options(server_settings))
+        self._server = grpc.aio.server(interceptors=[self._interceptor], options=_channel_options(server_settings))
         pb_grpc.add_SpeechServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if server_settings.reflection:
@@ -106,6 +106,7 @@ class SpeechServer:
         self._servicer.end_streams()
         await _wait(self._servicer.wait_for_calls(), settings.grace_s, hurry)
         log.info("stopping", extra={"fields": {"calls_cut_off": self._servicer.live_calls}})
+        self._interceptor.stopping = True
         if self._server is not None:
             # A call is no longer live some moments before its status has left.
             await self._server.stop(0 if hurry.is_set() else LAST_STATUS_S)

@@ -15,12 +15,14 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from asr_service.errors import AsrError, InternalError, MalformedMessage
+from asr_service.errors import AsrError, InternalError, MalformedMessage, ShuttingDown
 from asr_service.server.status import to_status
 
 log = logging.getLogger("asr.call")
 
 REQUEST_ID_KEY = "x-request-id"
+DEADLINE_SLACK_S = 0.05
+DEADLINE_ROUNDING = 0.01
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -38,11 +40,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Wraps the handlers of one service, and logs calls of methods that nobody serves."""
+    """Wraps the handlers of one service, and logs calls of methods that nobody serves.
+
+    Attributes:
+        stopping: set it when the server stops; calls that are cut off then are logged as that.
+    """
 
     def __init__(self, service: str, *, retry_after_s: float) -> None:
         self._prefix = f"/{service}/"
         self._retry_after_s = retry_after_s
+        self.stopping = False
 
     async def intercept_service(
         self,
@@ -83,8 +90,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 code, reason = error.status, error.reason
                 await self._abort(context, error, call)
             except (asyncio.CancelledError, grpc.aio.AbortError):
-                # The client has gone, its deadline has passed, or the server stops; grpc knows which.
-                code = "CANCELLED"
+                code, reason = self._cancelled(context, time.monotonic() - started)
                 raise
             except Exception:
                 code, reason = InternalError.status, InternalError.reason
@@ -94,6 +100,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 self._log(method, context, call, code, reason, time.monotonic() - started)
 
         return wrapped
+
+    def _cancelled(self, context: Context, duration_s: float) -> tuple[str, str]:
+        """Code and reason to log for a call that has been cancelled: gRPC does so for three causes, and tells none."""
+        remaining_s = context.time_remaining()
+        # The client's clock runs out first, and it cancels; what gRPC sends of its deadline is rounded up.
+        if remaining_s is not None and remaining_s < DEADLINE_SLACK_S + DEADLINE_ROUNDING * duration_s:
+            return "DEADLINE_EXCEEDED", ""
+        return "CANCELLED", ShuttingDown.reason if self.stopping else ""
 
     async def _abort(self, context: Context, error: AsrError, call: Call) -> None:
         status = to_status(error, request_id=call.request_id, retry_after_s=self._retry_after_s)

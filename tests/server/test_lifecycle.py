@@ -96,7 +96,7 @@ class OpenStream:
 
     def __init__(self, server: Process, **call: Any) -> None:
         self.messages: queue.Queue[pb.StreamingRecognizeRequest | None] = queue.Queue()
-        self.call = server.stub.StreamingRecognize(iter(self.messages.get, None), timeout=30, **call)
+        self.call = server.stub.StreamingRecognize(iter(self.messages.get, None), **{"timeout": 30, **call})
         self.messages.put(config())
 
 
@@ -354,6 +354,24 @@ def test_each_call_is_one_line_and_no_line_has_what_was_said(start: Callable[...
     assert (bad["code"], bad["reason"]) == ("INVALID_ARGUMENT", "CONFIG_EXPECTED")
     assert len([line for line in server.lines if line["message"] == "call"]) == 2
     assert not [line for line in server.lines if "one two" in json.dumps(line)]
+
+
+def test_why_a_call_was_cut_off_is_in_its_line(start: Callable[..., Process]) -> None:
+    server = start()
+    server.wait_for(message="serving")
+
+    def held(name: str, **call: Any) -> OpenStream:
+        stream = OpenStream(server, metadata=(("x-request-id", name),), **call)
+        stream.messages.put(audio(linear16(say(1, 1.0))))
+        next(stream.call)
+        return stream
+
+    with pytest.raises(grpc.RpcError):
+        list(held("late", timeout=1.0).call)
+    held("gone").call.cancel()
+    late, gone = server.wait_for(request_id="late"), server.wait_for(request_id="gone")
+    assert (late["code"], late["reason"]) == ("DEADLINE_EXCEEDED", "")
+    assert (gone["code"], gone["reason"]) == ("CANCELLED", "")
 
 
 def test_78_client_text_cannot_forge_log_lines(start: Callable[..., Process]) -> None:
