@@ -103,7 +103,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     def _cancelled(self, context: Context, duration_s: float) -> tuple[str, str]:
         """Code and reason to log for a call that has been cancelled: gRPC does so for three causes, and tells none."""
-        remaining_s = context.time_remaining()
+        remaining_s: Any = context.time_remaining()  # None without a deadline, whatever the types say
         # The client's clock runs out first, and it cancels; what gRPC sends of its deadline is rounded up.
         if remaining_s is not None and remaining_s < DEADLINE_SLACK_S + DEADLINE_ROUNDING * duration_s:
             return "DEADLINE_EXCEEDED", ""
