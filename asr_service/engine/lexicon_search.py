@@ -132,8 +132,10 @@ class LexiconSearch(UtteranceSearch):
         weights = self._weights
         texts = [[word.text for word in words] for words in found]
         tokens = [self._bundle.pieces.encode(" ".join(words)) for words in texts]
-        pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
-        yield
+        pieces = [0.0] * len(tokens)
+        if weights.pieces:
+            pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
+            yield
         yield from attention.add(tokens)
         read = yield from self._read(texts)
         boosts = [self._hints.score(words) if self._hints else 0.0 for words in texts]
