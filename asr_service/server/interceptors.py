@@ -85,7 +85,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             code, reason = "OK", ""
             try:
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
-                return await handler(request, context)
+                answer = await handler(request, context)
+                # To a handler a cancelled call looks like the end of the audio; the news may be next in the loop's queue.
+                await asyncio.sleep(0)
+                if context.cancelled():
+                    code, reason = self._cancelled(context, time.monotonic() - started)
+                return answer
             except AsrError as error:
                 code, reason = error.status, error.reason
                 await self._abort(context, error, call)
