@@ -86,9 +86,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             try:
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 answer = await handler(request, context)
-                # To a handler a cancelled call looks like the end of the audio; the news may be next in the loop's queue.
-                await asyncio.sleep(0)
-                if context.cancelled():
+                if context.cancelled():  # which to a handler may look like the end of the audio
                     code, reason = self._cancelled(context, time.monotonic() - started)
                 return answer
             except AsrError as error:
