@@ -17,7 +17,7 @@ from asr_service.model.bundle import Bundle, load_bundle
 from tests.training.conftest import Corpus
 from training.posteriors import DevUtterance
 from training.recipe import BundleConfig
-from training.tune_decoding import candidates, first_pass, ranked_errors, ranking_lists, tune_ranking
+from training.tune_decoding import FEATURES, candidates, first_pass, ranked_errors, ranking_lists, tune_ranking
 from training.tune_recipe import bundle_table, encoded_speakers, tune_beam
 
 
@@ -82,7 +82,7 @@ def test_a_tuned_ranking_is_better_than_the_phones_alone_and_the_table_is_one_th
     free = ("phones", "lm", "words", "pieces", "attention")
     weights, errors = tune_ranking(lists, free)
     ranked = [errors[np.argmax(features @ list(weights.values()))] for features, errors in lists]
-    assert sum(ranked) == errors < ranked_errors(lists, np.eye(6)[0]) and weights["unknown"] == 0.0
+    assert sum(ranked) == errors < ranked_errors(lists, np.eye(len(FEATURES))[0]) and weights["unknown"] == 0.0
     table = tomllib.loads(bundle_table(3, beam, weights))["bundle"]
     assert BundleConfig(**table).ngram_order == 3
     assert table["decoding"]["accurate"] == table["decoding"]["streaming"] == {"lm_weight": 0.3, "word_score": 2.0}
