@@ -164,8 +164,7 @@ def test_the_recipe_for_eight_gpus_takes_a_step_on_a_cpu(tmp_path: Path, monkeyp
         (speech / name).write_text((speech / "train.jsonl").read_text())
     monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
     text = (RECIPES / "libri-960.toml").read_text()
-    full_size = ("compile = true", "vocab_size = 1024", "prefetch = 4")
-    for full, tiny in zip(full_size, ("compile = false", "vocab_size = 34", "prefetch = 0"), strict=True):
+    for full, tiny in (("vocab_size = 1024", "vocab_size = 34"), ("prefetch = 4", "prefetch = 0")):
         assert full in text
         text = text.replace(full, tiny)
     (tmp_path / "libri-960.toml").write_text(re.sub(r"batch_s = \S+", "batch_s = 4.0", text))
