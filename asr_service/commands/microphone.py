@@ -20,7 +20,7 @@ def microphone_chunks(chunk_samples: int, stop: threading.Event) -> Iterator[byt
         Unsupported: the package, its PortAudio library, or a microphone is missing.
     """
     try:
-        import sounddevice  # type: ignore[import-not-found]
+        import sounddevice
     except (ImportError, OSError) as error:
         raise Unsupported(
             f"--mic needs the package sounddevice and PortAudio ({error}): pip install sounddevice"
