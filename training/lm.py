@@ -139,11 +139,24 @@ def _thresholds(argument: str) -> tuple[int, ...]:
     return tuple(int(value) for value in argument.split(","))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """`--text`, `--manifest` and `--exclude-corpus`: what a language model reads."""
     parser.add_argument("--text", type=Path, action="append", default=[], help="text file, .gz or plain; repeatable")
     parser.add_argument("--manifest", type=Path, action="append", default=[], help="JSONL manifest; repeatable")
     parser.add_argument("--exclude-corpus", action="append", default=[], help="of the manifests; repeatable")
+
+
+def chosen_sentences(arguments: argparse.Namespace) -> Iterator[str]:
+    """Normalised sentences of what these options name."""
+    for path in arguments.text:
+        yield from text_sentences(path)
+    for path in arguments.manifest:
+        yield from transcripts(path, exclude=arguments.exclude_corpus)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_text_options(parser)
     parser.add_argument("--lexicon", type=Path, help="the vocabulary; without it, every word of the text")
     parser.add_argument("--order", type=int, default=3, help=f"{MIN_ORDER} to {MAX_ORDER}")
     parser.add_argument(
@@ -174,12 +187,9 @@ def main() -> None:
     words: set[str] = set()
 
     def sentences() -> Iterator[str]:
-        parts = [text_sentences(path) for path in arguments.text]
-        parts += [transcripts(path, exclude=arguments.exclude_corpus) for path in arguments.manifest]
-        for part in parts:
-            for sentence in part:
-                words.update(sentence.split())
-                yield sentence
+        for sentence in chosen_sentences(arguments):
+            words.update(sentence.split())
+            yield sentence
 
     with tempfile.TemporaryDirectory() as scratch:
         arpa = Path(scratch) / "arpa" if trie else arguments.out

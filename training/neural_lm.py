@@ -35,7 +35,7 @@ from tqdm import tqdm
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
-from training.lm import text_sentences, transcripts
+from training.lm import add_text_options, chosen_sentences, transcripts
 from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import OptimConfig
 
@@ -220,9 +220,7 @@ class Run:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, action="append", default=[], help="text file, .gz or plain; repeatable")
-    parser.add_argument("--manifest", type=Path, action="append", default=[], help="JSONL manifest; repeatable")
-    parser.add_argument("--exclude-corpus", action="append", default=[], help="of the manifests; repeatable")
+    add_text_options(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="of training.tokenizer")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")
@@ -245,12 +243,6 @@ def main() -> None:
         parser.error("name a --text or a --manifest")
     pieces = WordPieces.load(arguments.tokenizer)
 
-    def sentences() -> Iterator[str]:
-        for path in arguments.text:
-            yield from text_sentences(path)
-        for path in arguments.manifest:
-            yield from transcripts(path, exclude=arguments.exclude_corpus)
-
     config = NeuralLMConfig(
         pieces.vocab_size, arguments.d_model, arguments.n_heads, arguments.ffn_dim, arguments.layers
     )
@@ -263,7 +255,7 @@ def main() -> None:
         clip_norm=1.0,
     )
     try:
-        text = tokenised(sentences(), pieces)
+        text = tokenised(chosen_sentences(arguments), pieces)
         print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
         run = Run(text, config, optim, arguments.run, seed=arguments.seed)
         run.resume()

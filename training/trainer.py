@@ -87,7 +87,9 @@ class Trainer:
         device: torch.device,
         processes: Processes = ALONE,
     ) -> None:
-        """Raises ValueError when the recipe's batches an update cannot be shared out evenly."""
+        """Raises ValueError when the recipe's batches an update cannot be shared out evenly, or it weighs phones that
+        its model does not have.
+        """
         if recipe.optim.accumulate % processes.world:
             raise ValueError(
                 f"optim.accumulate is {recipe.optim.accumulate}, must be a multiple of the {processes.world} processes"
@@ -102,7 +104,9 @@ class Trainer:
         self.elapsed_s = 0.0
         self.skipped_in_a_row = 0
         self.trigram: Tensor | None = None
-        if recipe.loss.phone_mmi and recipe.model.phone_vocab_size:
+        if recipe.loss.phone_mmi:
+            if not recipe.model.phone_vocab_size:
+                raise ValueError(f"loss.phone_mmi is {recipe.loss.phone_mmi}, but the model has no phones")
             phones = (example.phones for example in examples)
             self.trigram = phone_trigram(phones, recipe.model.phone_vocab_size).to(device)
         self.objective: nn.Module = Objective(model, recipe.loss, self.trigram)

@@ -28,7 +28,7 @@ from asr_service.errors import BundleError, ConfigError
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon
 from asr_service.model.config import TransformerConfig
-from asr_service.model.neural_lm import NEURAL_LM_TOKENIZER_FILE, NeuralLM, load_neural_lm
+from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE, NeuralLM, load_neural_lm
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 
@@ -166,6 +166,8 @@ def load_bundle(directory: Path) -> Bundle:
         raise BundleError(
             f"{directory / NEURAL_LM_TOKENIZER_FILE} lacks {''.join(missing)!r}, which {TOKENIZER_FILE} has"
         )
+    if neural_lm is None and (weight := config["decoding"].get("rescoring", {}).get("neural_lm")):
+        raise BundleError(f"{directory}: decoding.rescoring.neural_lm is {weight}, but {NEURAL_LM_FILE} is missing")
     lm_path = directory / LM_FILE
     model = Transformer(model_config)
     front_end = LogMel(feature_config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,14 @@ from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search import UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
 from asr_service.errors import BundleError
-from asr_service.model.bundle import Bundle, load_bundle
-from asr_service.model.neural_lm import NEURAL_LM_TOKENIZER_FILE, NeuralLM, NeuralLMConfig, save_neural_lm
+from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
+from asr_service.model.neural_lm import (
+    NEURAL_LM_FILE,
+    NEURAL_LM_TOKENIZER_FILE,
+    NeuralLM,
+    NeuralLMConfig,
+    save_neural_lm,
+)
 from asr_service.tokenizer import WordPieces
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS
@@ -90,4 +97,15 @@ def test_word_pieces_that_cannot_spell_what_the_model_can_are_refused(bundle: Bu
     pieces = WordPieces.train(["é baa"] * 3 + sorted(WORDS) * 3, bundle.pieces.vocab_size)
     pieces.save(folder / "tokenizer.json")
     with pytest.raises(BundleError, match=NEURAL_LM_TOKENIZER_FILE):
+        load_bundle(folder)
+
+
+def test_a_weight_for_a_model_that_is_not_there_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle.directory, tmp_path / "bundle"))
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["decoding"]["rescoring"]["neural_lm"] = WEIGHT
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    assert load_bundle(folder).neural_lm is not None
+    (folder / NEURAL_LM_FILE).unlink()
+    with pytest.raises(BundleError, match=f"neural_lm is {WEIGHT}, but {NEURAL_LM_FILE} is missing"):
         load_bundle(folder)

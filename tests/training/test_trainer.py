@@ -18,6 +18,7 @@ from training.average import best_paths
 from training.checkpoint import latest_checkpoint
 from training.loss import losses, target_counts
 from training.metrics import read_metrics
+from training.recipe import LossConfig
 from training.sampler import Position
 from training.trainer import Loaded, Trainer
 
@@ -232,3 +233,11 @@ def test_a_checkpoint_holds_what_an_export_needs(corpus: Corpus) -> None:
 def test_the_folder_of_a_run_is_where_its_checkpoints_are(corpus: Corpus) -> None:
     trainer = corpus.trainer("folder")
     assert trainer.save().parent == Path(corpus.folder / "folder")
+
+
+def test_a_weight_for_phones_that_the_model_lacks_is_refused(corpus: Corpus) -> None:
+    known = corpus.trainer("phoneless")
+    recipe = dataclasses.replace(known.recipe, loss=LossConfig(phone_mmi=0.7))
+    given = (recipe, known.model, known.front_end, known.store, known.examples, known.folder)
+    with pytest.raises(ValueError, match=r"loss\.phone_mmi is 0\.7, but the model has no phones"):
+        Trainer(*given, device=known.device)
