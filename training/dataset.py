@@ -19,13 +19,14 @@ from training.augmentation.rooms import room_bank
 from training.augmentation.rows import Row, draw_rows, plain_rows
 from training.augmentation.spec_augment import spec_augment
 from training.augmentation.speed import change_speed
+from training.augmentation.vocal_tract import warped
 from training.augmentation.waveform import WaveformAugmentation
 from training.data import SAMPLE_RATE_HZ, PcmStore, Utterance
 from training.example import Example
 from training.lexicon import phones_of
 from training.loss import Batch
 from training.recipe import AugmentConfig
-from training.spoken import dropped_characters
+from training.spoken import as_said, dropped_characters
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
@@ -59,7 +60,7 @@ def make_examples(
         if dropped_characters(utterance.written):
             counts["text not spelled out"] += 1
             continue
-        tokens = tuple(pieces.encode(utterance.text))
+        tokens = tuple(pieces.encode(as_said(utterance.text)))
         if not tokens:
             counts["empty text"] += 1
             continue
@@ -131,6 +132,7 @@ class BatchMaker:
         if augmented:
             speed = rng.choice(self.augment.speeds)
             waves = [change_speed(wave, speed) for wave in waves]
+            rows, silent, waves = rows * self.augment.views, silent * self.augment.views, waves * self.augment.views
         samples = torch.tensor([len(wave) for wave in waves], device=self.device)
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
         if augmented:
@@ -139,6 +141,7 @@ class BatchMaker:
         features = self._front_end.whole(padded)[:, : int(lengths.max())]
         if augmented:
             generator = torch.Generator().manual_seed(rng.getrandbits(63))
+            features = warped(features, [self._tract(rng) for _ in rows], SAMPLE_RATE_HZ)
             features = spec_augment(features, lengths, self.augment, generator)
         chosen = [
             [] if empty else [self.examples[i] for i in row.parts] for row, empty in zip(rows, silent, strict=True)
@@ -146,7 +149,13 @@ class BatchMaker:
         tokens, token_lengths = pad_targets([sum((part.tokens for part in parts), ()) for parts in chosen])
         phones, phone_lengths = pad_targets([sum((part.phones for part in parts), ()) for parts in chosen])
         seconds = sum(map(len, waves)) / SAMPLE_RATE_HZ
-        return Batch(features, lengths, tokens, token_lengths, phones, phone_lengths, seconds)
+        views = self.augment.views if augmented else 1
+        return Batch(features, lengths, tokens, token_lengths, phones, phone_lengths, seconds, views)
+
+    def _tract(self, rng: random.Random) -> float:
+        """Length of an utterance's vocal tract, as a share of its speaker's."""
+        augment = self.augment
+        return rng.uniform(*augment.warp) if rng.random() < augment.warp_probability else 1.0
 
     def _row_wave(self, row: Row, rng: random.Random) -> torch.Tensor:
         waves = [self._wave(self.examples[i]) for i in row.parts]

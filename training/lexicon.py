@@ -26,6 +26,7 @@ from asr_service.letter_to_sound import LetterToSound
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
 from training.letter_to_sound import align
 from training.letter_to_sound_comparison import compare
+from training.spoken import as_said
 from training.tokenizer import raw_texts
 
 LEXICON_FILE = "lexicon.txt.gz"
@@ -102,7 +103,7 @@ def phones_of(text: str, lexicon: Lexicon, pronouncer: Pronouncer | None = None)
     Words outside the lexicon go to `pronouncer`. A lone "a" beside another lone letter is the letter's name, as in
     spelled words. Raises KeyError for a word that nothing pronounces.
     """
-    words = normalize_transcript(text).split()
+    words = as_said(normalize_transcript(text)).split()
     phones: list[str] = []
     for index, word in enumerate(words):
         if word == "a" and _is_spelled(words, index):
@@ -123,8 +124,8 @@ def _is_spelled(words: list[str], index: int) -> bool:
 
 
 def word_counts(texts: Iterable[str]) -> Counter[str]:
-    """How often each word stands in `texts`, which are as they are written."""
-    return Counter(word for text in texts for word in normalize_transcript(text).split())
+    """How often each word is said in `texts`, which are as they are written."""
+    return Counter(word for text in texts for word in as_said(normalize_transcript(text)).split())
 
 
 def vocabulary_of(speech_dir: Path, min_count: int, known: Container[str], unseen: Iterable[str] = ()) -> list[str]:

@@ -5,11 +5,11 @@
         --exclude-corpus fsdd_8k --lexicon runs/lexicon/lexicon.txt.gz --order 4 --prune 0,0,1,2 --bits 6 \
         --max-bytes 30000000 --out runs/lm/lm.kenlm --kenlm-bin DIR --dev dev.jsonl    # the shipped model
 
-Texts are normalised as transcripts are, one sentence a line or several with their punctuation. With `--lexicon`, words
-that it lacks become <unk>. Up to `training.kneser_ney.MAX_WORDS` words are estimated in Python; KenLM's `lmplz` does it
-for any size where `--kenlm-bin` names its folder or it lies on PATH, with the same numbers. An ARPA file is read as it
-is; a trie (`--out` ends with .kenlm) is smaller, loads by mmap and needs KenLM's `build_binary`. PyPI's `kenlm` wheel
-does not hold these tools, its source package does:
+Texts are normalised as transcripts are, titles in full ("mister"), one sentence a line or several with their
+punctuation. With `--lexicon`, words that it lacks become <unk>. Up to `training.kneser_ney.MAX_WORDS` words are
+estimated in Python; KenLM's `lmplz` does it for any size where `--kenlm-bin` names its folder or it lies on PATH, with
+the same numbers. An ARPA file is read as it is; a trie (`--out` ends with .kenlm) is smaller, loads by mmap and needs
+KenLM's `build_binary`. PyPI's `kenlm` wheel does not hold these tools, its source package does:
 
     pip download --no-binary :all: --no-deps kenlm && tar xzf kenlm-*.tar.gz && cd kenlm-*/ && mkdir build && cd build
     cmake .. -DCMAKE_BUILD_TYPE=Release && make lmplz build_binary       # needs the boost development packages
@@ -32,6 +32,7 @@ from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import Lexicon
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
+from training.spoken import as_said
 
 TRIE_SUFFIX = ".kenlm"
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"\u201d']?\s+")
@@ -104,7 +105,8 @@ def text_sentences(path: Path) -> Iterator[str]:
     """Normalised sentences of a text file, gzipped where its name ends with .gz; empty ones left out."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as paragraphs:
         for paragraph in paragraphs:
-            yield from filter(None, map(normalize_transcript, _SENTENCE_END.split(paragraph)))
+            sentences = map(normalize_transcript, _SENTENCE_END.split(paragraph))
+            yield from filter(None, map(as_said, sentences))
 
 
 def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:
@@ -113,7 +115,7 @@ def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix:
         for utterance in map(json.loads, lines):
             corpus = utterance.get("corpus", "")
             if corpus not in exclude and corpus.startswith(corpus_prefix):
-                yield from filter(None, [normalize_transcript(utterance["text"])])
+                yield from filter(None, [as_said(normalize_transcript(utterance["text"]))])
 
 
 def find_tool(name: str, folder: Path | None) -> Path | None:

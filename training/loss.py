@@ -1,5 +1,5 @@
 """The objective: CTC on phones (lower and upper) and word pieces, label-smoothed cross-entropy of the decoder, and in a
-discriminative stage maximum mutual information over the upper phones.
+discriminative stage maximum mutual information over the upper phones; two views of an utterance can be made to agree.
 
 Hybrid CTC/attention after Watanabe et al. 2017. Dimensions: B batch, T frames, U tokens, V vocabulary.
 """
@@ -31,6 +31,7 @@ class Batch:
         tokens, token_lengths: word pieces, (B, U) padded with 0, and (B,).
         phones, phone_lengths: the same for phones.
         seconds: audio in it, without padding.
+        views: how often each utterance is in it, every time distorted another way: row i, i + B/views, and so on.
     """
 
     features: Tensor
@@ -40,6 +41,7 @@ class Batch:
     phones: Tensor
     phone_lengths: Tensor
     seconds: float
+    views: int = 1
 
     def to(self, device: torch.device) -> Batch:
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -54,7 +56,9 @@ def target_counts(batch: Batch) -> dict[str, int]:
         "lower_phone_ctc": phones,
         "phone_ctc": phones,
         "phone_mmi": phones,
+        "phone_consistency": phones,
         "ctc": tokens,
+        "piece_consistency": tokens,
         "attention": tokens + len(batch.token_lengths),
     }
 
@@ -67,6 +71,19 @@ def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: T
     """
     log_probs = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
     return F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=0, reduction="sum", zero_infinity=True)
+
+
+def consistency_loss(logits: Tensor, lengths: Tensor) -> Tensor:
+    """How far two views of the same utterances are apart, summed over frames (CR-CTC, Yao et al. 2025).
+
+    logits (2·B, T, V), row i and row i + B alike but for their distortions. Each view learns from the other as it is:
+    KL(sg(q) ‖ p) + KL(sg(p) ‖ q), sg holding the gradient back.
+    """
+    own = torch.log_softmax(logits.float(), dim=-1)
+    other = own.detach().roll(len(own) // 2, dims=0)
+    apart = F.kl_div(own, other, reduction="none", log_target=True).sum(-1)
+    inside = torch.arange(own.shape[1], device=own.device) < lengths.unsqueeze(1)
+    return torch.where(inside, apart, 0.0).sum()
 
 
 def attention_loss(model: Transformer, batch: Batch, output: EncoderOutput, smoothing: float) -> Tensor:
@@ -100,7 +117,9 @@ def losses(
     counts = target_counts(batch) if counts is None else counts
     output = model.encode(batch.features, batch.lengths, chunk)
     sums: dict[str, Tensor] = {}
+    paired = config.consistency > 0.0 and batch.views == 2
     weights = {"ctc": config.ctc, "attention": config.attention}
+    weights |= dict.fromkeys(("phone_consistency", "piece_consistency"), config.consistency)
     if output.lower_phone_logits is not None:
         phones = (batch.phones, batch.phone_lengths)
         sums["lower_phone_ctc"] = ctc_loss(output.lower_phone_logits, output.phone_lengths, *phones)
@@ -111,7 +130,12 @@ def losses(
         if trigram is not None:
             sums["phone_mmi"] = mmi_loss(upper, output.phone_lengths, *phones, trigram)
             weights["phone_mmi"] = config.phone_mmi
-    sums["ctc"] = ctc_loss(model.ctc_logits(output), output.lengths, batch.tokens, batch.token_lengths)
+        if paired:
+            sums["phone_consistency"] = consistency_loss(upper, output.phone_lengths)
+    pieces = model.ctc_logits(output)
+    sums["ctc"] = ctc_loss(pieces, output.lengths, batch.tokens, batch.token_lengths)
+    if paired:
+        sums["piece_consistency"] = consistency_loss(pieces, output.lengths)
     sums["attention"] = attention_loss(model, batch, output, config.label_smoothing)
     parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
     parts["total"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()

@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, save_neural_lm
+from asr_service.errors import BundleError
+from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
 from training.lm import add_text_options, chosen_sentences, transcripts
@@ -150,6 +151,15 @@ class Run:
         self.optimizers = make_optimizers(self.model, optim)
         self.step = 0
 
+    def start_from(self, bundle: Path, pieces: WordPieces) -> None:
+        """Take a bundle's weights. Raises ValueError where it has none, or of another shape or for other `pieces`."""
+        found = load_neural_lm(bundle)
+        if found is None:
+            raise ValueError(f"{bundle} has no neural language model")
+        if found[0].config != self.model.config or found[1].pieces != pieces.pieces:
+            raise ValueError(f"{bundle}: its neural language model has another shape or other word pieces")
+        self.model.load_state_dict(found[0].state_dict())
+
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one. Raises ValueError where its model has another shape."""
         state = load_newest(self.folder)
@@ -223,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add_text_options(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="of training.tokenizer")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--init-from", type=Path, help="bundle whose neural language model a new run starts from")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")
     parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
     parser.add_argument("--dev-corpus", default="", metavar="PREFIX", help="only corpora of --dev that begin so")
@@ -258,8 +269,10 @@ def main() -> None:
         text = tokenised(chosen_sentences(arguments), pieces)
         print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
         run = Run(text, config, optim, arguments.run, seed=arguments.seed)
+        if arguments.init_from:
+            run.start_from(arguments.init_from, pieces)
         run.resume()
-    except ValueError as error:
+    except (ValueError, BundleError) as error:
         raise SystemExit(str(error)) from error
     run.train(arguments.batch_tokens)
     save_neural_lm(arguments.out, run.model, pieces)

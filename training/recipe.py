@@ -55,11 +55,14 @@ class LossConfig:
 
     Attributes:
         phone_mmi: of `training.mmi`, for a stage that goes on from weights that CTC has trained; 0: it is not computed.
+        consistency: of the distance between two views of an utterance, in upper phones and in word pieces; 0 unless
+            `augment.views` is 2.
     """
 
     lower_phone_ctc: float = 0.3
     phone_ctc: float = 0.7
     phone_mmi: float = 0.0
+    consistency: float = 0.0
     ctc: float = 0.4
     attention: float = 0.5
     label_smoothing: float = 0.1
@@ -98,6 +101,7 @@ RANGES = {
     "noise_slope": 0,
     "babble_voices": 1,
     "gain_db": float("-inf"),
+    "warp": 0.5,
 }
 
 
@@ -106,9 +110,10 @@ class AugmentConfig:
     """What changes between epochs; nothing before `start_step`.
 
     What changes lengths is drawn once a batch, so that its rows stay alike and little of it is padding; the rest is
-    drawn for each utterance.
+    drawn for each utterance, and for each view of it.
 
     Attributes:
+        views: how often each utterance is in its batch, 1 or 2; `batch_s` is of each view.
         speeds: one is drawn a batch (Ko et al. 2015).
         join_probability, join_longest_s, pause_s: share of the batches whose rows are neighbouring utterances of one
             speaker, as many as fit into a length drawn up to `join_longest_s`, with pauses drawn from a range.
@@ -120,12 +125,15 @@ class AugmentConfig:
         babble_share, babble_voices: share of the noise that is made of other speakers, and how many (from, to).
         gain_probability, gain_db: share of the utterances whose level is changed, and the range.
         telephone_probability: share sent through a telephone line (8 kHz; mu-law, A-law or linear).
+        warp_probability, warp: share of the utterances whose speaker gets another vocal tract, and by how much its
+            frequencies change.
         freq_masks, freq_width, time_masks, time_fraction: SpecAugment (Park et al. 2019).
         chunk_start_step, chunk_probability, chunks, left: from this step on, that share of the batches is encoded in
             chunks of one of these sizes (40 ms frames), so that one checkpoint serves files and streams.
     """
 
     start_step: int = 800
+    views: int = 1
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
     join_probability: float = 0.0
     join_longest_s: float = 30.0
@@ -143,6 +151,8 @@ class AugmentConfig:
     gain_probability: float = 0.0
     gain_db: tuple[float, float] = (-20.0, 6.0)
     telephone_probability: float = 0.0
+    warp_probability: float = 0.0
+    warp: tuple[float, float] = (0.9, 1.1)
     freq_masks: int = 2
     freq_width: int = 18
     time_masks: int = 4
@@ -160,6 +170,8 @@ class AugmentConfig:
                 raise ValueError(f"[augment] {name} is {value}, must be within 0 and 1")
             if name in RANGES and not (len(value) == 2 and RANGES[name] <= value[0] <= value[1]):
                 raise ValueError(f"[augment] {name} is {value}, must be two numbers from {RANGES[name]} up, in order")
+        if self.views not in (1, 2):
+            raise ValueError(f"[augment] views is {self.views}, must be 1 or 2")
         if not self.speeds or min(self.speeds) <= 0:
             raise ValueError(f"[augment] speeds is {self.speeds}, must be one or more positive numbers")
 
@@ -336,6 +348,8 @@ def load_recipe(path: Path) -> Recipe:
     ):
         if count < 1:
             raise ValueError(f"{path}: {name} is {count}, must be 1 or more")
+    if recipe.loss.consistency and recipe.augment.views != 2:
+        raise ValueError(f"{path}: loss.consistency is {recipe.loss.consistency}, but augment.views is not 2")
     if table:
         raise ValueError(f"{path}: unknown section or setting {min(table)!r}")
     return recipe

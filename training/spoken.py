@@ -1,4 +1,4 @@
-"""What of a written text is said aloud, and would be missing from a normalised transcript."""
+"""What of a written text is said aloud: titles in full, and what would be missing from a normalised transcript."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import unicodedata
 
 from asr_service.evaluation.normalizer import normalize_transcript
 
+# Written short and never said so. Books and transcripts differ in how they write them; a transcript has what is said.
+TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
 # Signs that are words when read: normalisation has no words for them, so the text would no longer be what is said.
 _SPOKEN_SIGNS = frozenset("&%$€£¥@#+=°§½¼¾")
+
+
+def as_said(transcript: str) -> str:
+    """A normalised transcript with titles in full."""
+    return " ".join(TITLES.get(word, word) for word in transcript.split())
 
 
 def dropped_characters(text: str) -> str:

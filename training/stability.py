@@ -22,7 +22,7 @@ from training.letter_to_sound_comparison import edit_distance
 from training.posteriors import DevUtterance, posteriors
 
 FRAME_S = 0.04
-AGREEMENTS = (0, 2, 3, 4, 6, 8)
+AGREEMENTS = (2, 4, 6, 8, 12)
 
 
 def measure(
@@ -38,10 +38,10 @@ def measure(
         phones = utterance.encoded.phones
         for start in range(0, len(phones), chunk_frames):
             beam.step(phones[start : start + chunk_frames])
-            best, shared = beam.best().words, beam.shared_words()
+            best = beam.best().words
             for agreement, rule in rules.items():
                 before = len(rule.stable)
-                rule.update(best, shared)
+                rule.update(best, beam.sure_words(before))
                 news = rule.stable[before:]
                 totals[agreement][0] += sum(beam.frames - word.end_frame for word in news) * FRAME_S
                 totals[agreement][1] += len(news)

@@ -26,7 +26,8 @@ class DecodingConfig:
         rescoring: weights of the final ranking of the lexicon beam's hypotheses.
         n_best, streaming_n_best: hypotheses that are ranked, by mode; in a live stream somebody waits for it.
         confidence: how words of the lexicon beam's hypotheses get their confidence, by mode.
-        agreement: updates that a partial word must stand unchanged to be called stable; 0: until all hypotheses agree.
+        agreement: updates that a partial word must stand unchanged to be called stable; 0: until no hypothesis that
+            could still win denies it, which makes it stable before as well.
         hold_back_s: a partial word is shown when it has ended this long before the last frame heard, look-ahead
             included, or is stable: younger ones still change.
         confidence_scale: factor on the scores before they become posteriors; below 1 it makes them less sure.

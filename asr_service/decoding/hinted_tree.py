@@ -20,7 +20,7 @@ from flashlight.lib.text.decoder import LMState
 from asr_service.decoding.language_model import LN10
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import ROOT, PronunciationTree
-from asr_service.decoding.token_passing import TreeArrays
+from asr_service.decoding.search_arrays import TreeArrays
 from asr_service.lexicon import PHONE_IDS, Lexicon, Pronunciation
 
 # The likeliest pronunciations of a word that no lexicon has, best first; none where there is no telling.

@@ -6,7 +6,9 @@ steps gives the same result.
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,17 +20,9 @@ from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.pronunciation_tree import ROOT, PronunciationTree
-from asr_service.decoding.token_passing import (
-    HISTORY,
-    NODE,
-    PHONE,
-    Beam,
-    Candidates,
-    Frame,
-    advance,
-    missing_words,
-    trace_back,
-)
+from asr_service.decoding.search_arrays import HISTORY, NODE, Beam, Candidates, Frame
+from asr_service.decoding.search_trace import Path, SearchTrace
+from asr_service.decoding.token_passing import advance, missing_words
 from asr_service.decoding.traced_words import TracedWord, traced_words
 from asr_service.decoding.word_histories import NO_WORDS, WordHistories
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
@@ -43,9 +37,6 @@ _CANDIDATES = 3
 _QUESTIONS = 4096
 # A look ahead only has to find the likeliest hypothesis: those this much below it are dropped.
 _LOOK_AHEAD_THRESHOLD = 10.0
-# The trace begins with room for so many frames.
-_FIRST_FRAMES = 64
-
 
 _of_thread = threading.local()
 
@@ -69,6 +60,10 @@ class LexiconBeamOptions:
         lm_weight: weight of the n-gram's log-probability.
         word_score: added for each word.
         log_add: sum the alignments of a hypothesis instead of keeping the best one.
+        context_words: hypotheses whose last so many words are the same go on as one, the likeliest; what the others
+            were comes back at the end of the utterance.
+        sure_margin: a word is sure when all hypotheses whose scores are less than this below the best one's have it.
+        n_best_margin: hypotheses further below the best one are not worth a place in the n-best list.
         max_frames: frames a search holds at most; beyond, words older than `look_back` frames are fixed.
         look_back: frames that stay open when words are fixed.
     """
@@ -79,12 +74,17 @@ class LexiconBeamOptions:
     lm_weight: float = 0.9
     word_score: float = 0.0
     log_add: bool = True
+    context_words: int = 2
+    sure_margin: float = 4.0
+    n_best_margin: float = 6.0
     max_frames: int = 1500
     look_back: int = 250
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.beam_size_token < 1 or self.beam_threshold <= 0:
             raise ValueError("beam_size and beam_size_token must be at least 1, beam_threshold above 0")
+        if self.context_words < 1 or min(self.sure_margin, self.n_best_margin) <= 0:
+            raise ValueError("context_words must be at least 1, sure_margin and n_best_margin above 0")
         if not 0 < self.look_back < self.max_frames:
             raise ValueError("look_back must lie between 0 and max_frames")
 
@@ -132,17 +132,14 @@ class LexiconBeam:
         # It does not refer to the search, which so is freed at once with all its states when its stream has ended, not
         # 10 ms long by the garbage collector, in whatever thread that runs.
         model = self._tree.language_model
-        self._histories = WordHistories(model.start(), partial(_extend, model, self.options, self._hinted))
+        extend = partial(_extend, model, self.options, self._hinted)
+        self._histories = WordHistories(model.start(), extend, self.options.context_words)
+        self._most_histories = MOST_HISTORIES
         self._turn, self._count = 0, 1
         self._beams[0].places[0] = self._root, BLANK_ID, NO_WORDS
         self._beams[0].scores[0] = 0.0
-        # Of each frame held, by hypothesis: which one before it comes from, its phone and its history.
-        shape = (min(_FIRST_FRAMES, self.options.max_frames), self.options.beam_size)
-        self._parents = np.zeros(shape, dtype=np.int32)
-        self._trace_phones = np.zeros(shape, dtype=np.int8)
-        self._trace_histories = np.zeros(shape, dtype=np.int32)
-        self._held = 0
-        self._offset = 0  # frames before it
+        self._trace = SearchTrace(self.options.beam_size, self.options.max_frames)
+        self._offset = 0  # frames before the trace
         self._fixed: tuple[TimedWord, ...] = ()
         self._fixed_phones: tuple[int, ...] = ()
         self._fixed_history = NO_WORDS
@@ -151,15 +148,15 @@ class LexiconBeam:
     @property
     def frames(self) -> int:
         """Frames decoded since `begin`."""
-        return self._offset + self._held
+        return self._offset + self._trace.held
 
     def step(self, log_probs: NDArray[np.float32]) -> None:
         """Search on through (T, 40) log-probabilities. Raises ValueError for another shape, or after `finish`."""
         for frame in self._prepared(log_probs):
             # Cut at fixed places of the utterance, so that what is fixed does not depend on how frames arrive.
-            if self._held == self.options.max_frames:
+            if self._trace.held == self.options.max_frames:
                 self._fix_words()
-            if len(self._histories) > MOST_HISTORIES:
+            if len(self._histories) > self._most_histories:
                 self._forget_histories()
             self._frame(frame, self.options.beam_threshold)
 
@@ -170,11 +167,12 @@ class LexiconBeam:
         `frames` says how far. Raises ValueError as `step` does.
         """
         coming = self._prepared(log_probs)
-        beam, held = Beam(self._alive.copy(), self._alive_scores.copy()), self._held
+        beam, held = Beam(self._alive.copy(), self._alive_scores.copy()), self._trace.held
         for frame in coming[: self.options.max_frames - held]:
             self._frame(frame, min(_LOOK_AHEAD_THRESHOLD, self.options.beam_threshold))
         frames, words = self.frames, self.best().words
-        self._count, self._held = len(beam.scores), held
+        self._count = len(beam.scores)
+        self._trace.forget_after(held, self._count)
         self._alive[...], self._alive_scores[...] = beam.places, beam.scores
         return frames, words
 
@@ -182,31 +180,35 @@ class LexiconBeam:
         """The best hypothesis so far, up to the end of its last complete word, and its scores."""
         if self.frames == 0:
             return BeamHypothesis((), 0.0, 0.0, 0.0)
-        return self._hypothesis(int(self._alive_scores.argmax()))
+        path = self._best_path()
+        ahead = float(self._arrays.ahead[self._alive[path.hypotheses[-1], NODE]])
+        return self._hypothesis(path, ahead)
 
-    def beam(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
-        """Different word sequences (complete words) that are alive now, best first."""
-        if self.frames == 0:
-            return []
-        scores = self._alive_scores
-        ranked = self._distinct({index: float(scores[index]) for index in range(self._count)}, limit)
-        return [self._hypothesis(index, score) for index, score in ranked]
+    def sure_words(self, first: int = 0) -> int:
+        """How many first words of `best` its rivals share (`sure_margin`), those that it has beaten included.
 
-    def shared_words(self) -> int:
-        """How many first complete words all hypotheses alive now share: every later hypothesis starts with them."""
+        Its `first` words are settled: what differs in them is no rival.
+        """
         if self.frames == 0:
             return 0
-        common = self._histories.common(np.unique(self._alive[:, HISTORY]).tolist())
-        return sum(len(self._texts(label)) for label in self._histories.words(common))
+        path, margin, histories = self._best_path(), self.options.sure_margin, self._histories
+        best = int(path.histories[-1])
+        texts = (len(self._texts(label)) for label in histories.words(best))
+        words = list(itertools.accumulate(texts, initial=0))  # by number of labels
+        near = np.unique(self._alive[self._alive_scores > path.score - margin, HISTORY])
+        pairs = [(best, history) for history in near.tolist()] + self._trace.rivals(path, margin)
+        shared = (words[histories.depth(histories.common(one, other))] for one, other in pairs)
+        return min((count for count in shared if count >= first), default=words[-1])
 
-    def finish(self, limit: int = MAX_N_BEST) -> list[BeamHypothesis]:
+    def finish(self, limit: int = MAX_N_BEST, first: Sequence[str] = ()) -> list[BeamHypothesis]:
         """End the utterance: at most `limit` different word sequences, best first, none without frames.
 
-        Where no hypothesis has just completed a word, the words before the one that was begun are the answer.
+        Where no hypothesis has just completed a word, the words before the one that was begun are the answer. What was
+        beaten on the way counts if it starts with the words `first`.
         """
-        return at_once(self.finish_parts(limit))
+        return at_once(self.finish_parts(limit, first))
 
-    def finish_parts(self, limit: int = MAX_N_BEST) -> Parts[list[BeamHypothesis]]:
+    def finish_parts(self, limit: int = MAX_N_BEST, first: Sequence[str] = ()) -> Parts[list[BeamHypothesis]]:
         """`finish` a hypothesis at a time; nothing else may be asked of the search in between."""
         if self.frames == 0:
             return []
@@ -220,10 +222,14 @@ class LexiconBeam:
             if history not in ends:
                 ends[history] = self.options.lm_weight * self._end(history)
             scores[index] = float(self._alive_scores[index] - self._arrays.ahead[node]) + ends[history]
+        starts, margin = partial(self._starts_with, tuple(first)), self.options.n_best_margin
+        paths = yield from self._trace.paths(
+            self._distinct(scores), self._histories, min(limit, MAX_N_BEST), margin, starts
+        )
         found = []
-        for index, score in self._distinct(scores, limit):
+        for path in paths:
             yield
-            found.append(self._hypothesis(index, score))
+            found.append(self._hypothesis(path, ends=True))
         return found
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -232,6 +238,10 @@ class LexiconBeam:
     def _alive(self) -> NDArray[np.int32]:
         """(K, 3) places."""
         return self._beams[self._turn].places[: self._count]
+
+    def _best_path(self) -> Path:
+        index = int(self._alive_scores.argmax())
+        return self._trace.path(index, float(self._alive_scores[index]))
 
     @property
     def _alive_scores(self) -> NDArray[np.float64]:
@@ -268,10 +278,9 @@ class LexiconBeam:
                 candidates.leading,
             )
             histories.add(self._missing[:count])
-        if self._held == len(self._parents):
-            self._make_room()
+        parents, merged = self._trace.room()
         self._turn = 1 - self._turn
-        self._count = advance(
+        self._count, beaten = advance(
             self._arrays,
             self._root,
             frame,
@@ -283,36 +292,33 @@ class LexiconBeam:
             histories.keys,
             histories.values,
             histories.gains,
+            histories.contexts,
             candidates,
             self._beams[self._turn],
-            self._parents[self._held],
+            parents,
+            merged,
         )
-        self._trace_phones[self._held, : self._count] = self._alive[:, PHONE]
-        self._trace_histories[self._held, : self._count] = self._alive[:, HISTORY]
-        self._held += 1
-
-    def _make_room(self) -> None:
-        """Make the trace twice as long, or `max_frames`."""
-        more = ((0, min(2 * self._held, self.options.max_frames) - self._held), (0, 0))
-        self._parents = np.pad(self._parents, more)
-        self._trace_phones = np.pad(self._trace_phones, more)
-        self._trace_histories = np.pad(self._trace_histories, more)
+        self._trace.add(Beam(self._alive, self._alive_scores), beaten)
 
     def _texts(self, label: int) -> tuple[str, ...]:
         return (self._tree.words[label],) if self._hinted is None else self._hinted.texts(label)
+
+    def _starts_with(self, first: tuple[str, ...], history: int) -> bool:
+        texts = itertools.chain.from_iterable(map(self._texts, self._histories.words(history)))
+        return tuple(itertools.islice(texts, len(first))) == first
 
     def _end(self, history: int) -> float:
         return self._tree.language_model.end(self._histories.state(history))
 
     def _forget_histories(self) -> None:
-        new = self._histories.keep([*np.unique(self._alive[:, HISTORY]).tolist(), self._fixed_history])
+        new = self._histories.keep([*np.unique(self._trace.in_use()).tolist(), self._fixed_history])
         self._alive[:, HISTORY] = new[self._alive[:, HISTORY]]
-        held = self._trace_histories[: self._held]
-        held[...] = new[held]  # of hypotheses that died -1, or another's number: no trace leads to them
+        self._trace.renumber(new)
         self._fixed_history = int(new[self._fixed_history])
+        self._most_histories = max(MOST_HISTORIES, 2 * len(self._histories))
 
-    def _distinct(self, scores: dict[int, float], limit: int) -> list[tuple[int, float]]:
-        """Of the hypotheses with these scores one a word sequence, with the sum or best of its scores; best first."""
+    def _distinct(self, scores: dict[int, float]) -> list[tuple[int, float]]:
+        """Of the hypotheses with these scores one a word sequence, with the sum or best of its scores."""
         merge = np.logaddexp if self.options.log_add else max
         totals: dict[int, float] = {}
         best: dict[int, int] = {}
@@ -326,27 +332,15 @@ class LexiconBeam:
             totals[history] = float(merge(totals[history], score))
         # Equal scores: the words decide.
         ranked = sorted(totals, key=lambda history: (-totals[history], self._histories.words(history)))
-        return [(best[history], totals[history]) for history in ranked[: min(limit, MAX_N_BEST)]]
+        return [(best[history], totals[history]) for history in ranked]
 
-    def _hypothesis(self, index: int, score: float | None = None) -> BeamHypothesis:
-        """Hypothesis `index` of the beam; with `score`, at the end of the sentence."""
-        node, _, history = self._alive[index].tolist()
-        words, phones = self._read(*self._trace(index))
-        lm = self._histories.log_prob(history)
-        inside = float(self._alive_scores[index])
+    def _hypothesis(self, path: Path, ahead: float = 0.0, *, ends: bool = False) -> BeamHypothesis:
+        """What a path says: begun with look-ahead `ahead`, or as a sentence that `ends`."""
+        history = int(path.histories[-1])
+        words, phones = self._read(path.phones, path.histories)
+        lm = self._histories.log_prob(history) + (self._end(history) if ends else 0.0)
         priors = self.options.lm_weight * lm + self.options.word_score * len(words)
-        if score is None:
-            return BeamHypothesis(words, inside, inside - priors - float(self._arrays.ahead[node]), lm, phones)
-        lm += self._end(history)
-        return BeamHypothesis(
-            words, score, score - self.options.lm_weight * lm - self.options.word_score * len(words), lm, phones
-        )
-
-    def _trace(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Phone and history of a hypothesis in each frame held, (frames,) both."""
-        path = np.zeros((self._held, 2), dtype=np.int64)
-        trace_back(index, self._parents, self._trace_phones, self._trace_histories, path)
-        return path[:, 0], path[:, 1]
+        return BeamHypothesis(words, path.score, path.score - priors - ahead, lm, phones)
 
     def _read(
         self, sounds: NDArray[np.int64], histories: NDArray[np.int64]
@@ -377,24 +371,18 @@ class LexiconBeam:
 
         The cut is where that hypothesis had completed a word; hypotheses that had other words by then are dropped.
         """
-        best = int(self._alive_scores.argmax())
-        sounds, histories = self._trace(best)
-        oldest = self._held - self.options.look_back
-        before = np.concatenate([[self._fixed_history], histories[:-1]])
-        ends = np.flatnonzero(histories[:oldest] != before[:oldest])
-        cut = int(ends[-1]) if len(ends) else oldest
-        while cut + 1 < oldest and sounds[cut + 1] == sounds[cut] != BLANK_ID:
-            cut += 1
+        path = self._best_path()
+        sounds, histories = path.phones, path.histories
+        oldest = self._trace.held - self.options.look_back
+        completed = np.flatnonzero(histories != np.concatenate([[self._fixed_history], histories[:-1]]))
+        lasts = np.append(np.flatnonzero(sounds[1:] != sounds[:-1]), self._trace.held - 1)
+        ends = lasts[np.searchsorted(lasts, completed)]  # a word ends with the run of its last phone
+        cut = int(max(ends[ends < oldest], default=oldest))
         kept_history = int(histories[cut])
         self._fixed, self._fixed_phones = self._read(sounds[: cut + 1], histories[: cut + 1])
-        origins = np.array([self._trace(index)[1][cut] for index in range(self._count)])
-        alive = np.flatnonzero(origins == kept_history)
-        beam, last = self._beams[self._turn], self._held - 1
+        alive = self._trace.cut(path, cut)
+        beam = self._beams[self._turn]
         beam.places[: len(alive)], beam.scores[: len(alive)] = beam.places[alive], beam.scores[alive]
-        for rows in (self._parents, self._trace_phones, self._trace_histories):
-            rows[last, : len(alive)] = rows[last, alive]
-            rows[: last - cut] = rows[cut + 1 : self._held].copy()
         self._count = len(alive)
         self._fixed_history = kept_history
-        self._held -= cut + 1
         self._offset += cut + 1

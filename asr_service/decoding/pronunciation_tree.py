@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_service.decoding.language_model import LN10, WordLanguageModel
-from asr_service.decoding.token_passing import TreeArrays
+from asr_service.decoding.search_arrays import TreeArrays
 from asr_service.lexicon import PHONE_IDS, Lexicon
 
 ROOT = 0

@@ -1,7 +1,7 @@
 """Which first words of a growing hypothesis will not change any more.
 
-Two rules, the longer answer counts. (1) Words that every hypothesis of the beam shares: later hypotheses descend from
-these, so this rule is never wrong. (2) Words that stood unchanged in the best hypothesis for `agreement` updates
+Two rules, the longer answer counts. (1) Words that every hypothesis of the beam shares that could still win: later
+hypotheses descend from these. (2) Words that stood unchanged in the best hypothesis for `agreement` updates
 (LocalAgreement; Liu et al. 2020): earlier, and now and then wrong; then the shown words win over the search's.
 
 What was once called stable is never taken back: `splice` puts the shown words before what a later hypothesis goes on

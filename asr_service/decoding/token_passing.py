@@ -1,117 +1,52 @@
 """One frame of the lexicon beam, compiled: CTC token passing over a pronunciation tree (Young et al. 1989).
 
 A hypothesis is a place in the search: the words before (its history), the node of the tree reached since, and the
-phone of the frame, 0 for blank. Hypotheses in the same place are one. CTC in a tree: a phone lasts, or gives way to
-blank, or to a phone that the tree has next; an equal one wants a blank in between. A word ends in the first frame of
-its last phone, which may then last on at the root.
+phone of the frame, 0 for blank. Hypotheses in the same place are one. Of those that differ only in words so long ago
+that nothing depends on them any more (histories of one context) the likeliest goes on, and is said to have beaten the
+others. CTC in a tree: a phone lasts, or gives way to blank, or to a phone that the tree has next; an equal one wants a
+blank in between. A word ends in the first frame of its last phone, which may then last on at the root.
 
 The functions release the interpreter lock. The n-gram is Python's: `missing_words` says which words it must score
 before `advance` can take the frame.
 
-Dimensions: K hypotheses of the beam, C candidates of a frame, N phones with blank, R nodes, E words at nodes.
+Dimensions as in `search_arrays`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_service.decoding.compiled import compiled
+from asr_service.decoding.search_arrays import (
+    BEATEN,
+    EMPTY,
+    HISTORY,
+    NODE,
+    PARENT,
+    PHONE,
+    WINNER,
+    Beam,
+    Candidates,
+    Frame,
+    Integers,
+    Keys,
+    Merged,
+    Scores,
+    TreeArrays,
+)
 
-Integers = NDArray[np.int32]
-Keys = NDArray[np.int64]
-Scores = NDArray[np.float64]
-
-# Columns of the places of hypotheses.
-NODE, PHONE, HISTORY = 0, 1, 2
-EMPTY = -1
+# One that was beaten by more than this, in nepers, is forgotten.
+MOST_BEHIND = 20.0
 # Fibonacci hashing (Knuth, The Art of Computer Programming 6.4): 2^64 over the golden ratio.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(36)
 
 
-class TreeArrays(NamedTuple):
-    """A pronunciation tree; node r has the children `child[first_child[r]:first_child[r + 1]]`.
-
-    Attributes:
-        phone: (R,) int8, the phone that leads to a node.
-        first_child: (R + 1,).
-        child: one entry for each child of each node.
-        first_word: (R + 1,); the words that end at a node are found as its children are.
-        word: (E,) labels.
-        ahead: (R,) float32, weighted score that is counted on at a node; 0 at the root.
-        word_ahead: (E,) float32, what of it is a word's own.
-    """
-
-    phone: NDArray[np.int8]
-    first_child: Integers
-    child: Integers
-    first_word: Integers
-    word: Integers
-    ahead: NDArray[np.float32]
-    word_ahead: NDArray[np.float32]
-
-
-class Frame(NamedTuple):
-    """What the search needs to know of a frame.
-
-    Attributes:
-        log_probs: (N,) of the phone CTC.
-        may_begin: (N,), which phones may extend a hypothesis.
-    """
-
-    log_probs: NDArray[np.float32]
-    may_begin: NDArray[np.bool_]
-
-
-class Beam(NamedTuple):
-    """Hypotheses in no order: `places` (K, 3) int32 and their `scores` (K,)."""
-
-    places: Integers
-    scores: Scores
-
-
-class Candidates(NamedTuple):
-    """Room for what a frame makes of a beam.
-
-    Attributes:
-        places: (C, 3).
-        scores: (C,).
-        parents: (C,), the hypothesis from which the likeliest alignment of each comes.
-        leading: (C,), that alignment's score.
-        stamps: slots of a hash table, a power of two: those with the frame's stamp are taken.
-        owners: by whom.
-        stamp: (1,).
-    """
-
-    places: Integers
-    scores: Scores
-    parents: Integers
-    leading: Scores
-    stamps: Keys
-    owners: Integers
-    stamp: Keys
-
-    @classmethod
-    def room_for(cls, count: int) -> Candidates:
-        """Room for `count` of them; more are dropped."""
-        slots = 1 << (2 * count - 1).bit_length()
-        return cls(
-            np.zeros((count, 3), dtype=np.int32),
-            np.zeros(count),
-            np.zeros(count, dtype=np.int32),
-            np.zeros(count),
-            np.zeros(slots, dtype=np.int64),  # of frames that a server counts for months
-            np.zeros(slots, dtype=np.int32),
-            np.zeros(1, dtype=np.int64),
-        )
-
-
 @compiled
-def _pair_slot(keys: Keys, history: int, word: int) -> tuple[np.int64, np.int64]:
+def pair_slot(keys: Keys, history: int, word: int) -> tuple[np.int64, np.int64]:
     """Where the pair of a history and a word is in an open-addressing table, or where it belongs, and its key."""
     key = (np.int64(history) << 32) | np.int64(word)
     mask = len(keys) - 1
@@ -125,7 +60,7 @@ def _pair_slot(keys: Keys, history: int, word: int) -> tuple[np.int64, np.int64]
 def remember(keys: Keys, values: Integers, histories: Keys, words: Keys, following: Keys) -> None:
     """Enter (n,) pairs of history and word with the histories that they make; the table must have room."""
     for index in range(len(histories)):
-        slot, key = _pair_slot(keys, histories[index], words[index])
+        slot, key = pair_slot(keys, histories[index], words[index])
         keys[slot] = key
         values[slot] = following[index]
 
@@ -213,7 +148,7 @@ def missing_words(
             for entry in range(tree.first_word[below], tree.first_word[below + 1]):
                 if arrived + tree.word_ahead[entry] < wanted:
                     continue
-                slot, key = _pair_slot(keys, history, tree.word[entry])
+                slot, key = pair_slot(keys, history, tree.word[entry])
                 if keys[slot] == EMPTY and count < len(missing):
                     keys[slot] = key
                     missing[count, 0], missing[count, 1] = history, tree.word[entry]
@@ -222,13 +157,19 @@ def missing_words(
 
 
 @compiled
+def _slot(stamps: Keys, history: int, node: int, phone: int) -> np.int64:
+    """Where a place in the search is first looked for in the hash table."""
+    key = (np.int64(history) << 32) ^ (np.int64(node) << 6) ^ np.int64(phone)
+    return np.int64((np.uint64(key) * _MULTIPLIER) >> _SHIFT) & (len(stamps) - 1)
+
+
+@compiled
 def _offer(
     node: int, phone: int, history: int, score: float, parent: int, log_add: bool, count: int, into: Candidates
 ) -> int:
     """Add a candidate, or join it with that in the same place; returns how many there are."""
     mask = len(into.stamps) - 1
-    key = (np.int64(history) << 32) ^ (np.int64(node) << 6) ^ np.int64(phone)
-    slot = np.int64((np.uint64(key) * _MULTIPLIER) >> _SHIFT) & mask
+    slot = _slot(into.stamps, history, node, phone)
     while into.stamps[slot] == into.stamp[0]:
         other = into.owners[slot]
         place = into.places[other]
@@ -289,10 +230,39 @@ def _expand(
             for entry in range(tree.first_word[below], tree.first_word[below + 1]):
                 if arrived + tree.word_ahead[entry] < wanted:
                     continue
-                following = values[_pair_slot(keys, history, tree.word[entry])[0]]
+                following = values[pair_slot(keys, history, tree.word[entry])[0]]
                 if following >= 0 and arrived + gains[following] >= least:
                     count = _offer(root, sound, following, arrived + gains[following], index, log_add, count, into)
     return count
+
+
+@compiled
+def _contest(count: int, contexts: Integers, into: Candidates) -> int:
+    """Find the winner of each of `count` candidates, which may be itself; `leading` gets the (n,) winners' scores."""
+    into.stamp[0] += 1
+    mask = len(into.stamps) - 1
+    for index in range(count):
+        node, phone, history = into.places[index, NODE], into.places[index, PHONE], into.places[index, HISTORY]
+        slot = _slot(into.stamps, contexts[history], node, phone)
+        while into.stamps[slot] == into.stamp[0]:
+            other = into.owners[slot]
+            place = into.places[other]
+            if place[NODE] == node and place[PHONE] == phone and contexts[place[HISTORY]] == contexts[history]:
+                break
+            slot = (slot + 1) & mask
+        if into.stamps[slot] != into.stamp[0]:
+            into.stamps[slot] = into.stamp[0]
+            into.owners[slot] = index
+        elif into.scores[index] > into.scores[into.owners[slot]]:
+            into.owners[slot] = index
+        into.winners[index] = slot
+    winners = 0
+    for index in range(count):
+        into.winners[index] = into.owners[into.winners[index]]
+        if into.winners[index] == index:
+            into.leading[winners] = into.scores[index]
+            winners += 1
+    return winners
 
 
 @compiled
@@ -308,10 +278,12 @@ def advance(
     keys: Keys,
     values: Integers,
     gains: Scores,
+    contexts: Integers,
     candidates: Candidates,
     after: Beam,
     parents: Integers,
-) -> int:
+    merged: Merged,
+) -> tuple[int, int]:
     """Take one frame.
 
     Args:
@@ -326,36 +298,58 @@ def advance(
         keys: the table of pairs that are known.
         values: the history that each pair makes, negative where that is not known.
         gains: what the last word of each history adds to a score.
+        contexts: of each history what later words depend on, by number.
         candidates: room to work in.
         after: gets the beam after the frame; it is as long as the beam may be.
         parents: gets the hypothesis of `beam` from which each comes.
+        merged: gets whom the hypotheses of `after` have beaten, as many as it has room for.
 
     Returns:
-        How many hypotheses there are after the frame.
+        How many hypotheses there are after the frame, and how many are written to `merged`.
     """
     count = _expand(tree, root, frame, least, wanted, log_add, beam, keys, values, gains, candidates)
     if count == 0:
-        return 0
-    found = candidates.scores[:count]
+        return 0, 0
+    winners, room = _contest(count, contexts, candidates), len(after.scores)
+    found = candidates.leading[:winners]
     least = found.max() - threshold
-    room = len(after.scores)
-    if count > room:
-        least = max(least, np.partition(found, count - room)[count - room])
+    if winners > room:
+        least = max(least, np.partition(found, winners - room)[winners - room])
     held = 0
     for index in range(count):
-        if found[index] >= least and held < room:
+        candidates.kept[index] = EMPTY
+        if candidates.winners[index] == index and candidates.scores[index] >= least and held < room:
             after.places[held] = candidates.places[index]
-            after.scores[held] = found[index]
+            after.scores[held] = candidates.scores[index]
             parents[held] = candidates.parents[index]
+            candidates.kept[index] = held
             held += 1
-    return held
+    beaten = 0
+    for index in range(count):
+        winner = candidates.winners[index]
+        behind = candidates.scores[winner] - candidates.scores[index]
+        if (
+            winner != index
+            and candidates.kept[winner] != EMPTY
+            and behind < MOST_BEHIND
+            and beaten < len(merged.behind)
+        ):
+            merged.columns[beaten, WINNER] = candidates.kept[winner]
+            merged.columns[beaten, PARENT] = candidates.parents[index]
+            merged.columns[beaten, BEATEN] = candidates.places[index, HISTORY]
+            merged.behind[beaten] = behind
+            beaten += 1
+    return held, beaten
 
 
 @compiled
 def trace_back(
     index: int, parents: Integers, phones: NDArray[np.int8], histories: Integers, path: NDArray[np.int64]
 ) -> None:
-    """Follow hypothesis `index` of the last of T frames back through (T, K) arrays; `path` (T, 2): phone, history."""
-    for frame in range(len(path) - 1, -1, -1):
-        path[frame, 0], path[frame, 1] = phones[frame, index], histories[frame, index]
+    """Follow a hypothesis back through T frames: that of the last frame which is number `index` there.
+
+    `path` (3, T) gets phone, history and number in each frame; the others are (T or more, K).
+    """
+    for frame in range(path.shape[1] - 1, -1, -1):
+        path[0, frame], path[1, frame], path[2, frame] = phones[frame, index], histories[frame, index], index
         index = parents[frame, index]

@@ -11,7 +11,8 @@ import numpy as np
 from flashlight.lib.text.decoder import LMState
 from numpy.typing import NDArray
 
-from asr_service.decoding.token_passing import EMPTY, remember
+from asr_service.decoding.search_arrays import EMPTY
+from asr_service.decoding.token_passing import pair_slot, remember
 
 NO_WORDS = 0
 
@@ -21,18 +22,27 @@ class WordHistories:
 
     Attributes:
         gains: (H or more,) float64, what the last word of a history adds to a score.
+        contexts: (H or more,) int32, a number that histories with the same last words share.
         keys, values: the table of pairs for `token_passing`.
     """
 
-    def __init__(self, start: LMState, extend: Callable[[LMState, int], tuple[LMState, float, float]]) -> None:
-        """`extend`: state and word → the state after it, the word's ln p, and what it adds to a score."""
+    def __init__(
+        self, start: LMState, extend: Callable[[LMState, int], tuple[LMState, float, float]], context_words: int
+    ) -> None:
+        """`extend`: state and word → the state after it, the word's ln p, and what it adds to a score.
+        `context_words`: how many last words make a context.
+        """
         self._extend = extend
+        self._context_words = context_words
         self._parents = [-1]
         self._words = [-1]
         self._depths = [0]
         self._log_probs = [0.0]
         self._states = [start]
         self.gains = np.zeros(1024)
+        self.contexts = np.zeros(1024, dtype=np.int32)
+        self._tails: list[tuple[int, ...]] = [()]
+        self._numbers: dict[tuple[int, ...], int] = {(): 0}
         self._new_table(4096)
 
     def __len__(self) -> int:
@@ -50,7 +60,9 @@ class WordHistories:
         """Score the words of (n, 2) pairs of history and word."""
         following = np.arange(len(self._words), len(self._words) + len(pairs))
         if len(self._words) + len(pairs) > len(self.gains):
-            self.gains = np.concatenate([self.gains, np.zeros(max(len(self.gains), len(pairs)))])
+            more = max(len(self.gains), len(pairs))
+            self.gains = np.concatenate([self.gains, np.zeros(more)])
+            self.contexts = np.concatenate([self.contexts, np.zeros(more, dtype=np.int32)])
         for number, (history, word) in zip(following.tolist(), pairs.tolist(), strict=True):
             state, log_prob, gain = self._extend(self._states[history], word)
             self._parents.append(history)
@@ -59,7 +71,23 @@ class WordHistories:
             self._log_probs.append(self._log_probs[history] + log_prob)
             self._states.append(state)
             self.gains[number] = gain
+            tail = (*self._tails[history], word)[-self._context_words :]
+            self._tails.append(tail)
+            self.contexts[number] = self._numbers.setdefault(tail, len(self._numbers))
         self._enter(pairs[:, 0], pairs[:, 1], following)
+
+    def after(self, history: int, word: int) -> int:
+        """The history with one word more."""
+        slot, key = pair_slot(self.keys, history, word)
+        if self.keys[slot] != key:
+            self.make_room(1)
+            self.add(np.array([[history, word]]))
+            slot, _ = pair_slot(self.keys, history, word)
+        return int(self.values[slot])
+
+    def depth(self, history: int) -> int:
+        """How many words a history has."""
+        return self._depths[history]
 
     def state(self, history: int) -> LMState:
         return self._states[history]
@@ -79,15 +107,14 @@ class WordHistories:
     def last_word(self, history: int) -> int:
         return self._words[history]
 
-    def common(self, histories: Iterable[int]) -> int:
-        """The longest history that all of these begin with."""
-        alive = set(histories)
-        depth = min(self._depths[history] for history in alive)
-        while len(alive) > 1 or (depth and max(self._depths[history] for history in alive) > depth):
-            if all(self._depths[history] <= depth for history in alive):
-                depth -= 1
-            alive = {self._parents[h] if self._depths[h] > depth else h for h in alive}
-        return alive.pop()
+    def common(self, one: int, other: int) -> int:
+        """The longest history that both begin with."""
+        while one != other:
+            if self._depths[one] >= self._depths[other]:
+                one = self._parents[one]
+            else:
+                other = self._parents[other]
+        return one
 
     def keep(self, histories: Iterable[int]) -> NDArray[np.int32]:
         """Forget all but these and what they begin with; returns the new number of each old one, -1 for none."""
@@ -111,6 +138,9 @@ class WordHistories:
             # has it, or scores its word once more.
             state.children = {}
         self.gains[: len(old)] = self.gains[old]
+        self._tails = [self._tails[number] for number in old]
+        self._numbers = {tail: number for number, tail in enumerate(dict.fromkeys(self._tails))}
+        self.contexts[: len(old)] = [self._numbers[tail] for tail in self._tails]
         self._new_table(len(self.keys))
         self._enter(np.array(self._parents[1:]), np.array(self._words[1:]), np.arange(1, len(old)))
         return new

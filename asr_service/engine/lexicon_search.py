@@ -82,11 +82,12 @@ class LexiconSearch(UtteranceSearch):
         return self._beam.best_after(ahead)
 
     def _shared(self) -> int:
-        return self._beam.shared_words()
+        return self._beam.sure_words(len(self._stabiliser.stable))
 
     @torch.inference_mode()
     def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
-        found = yield from self._beam.finish_parts(self._n_best)
+        stable = [word.text for word in self._stabiliser.stable]
+        found = yield from self._beam.finish_parts(self._n_best, stable)
         if not found:
             return []
         yield

@@ -135,7 +135,7 @@ class UtteranceSearch(ABC):
 
     @abstractmethod
     def _shared(self) -> int:
-        """How many first words all hypotheses in the beam share: every later one starts with them."""
+        """How many first words no hypothesis of the beam denies that could still win."""
 
     @abstractmethod
     def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:

@@ -52,6 +52,18 @@ def test_one_speed_is_drawn_a_batch_and_lengths_follow_it(corpus: Corpus) -> Non
     assert ratios == {0.9, 1.1}
 
 
+def test_two_views_have_the_same_words_at_the_same_times_in_other_noise(corpus: Corpus) -> None:
+    config = dataclasses.replace(PLAIN, views=2, noise_probability=1.0, noise_snr_db=(0.0, 0.0))
+    batch = maker(corpus, config)(range(6), "seed")
+    assert batch.views == 2 and len(batch.features) == 12
+    for name in ("lengths", "tokens", "token_lengths", "phones", "phone_lengths"):
+        first, second = getattr(batch, name).chunk(2)
+        torch.testing.assert_close(first, second)
+    one, other = batch.features.chunk(2)
+    assert all((one[row] - other[row]).abs().max() > 0.1 for row in range(6))
+    assert maker(corpus, config)(range(6), "seed", augmented=False).views == 1
+
+
 def test_a_joined_row_has_the_targets_of_its_utterances_in_order(corpus: Corpus) -> None:
     config = dataclasses.replace(PLAIN, join_probability=1.0, join_longest_s=8.0)
     examples = one_speaker(corpus)

@@ -13,9 +13,9 @@ from asr_service.model.transformer import Transformer
 from tests.training.conftest import MODEL, Corpus
 from training.data import Utterance
 from training.dataset import make_batch, make_examples, pad_targets
-from training.loss import attention_loss, ctc_loss, losses, target_counts
+from training.loss import attention_loss, consistency_loss, ctc_loss, losses, target_counts
 from training.mmi import mmi_loss, phone_trigram
-from training.recipe import LossConfig
+from training.recipe import AugmentConfig, LossConfig
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
@@ -45,6 +45,38 @@ def test_a_target_longer_than_its_frames_adds_neither_loss_nor_gradient() -> Non
     assert torch.isfinite(logits.grad).all()
     assert logits.grad[0].abs().sum() > 0
     assert logits.grad[1].abs().sum() == 0
+
+
+def test_two_views_are_pulled_towards_each_other_as_each_is() -> None:
+    logits = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    lengths = torch.tensor([5, 3, 5, 3])
+    loss = consistency_loss(logits, lengths)
+    loss.backward()
+    probs = torch.softmax(logits.detach(), dim=-1)
+    expected, gradient = 0.0, torch.zeros_like(probs)
+    for row, length in enumerate(lengths.tolist()):
+        other = probs[(row + 2) % 4, :length]
+        expected += float((other * (other.log() - probs[row, :length].log())).sum())
+        gradient[row, :length] = probs[row, :length] - other  # of a cross-entropy: the other view is held fixed
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(logits.grad, gradient, atol=1e-5, rtol=1e-4)
+    same = torch.cat([logits[:2], logits[:2]])
+    assert consistency_loss(same, lengths).item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_objective_adds_the_distance_of_views_where_there_are_two(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = Transformer(dataclasses.replace(MODEL, phone_vocab_size=40, phone_layer=1)).eval()
+    augment = AugmentConfig(views=2, speeds=(1.0,), noise_probability=1.0)
+    batch = make_batch(corpus.examples[:3], corpus.store, corpus.front_end(), augment=augment, seed="1")
+    plain = LossConfig()
+    with torch.no_grad():
+        alone = losses(model, batch, plain, None)
+        paired = losses(model, batch, dataclasses.replace(plain, consistency=0.5), None)
+    assert set(paired) - set(alone) == {"phone_consistency", "piece_consistency"}
+    added = 0.5 * (paired["phone_consistency"] + paired["piece_consistency"])
+    assert float(paired["total"]) == pytest.approx(float(alone["total"] + added), rel=1e-5)
+    assert float(added) > 0
 
 
 def test_the_attention_loss_is_smoothed_cross_entropy_with_begin_and_end(corpus: Corpus) -> None:
@@ -110,8 +142,9 @@ def test_shares_of_an_update_divided_by_its_target_tokens_add_up_to_its_loss(cor
 def test_target_counts_are_what_the_losses_are_divided_by(corpus: Corpus) -> None:
     batch = make_batch(corpus.examples[:3], corpus.store, corpus.front_end())
     tokens = sum(len(example.tokens) for example in corpus.examples[:3])
-    phones = dict.fromkeys(("lower_phone_ctc", "phone_ctc", "phone_mmi"), 0)
-    assert target_counts(batch) == phones | {"ctc": tokens, "attention": tokens + 3}
+    phones = dict.fromkeys(("lower_phone_ctc", "phone_ctc", "phone_mmi", "phone_consistency"), 0)
+    pieces = {"ctc": tokens, "piece_consistency": tokens, "attention": tokens + 3}
+    assert target_counts(batch) == phones | pieces
 
 
 def test_a_batch_is_a_function_of_its_arguments(corpus: Corpus) -> None:

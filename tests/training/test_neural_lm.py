@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm
+from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training import neural_lm
 from training.neural_lm import LONGEST, Run, batches, padded, passages, perplexity, tokenised
@@ -110,6 +110,21 @@ def test_a_run_of_another_shape_is_not_resumed(tmp_path: Path) -> None:
     Run(text, SHAPE, OPTIM, tmp_path, seed=1).save()
     with pytest.raises(ValueError, match="'layers': 2"):
         Run(text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path, seed=1).resume()
+
+
+def test_a_run_starts_from_a_bundles_weights_if_they_are_its_own_shape(tmp_path: Path) -> None:
+    text = tokenised(COUNTING, PIECES)
+    first = Run(text, SHAPE, OPTIM, tmp_path / "first", seed=1)
+    save_neural_lm(tmp_path, first.model, PIECES)
+    run = Run(text, SHAPE, OPTIM, tmp_path / "second", seed=2)
+    run.start_from(tmp_path, PIECES)
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)  # fp16
+    other = Run(text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path / "third", seed=1)
+    with pytest.raises(ValueError, match="another shape"):
+        other.start_from(tmp_path, PIECES)
+    with pytest.raises(ValueError, match="no neural language model"):
+        run.start_from(tmp_path / "second", PIECES)
 
 
 @pytest.mark.parametrize("sentences", [[], [""]])

@@ -68,9 +68,28 @@ def test_an_unknown_setting_is_named(tmp_path: Path, text: str, named: str) -> N
         load_recipe(path)
 
 
+def test_agreement_of_views_wants_two_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for views in (1, 2):
+        path.write_text(f"[loss]\nconsistency = 0.2\n[augment]\nviews = {views}\n")
+        if views == 2:
+            assert load_recipe(path).augment.views == 2
+        else:
+            with pytest.raises(ValueError, match=r"consistency is .* but augment"):
+                load_recipe(path)
+
+
 @pytest.mark.parametrize(
     "setting",
-    ["noise_probability = 1.5", "babble_share = -0.1", "noise_snr_db = [20, 5]", "pause_s = [-1, 2]", "speeds = [0.0]"],
+    [
+        "views = 3",
+        "warp = [0.2, 1.0]",
+        "noise_probability = 1.5",
+        "babble_share = -0.1",
+        "noise_snr_db = [20, 5]",
+        "pause_s = [-1, 2]",
+        "speeds = [0.0]",
+    ],
 )
 def test_an_augmentation_that_cannot_be_drawn_is_refused_by_name(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "mine.toml"

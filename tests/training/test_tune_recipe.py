@@ -72,7 +72,7 @@ def test_a_tuned_ranking_is_better_than_the_phones_alone_and_the_table_is_one_th
     dev: Sequence[DevUtterance], bundle: Bundle, tree: PronunciationTree
 ) -> None:
     assert bundle.lexicon is not None
-    beam = LexiconBeamOptions(lm_weight=0.3, word_score=2.0)
+    beam = LexiconBeamOptions(lm_weight=0.3, word_score=2.0, context_words=100, n_best_margin=50.0)
     spoken = said(dev, tree, beam)
     with torch.inference_mode():
         found = [candidates(bundle, tree, bundle.lexicon, utterance, beam, 20) for utterance in spoken]

@@ -1,0 +1,41 @@
+"""Texts as they are said."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from asr_service.lexicon import Lexicon
+from tests.decoding import tiny
+from training.lexicon import phones_of, word_counts
+from training.lm import text_sentences, transcripts
+from training.spoken import TITLES, as_said
+
+
+@pytest.mark.parametrize(
+    ("transcript", "said"),
+    [
+        ("mr smith and mrs smith saw dr who", "mister smith and missus smith saw doctor who"),
+        ("mister", "mister"),
+        ("the mrs's drs", "the mrs's drs"),
+        ("", ""),
+    ],
+)
+def test_titles_are_said_in_full(transcript: str, said: str) -> None:
+    assert as_said(transcript) == said
+    assert as_said(said) == said
+
+
+def test_language_models_and_lexicons_read_texts_as_they_are_said(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "books.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("Mr. Smith saw Mrs. Smith. Dr. No came!\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "MISTER SMITH AND MRS. SMITH", "corpus": "a"}) + "\n")
+    heard = " ".join(text_sentences(tmp_path / "books.txt.gz"))
+    assert heard == "mister smith saw missus smith doctor no came"
+    assert list(transcripts(tmp_path / "rows.jsonl")) == ["mister smith and missus smith"]
+    assert not set(TITLES) & set(word_counts(["Mr. Smith", "dr. No"]))
+    lexicon = Lexicon({"cat": tiny.WORDS["cat"], "mister": [("M", "IH", "S", "T", "ER")]})
+    assert phones_of("Mr. Cat", lexicon) == ["M", "IH", "S", "T", "ER", "K", "AE", "T"]
