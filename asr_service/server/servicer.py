@@ -168,7 +168,9 @@ class SpeechServicer(pb_grpc.SpeechServicer):
     async def _first_message(self, requests: Requests, engine: Engine) -> RecognitionConfig:
         timeout_s = self._settings.server.startup_timeout_s
         try:
-            first = await asyncio.wait_for(anext(requests), timeout_s)
+            # Not wait_for: before Python 3.12 it swallows a cancel that comes together with the message.
+            async with asyncio.timeout(timeout_s):
+                first = await anext(requests)
         except StopAsyncIteration:
             raise NoConfig("the stream ended before its first message, streaming_config") from None
         except TimeoutError:
