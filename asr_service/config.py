@@ -226,7 +226,7 @@ class EngineSettings:
 
     Attributes:
         max_streams: streams and unary calls served at once; more are refused with NO_CAPACITY.
-        precision: of the model's matrix products: `fp32`, `bf16`, or `auto`, bf16 on CPUs with instructions for it.
+        precision: of the model's matrix products: `fp32`, `bf16`, or `auto`, bf16 on CPUs that are faster at it.
         threads: threads of one matrix product. One per process is best when several processes share a machine.
         latency: of live streams: `low`, `balanced` or `accurate`. It sets the length of the chunks, how long words are
             held back and how many hypotheses the final pass ranks, together.

@@ -60,9 +60,24 @@ def test_packing_changes_nothing_of_the_model_itself() -> None:
     assert any(isinstance(module, PackedLinear) for module in packed(model, "fp32").modules())
 
 
-def test_the_precision_is_what_was_asked_for_and_auto_is_one_of_both() -> None:
+@pytest.mark.parametrize(
+    ("cpu", "best"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_the_precision_is_what_was_asked_for_and_auto_is_the_faster(
+    monkeypatch: pytest.MonkeyPatch, cpu: dict[str, object], best: Precision
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert supported_precision("auto") == best
     assert supported_precision("fp32") == "fp32"
-    assert supported_precision("auto") in DTYPES
+    assert supported_precision("bf16") == "bf16"
 
 
 def test_without_onednn_the_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
