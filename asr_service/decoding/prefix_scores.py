@@ -20,6 +20,10 @@ from asr_service.tokenizer import WordPieces
 # Prefixes that are computed at once. It bounds how long the model runs, and a prefix is compared only with those that
 # lie on the way to one of so many neighbours, not with all of the tree.
 PART_NODES = 128
+# Word pieces, some three words, after which the decoder is asked once for hypotheses that differ before: it hears what
+# follows, and with 6 or 16 ranks dev's n-best lists as it does when asked for each (4 of 10 prefixes remain). The
+# language model has only the text to go by, and is asked for each.
+DECODER_CONTEXT = 8
 
 Cache = TypeVar("Cache", bound=TreeCache)
 
@@ -29,10 +33,12 @@ class PrefixScores(Generic[Cache]):
     and `totals` of those sequences. For inference.
     """
 
-    def __init__(self, model: TreeModel[Cache], cache: Cache) -> None:
-        """`cache` is of a tree that the model begins with."""
+    def __init__(self, model: TreeModel[Cache], cache: Cache, context: int | None = None) -> None:
+        """`cache` is of a tree that the model begins with. With a `context`, what follows the same so many tokens is
+        computed once, though other tokens may come before them (see `TokenTree`).
+        """
         self._model, self._cache = model, cache
-        self._tree = TokenTree(WordPieces.bos_id)
+        self._tree = TokenTree(WordPieces.bos_id, context)
         self._log_probs: list[Tensor] = []  # of what follows the nodes, (K, V) stretch by stretch
 
     @torch.inference_mode()
@@ -75,4 +81,4 @@ AttentionScores: TypeAlias = PrefixScores[AttendingTreeCache]
 @torch.inference_mode()
 def attention_scores(decoder: Decoder, memory: Tensor) -> AttentionScores:
     """What the decoder says over one utterance's `encoder_out`, (S, D)."""
-    return PrefixScores(decoder, decoder.start_tree(memory.unsqueeze(0)))
+    return PrefixScores(decoder, decoder.start_tree(memory.unsqueeze(0)), DECODER_CONTEXT)

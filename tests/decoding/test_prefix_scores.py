@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_service.decoding import prefix_scores
-from asr_service.decoding.prefix_scores import PART_NODES, PrefixScores, attention_scores
+from asr_service.decoding.prefix_scores import DECODER_CONTEXT, PART_NODES, PrefixScores, attention_scores
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig
@@ -36,8 +37,9 @@ def decoder(norm: str) -> Scored:
         d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12, norm=norm, downsample_after=None
     )
     model = Decoder(config).eval()
+    memory = MEMORY.unsqueeze(0)
     return Scored(
-        model, lambda tokens: model(tokens, MEMORY.unsqueeze(0), None), lambda: attention_scores(model, MEMORY)
+        model, lambda tokens: model(tokens, memory, None), lambda: PrefixScores(model, model.start_tree(memory))
     )
 
 
@@ -75,6 +77,20 @@ def test_hypotheses_that_come_together_or_later_in_parts_of_any_size_score_as_ea
         torch.testing.assert_close(scores.of(sequence), alone(scored, sequence), rtol=0, atol=1e-5)
     expected = torch.stack([alone(scored, sequence).sum() for sequence in everything])
     torch.testing.assert_close(scores.totals(everything), expected, rtol=0, atol=1e-4)
+
+
+def test_the_decoder_is_asked_once_for_what_follows_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    scored = decoder("pre")
+    scores = attention_scores(cast(Decoder, scored.model), MEMORY)
+    same = [*range(3, 3 + DECODER_CONTEXT), 3]
+    first, other = [4, 5, *same], [6, *same]
+    at_once(scores.add([first, other]))
+    whole, taken_over = alone(scored, first), scores.of(other)
+    torch.testing.assert_close(scores.of(first), whole, rtol=0, atol=1e-5)
+    until = 1 + DECODER_CONTEXT
+    torch.testing.assert_close(taken_over[:until], alone(scored, other)[:until], rtol=0, atol=1e-5)
+    torch.testing.assert_close(taken_over[until:], whole[until + 1 :], rtol=0, atol=1e-5)
 
 
 def test_no_part_computes_more_prefixes_than_promised_and_none_is_computed_twice(

@@ -30,3 +30,34 @@ def test_every_prefix_is_one_node_that_sees_its_own_path_alone(sequences: list[l
         assert [depths[node] for node in path] == list(range(len(row) + 1))
         for length, node in enumerate(path, 1):
             assert seen[node] == set(path[:length])
+
+
+@given(SEQUENCES, st.integers(1, 3))
+def test_with_a_context_prefixes_that_end_alike_and_are_about_as_long_are_one_node(
+    sequences: list[list[int]], context: int
+) -> None:
+    tree, exact = TokenTree(1, context), TokenTree(1)
+    paths = [tree.add(row) for row in sequences]
+    assert [tree.add(row) for row in sequences] == paths
+    assert paths[0] == exact.add(sequences[0]), "a sequence is not taken for itself"
+    whole = tree.nodes(0, len(tree))
+    tokens, depths = whole.token_ids.tolist(), whole.depths.tolist()
+    met: dict[int, tuple[int, ...]] = {}
+    for row, path in zip(sequences, paths, strict=True):
+        assert [tokens[node] for node in path] == [1, *row]
+        for length, node in enumerate(path):
+            assert abs(depths[node] - length) < max(context, 1)
+            end = tuple(row[max(0, length - context) : length])
+            assert met.setdefault(node, end) == end, "whoever shares a node ends in the same tokens"
+    prefixes = {tuple(row[:length]) for row in sequences for length in range(len(row) + 1)}
+    assert len(tree) <= len(prefixes)
+
+
+def test_a_variant_costs_no_more_than_its_own_tokens_and_the_context() -> None:
+    tree = TokenTree(1, context=3)
+    first = list(range(10, 30))
+    tree.add(first)
+    tree.add([*first[:4], 99, *first[5:]])  # one replaced, then three that do not know yet
+    assert len(tree) == 1 + len(first) + 1 + 2
+    tree.add([*first[:4], *first[5:]])  # one left out
+    assert len(tree) == 1 + len(first) + 1 + 2 + 2
