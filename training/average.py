@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from asr_service.model.bundle import load_bundle
 from training.checkpoint import load_checkpoint, write_durably
 
 BEST_FOLDER = "best"
@@ -36,10 +37,14 @@ def best_paths(folder: Path) -> list[Path]:
 
 
 def mean_of_averages(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The first file's state, and the mean of the `average` weights of all of them (Izmailov et al. 2018)."""
+    """The first file's state, and the mean of the `average` weights of all of them (Izmailov et al. 2018).
+
+    All but the first may be bundles, whose only weights are averages.
+    """
     first = load_checkpoint(paths[0])
     total = {name: value.double() for name, value in first["average"].items()}
     for path in paths[1:]:
-        for name, value in load_checkpoint(path)["average"].items():
+        weights = load_bundle(path).model.state_dict() if path.is_dir() else load_checkpoint(path)["average"]
+        for name, value in weights.items():
             total[name] += value
     return first, {name: (value / len(paths)).float() for name, value in total.items()}

@@ -1,7 +1,7 @@
 """Make a bundle from a run: `python -m training.export --run runs/NAME --out DIR`.
 
 The weights are the exponential moving average of the newest checkpoint; with `--average N`, the mean of the averages
-at the N looks at dev that had the lowest loss; with `--also`, the mean of these and other checkpoints.
+at the N looks at dev that had the lowest loss; with `--also`, the mean of these and other checkpoints or bundles.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=Path,
         action="append",
         default=[],
-        metavar="CHECKPOINT",
-        help="average with this one, of a run that --run went on from (model soups, Wortsman et al. 2022); repeatable",
+        metavar="WEIGHTS",
+        help="average with this checkpoint or bundle, which --run went on from (model soups, Wortsman et al. 2022); "
+        "repeatable",
     )
     parser.add_argument("--average", type=int, help="how many of the best by dev loss are averaged")
     arguments = parser.parse_args(argv)

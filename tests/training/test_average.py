@@ -63,7 +63,7 @@ def test_a_bundle_of_the_best_two_has_their_mean(corpus: Corpus, tmp_path: Path)
         torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2, rtol=1e-3, atol=1e-4)
 
 
-def test_a_bundle_of_two_runs_has_their_mean(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_bundle_of_two_runs_or_of_a_run_and_a_bundle_has_their_mean(corpus: Corpus, tmp_path: Path) -> None:
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -79,3 +79,9 @@ def test_a_bundle_of_two_runs_has_their_mean(corpus: Corpus, tmp_path: Path) -> 
     _, mean = mean_of_averages([newest[0], newest[1]])
     for name, value in weights.items():
         torch.testing.assert_close(value, mean[name].to(value.dtype), rtol=1e-3, atol=1e-4)
+
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    export(["--run", str(runs[1]), "--out", str(alone)])
+    export(["--run", str(runs[0]), "--out", str(both), "--also", str(alone)])
+    for name, value in load_bundle(both).model.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)
