@@ -33,9 +33,9 @@ class TreeNodes:
 class TokenTree:
     """Prefixes of the sequences that were added, each once, in the order they came in. Node 0 is the empty one.
 
-    With a `context`, prefixes that end in the same so many tokens and are about as long are one node: that of the one
-    that came first, with the path that led to it. Hypotheses differ in a few places, and a model that has read the same
-    words for a while says nearly the same of what follows (lattices are rescored so, Xu et al. 2018).
+    With a `context`, prefixes that end in the same so many tokens, and are about as long where they meet, are one node:
+    that of the one that came first, with the path that led to it. Hypotheses differ in a few places, and a model that
+    has read the same words for a while says nearly the same of what follows (lattices are rescored so, Xu et al. 2018).
     """
 
     def __init__(self, root_token: int, context: int | None = None) -> None:
