@@ -39,12 +39,14 @@ def best_paths(folder: Path) -> list[Path]:
 def mean_of_averages(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The first file's state, and the mean of the `average` weights of all of them (Izmailov et al. 2018).
 
-    All but the first may be bundles, whose only weights are averages.
+    All but the first may be bundles, whose only weights are averages. Raises ValueError naming one of another shape.
     """
     first = load_checkpoint(paths[0])
     total = {name: value.double() for name, value in first["average"].items()}
     for path in paths[1:]:
         weights = load_bundle(path).model.state_dict() if path.is_dir() else load_checkpoint(path)["average"]
+        if {name: value.shape for name, value in weights.items()} != {name: sum_.shape for name, sum_ in total.items()}:
+            raise ValueError(f"{path}: a model of another shape than {paths[0]}")
         for name, value in weights.items():
             total[name] += value
     return first, {name: (value / len(paths)).float() for name, value in total.items()}

@@ -85,3 +85,9 @@ def test_a_bundle_of_two_runs_or_of_a_run_and_a_bundle_has_their_mean(corpus: Co
     export(["--run", str(runs[0]), "--out", str(both), "--also", str(alone)])
     for name, value in load_bundle(both).model.state_dict().items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)
+
+    state = torch.load(newest[1], weights_only=True)
+    state["average"].popitem()
+    torch.save(state, tmp_path / "less.pt")
+    with pytest.raises(ValueError, match=r"less\.pt: a model of another shape"):
+        mean_of_averages([newest[0], tmp_path / "less.pt"])
