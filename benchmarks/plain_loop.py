@@ -16,19 +16,24 @@ from asr_service.model.positions import rotate
 from asr_service.model.stem import ConvStem4
 from asr_service.model.transformer import Transformer
 from training.loss import Batch, losses
-from training.recipe import LossConfig
+from training.optim import make_optimizers
+from training.recipe import LossConfig, OptimConfig
 
 
 class PlainLoop:
-    """The step one would write first."""
+    """The step one would write first, with AdamW for all, or `torch.optim.Muon` for what it has in ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, optimizer: str) -> None:
         self.model = Transformer(preset("streaming-s")).train()
         for module in self.model.modules():
             for name, child in module.named_children():
                 if isinstance(child, ChannelDropout):
                     setattr(module, name, nn.Dropout(child.p))
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        adamw, *muon = make_optimizers(self.model, OptimConfig(optimizer=optimizer))
+        parameters = [parameter for group in adamw.param_groups for parameter in group["params"]]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(parameters, lr=1e-4)]
+        for ours in muon:
+            self.optimizers.append(torch.optim.Muon(ours.param_groups[0]["params"], lr=1e-4))
 
     @staticmethod
     def stem(stem: ConvStem4, features: Tensor, lengths: Tensor) -> Tensor:
@@ -59,5 +64,6 @@ class PlainLoop:
             total = losses(self.model, batch, LossConfig(), None)["total"]
         torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()

@@ -3,41 +3,41 @@
     python -m benchmarks.training_speed --threads 2 --out training_speed.json
     torchrun --nproc-per-node 2 -m benchmarks.training_speed --threads 2 --out training_speed.json
 
-With torchrun ours runs in so many processes that share the threads out; the plain loop has them all to itself while the
-others wait. Both train the same model (the shipped preset, same losses) on the same batches of 160 padded seconds.
+With torchrun ours runs in so many processes that share the threads and the rows of every batch out; the plain loop has
+all to itself while the others wait. Both train the same model (the shipped preset, same losses) on the same batches of
+160 padded seconds, an update each.
 - ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
   dropout masks shared over time, Muon and AdamW, gradient clipping, moving average of the weights.
 - plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), the stem's and the
-  depthwise convolutions by `conv2d` and `conv1d` as they are, rotary positions half by half, AdamW and clipping; no
-  average. All else is shared.
+  depthwise convolutions by `conv2d` and `conv1d` as they are, rotary positions half by half, clipping, AdamW, or with
+  `torch.optim.Muon` for the matrices that ours gives to Muon; no average. All else is shared.
 
-Steps run in blocks, ours, plain, ours, plain, …, so that a change of the machine's pace meets both; the ratio is that
-of the medians. Nothing else may run beside it. Inputs are noise of speech's lengths, for no value changes the time.
+Steps run in blocks, ours, plain, ours, plain, …, so that a change of the machine's pace meets all; a ratio is that of
+the medians. Nothing else may run beside it. Inputs are noise of speech's lengths, for no value changes the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch
 
 import numpy as np
 import soundfile
 import torch
+from torch import Tensor
 
 from asr_service.evaluation.provenance import machine
 from asr_service.features import LogMel
 from asr_service.model.config import preset
 from asr_service.model.transformer import Transformer
 from benchmarks.plain_loop import PlainLoop
+from training.allocator import keep_freed_memory
 from training.data import PcmStore, Utterance
 from training.distributed import ALONE, Processes, processes
 from training.loss import Batch
@@ -46,6 +46,8 @@ from training.sampler import PlannedBatch
 from training.trainer import Loaded, Trainer
 
 BATCH_S, TOKENS_PER_S, PHONES_PER_S = 160.0, 4.0, 9.0
+OURS = "ours"
+PLAIN = {"plain": "adamw", "plain, Muon": "muon"}
 
 
 def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
@@ -66,7 +68,16 @@ def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
     )
 
 
-def our_trainer(folder: Path, group: Processes = ALONE) -> Trainer:
+def share_of(batch: Batch, group: Processes) -> Batch:
+    """Every so manieth row, so that the processes' shares are alike."""
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    rows = {
+        name: value[group.rank :: group.world].clone() for name, value in fields.items() if isinstance(value, Tensor)
+    }
+    return Batch(**fields | rows | {"seconds": float(rows["lengths"].sum()) / 100})
+
+
+def our_trainer(folder: Path, group: Processes = ALONE, *, compiled: bool = False) -> Trainer:
     """The trainer of the shipped preset; its corpus is one second of silence, for the batches come from here."""
     soundfile.write(folder / "silence.wav", np.zeros(16_000, np.float32), 16_000)
     store = PcmStore.build([Utterance(folder / "silence.wav", 1.0, "a", "", "")], folder / "store", workers=1)
@@ -74,6 +85,11 @@ def our_trainer(folder: Path, group: Processes = ALONE) -> Trainer:
     recipe, device = Recipe("speed", model=preset("streaming-s"), optim=optim), torch.device("cpu")
     trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=device, processes=group)
     trainer.model.train()
+    if compiled:
+        # A graph for every length: in the backward pass strides that depend on lengths become constants.
+        torch._dynamo.config.recompile_limit = 64  # noqa: SLF001
+        for block in trainer.model.encoder.blocks:
+            block.compile(dynamic=True)
     return trainer
 
 
@@ -82,8 +98,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each")
     parser.add_argument("--steps", type=int, default=8, help="timed steps a block")
+    parser.add_argument("--compile", action="store_true", help="ours with torch.compile of the encoder's blocks too")
     parser.add_argument("--out", type=Path, help="JSON, every step's speed in it too")
     arguments = parser.parse_args()
+    keep_freed_memory()
     with processes("cpu") as (group, _):
         speeds = measure(arguments, group)
     if group.main:
@@ -94,29 +112,34 @@ def measure(arguments: argparse.Namespace, group: Processes) -> dict[str, list[f
     """Seconds of audio per second of every step, of all processes together."""
     generator = torch.manual_seed(0)
     batches = [make_batch(longest, generator) for longest in (4.0, 8.0, 12.0, 13.5, 14.5, 15.5, 16.0, 16.5)]
-    speeds: dict[str, list[float]] = {"ours": [], "plain": []}
+    planned = PlannedBatch(0, 0, 0, 0, (), after=(0, 0))
+    updates: list[list[Loaded]] = [[(planned, share_of(batch, group))] for batch in batches]
     with tempfile.TemporaryDirectory() as folder:
-        trainer, plain = our_trainer(Path(folder), group), PlainLoop()
-        planned = PlannedBatch(0, 0, 0, 0, (), after=(0, 0))
-        updates: list[list[Loaded]] = [[(planned, batch)] for batch in batches]
-        for number in range(2 * arguments.rounds):
-            name = list(speeds)[number % 2]
-            ours = name == "ours"
-            torch.set_num_threads(arguments.threads // group.world if ours else arguments.threads)
-            step: Callable[[int], object]
-            step = (lambda i: trainer.step(updates[i])) if ours else (lambda i: plain.step(batches[i]))
-            if ours or group.main:
-                for index in range(len(batches) if number < 2 else 1):
-                    step(index)  # first of a shape: kernels are made, memory is got
-                for index in (index % len(batches) for index in range(arguments.steps)):
+        systems: dict[str, Trainer | PlainLoop] = {OURS: our_trainer(Path(folder), group)}
+        if arguments.compile:
+            systems[f"{OURS}, compiled"] = our_trainer(Path(folder), group, compiled=True)
+        systems |= {name: PlainLoop(optimizer) for name, optimizer in PLAIN.items()}
+        speeds: dict[str, list[float]] = {name: [] for name in systems}
+        for number in range(arguments.rounds):
+            for name, system in systems.items():
+                ours = isinstance(system, Trainer)
+                torch.set_num_threads(arguments.threads // group.world if ours else arguments.threads)
+                first = len(batches) if number == 0 else 1  # untimed: kernels are made, memory is got
+                order = [*range(first), *(i % len(batches) for i in range(arguments.steps))]
+                seconds = []
+                for index in order:
                     begun = time.perf_counter()
-                    step(index)
-                    seconds = batches[index].seconds * (group.world if ours else 1)
-                    speeds[name].append(seconds / (time.perf_counter() - begun))
-            group.any(False, torch.device("cpu"))  # the others wait here
-            if group.main:
-                median = statistics.median(speeds[name][-arguments.steps :])
-                print(f"{name}: {median:.1f} s of audio a second", flush=True)
+                    if isinstance(system, Trainer):
+                        system.step(updates[index])
+                    elif group.main:
+                        system.step(batches[index])
+                    seconds.append(time.perf_counter() - begun)
+                timed = list(zip(order, seconds, strict=True))[first:]
+                speeds[name] += [batches[index].seconds / taken for index, taken in timed]
+                group.any(False, torch.device("cpu"))  # the others wait here
+                if group.main:
+                    median = statistics.median(speeds[name][-arguments.steps :])
+                    print(f"{name}: {median:.1f} s of audio a second", flush=True)
     return speeds
 
 
@@ -130,7 +153,7 @@ def report(arguments: argparse.Namespace, group: Processes, speeds: dict[str, li
         "python": platform.python_version(),
         "parameters": sum(parameter.numel() for parameter in Transformer(preset("streaming-s")).parameters()),
         "audio_s_per_s": {name: round(value, 1) for name, value in medians.items()},
-        "ratio": round(medians["ours"] / medians["plain"], 2),
+        "ours_against": {name: round(medians[OURS] / medians[name], 2) for name in medians if name != OURS},
     }
     print(json.dumps(result, indent=2))
     if arguments.out is not None:

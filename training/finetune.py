@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
-
 import torch
 
 from asr_service.errors import BundleError
 from asr_service.model.bundle import load_bundle
+from training.allocator import keep_freed_memory
 from training.atomic import atomic_text
 from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
@@ -49,6 +47,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     try:
         return _finetune(arguments)

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
-
 from pathlib import Path
 
 import tomli_w
@@ -25,6 +21,7 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import TOKENIZER_FILE
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
+from training.allocator import keep_freed_memory
 from training.checkpoint import latest_checkpoint
 from training.curves import RECIPE_FILE, draw_run
 from training.data import PcmStore, Utterance
@@ -153,6 +150,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     with processes(arguments.device) as (group, device):
         train(arguments, group, device)
