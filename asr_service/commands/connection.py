@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr_service.commands.option_types import metadata
-from asr_service.errors import ConfigError
 
 if TYPE_CHECKING:
-    from asr_service.client import Client
+    from asr_service.connection import Connection
 
 
-def add_server_options(parser: argparse.ArgumentParser, help_text: str) -> None:
+def add_server_options(parser: argparse._ActionsContainer, help_text: str) -> None:
     parser.add_argument("--server", metavar="HOST:PORT", help=help_text)
     parser.add_argument("--tls", action="store_true", help="the server is behind a proxy with TLS")
     parser.add_argument(
@@ -39,19 +38,8 @@ def check_server_options(arguments: argparse.Namespace) -> None:
         arguments.usage_error("--ca has no effect without --tls")
 
 
-def connect(arguments: argparse.Namespace, address: str) -> Client:
-    """A client of `address`. Raises ConfigError for a certificate file that cannot be read, or has none."""
-    import ssl
+def connection(arguments: argparse.Namespace, address: str) -> Connection:
+    """What the options say of the server at `address`."""
+    from asr_service.connection import Connection
 
-    from asr_service.client import Client, tls_credentials
-
-    if not arguments.tls:
-        return Client(address)
-    try:
-        if arguments.ca is not None:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(arguments.ca)  # gRPC would only log it
-        return Client(address, credentials=tls_credentials(arguments.ca))
-    except ssl.SSLError as error:
-        raise ConfigError(f"--ca {arguments.ca} has no certificate (PEM)") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read --ca {arguments.ca}: {error.strerror}") from error
+    return Connection(address, arguments.tls, arguments.ca, tuple(arguments.metadata))

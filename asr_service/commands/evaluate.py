@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.option_types import positive
 from asr_service.config import LATENCIES
 
@@ -25,6 +26,9 @@ NORMALIZERS = ("none", "basic", "english", "librispeech")
 OF_A_RUN = (
     "mode",
     "server",
+    "tls",
+    "ca",
+    "metadata",
     "model",
     "config",
     "chunk_frames",
@@ -63,7 +67,7 @@ def register(subparsers: Any) -> None:
     system.add_argument("--chunk-frames", type=positive, metavar="N", help="40 ms frames of a streaming chunk")
     system.add_argument("--latency", choices=LATENCIES, help="of streaming mode (default: of the settings)")
     system.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
-    system.add_argument("--server", metavar="HOST:PORT", help="let a running server do it (default: in process)")
+    add_server_options(system, "let a running server do it (default: in process)")
     system.add_argument("--real-time", action="store_true", help="with --server: at a microphone's pace, for latency")
     system.add_argument("--hyp", type=Path, metavar="FILE", help="score this output of another system instead")
     system.add_argument("--hyp-format", default="", metavar="FORMAT", help="of it (default: by name and content)")
@@ -148,6 +152,7 @@ def _check_usage(arguments: argparse.Namespace) -> None:
             arguments.usage_error(f"--{given[0].replace('_', '-')} has no effect with --hyp: nothing is recognised")
     elif arguments.hyp_format:
         arguments.usage_error("--hyp-format has no effect without --hyp")
+    check_server_options(arguments)
     if arguments.server:
         for name in ("model", "no_lm", "chunk_frames", "latency"):
             if getattr(arguments, name):
@@ -200,7 +205,7 @@ def _system(arguments: argparse.Namespace) -> System:
     if arguments.server:
         from asr_service.evaluation.by_server import ServerSystem
 
-        return ServerSystem(arguments.server, mode, arguments.real_time, settings)
+        return ServerSystem(connection(arguments, arguments.server), mode, arguments.real_time, settings)
     from asr_service.evaluation.in_process import BundleSystem
 
     return BundleSystem(mode, arguments.model, not arguments.no_lm, arguments.chunk_frames, settings)

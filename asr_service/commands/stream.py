@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asr_service.commands.connection import add_server_options, check_server_options, connect
+from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.hints import add_hint_options, hint_fields
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time
 from asr_service.commands.live_view import LiveView
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     meter = LatencyMeter(log)
     view = LiveView(sys.stdout, sys.stderr, show_partials=arguments.show_partials)
     name = "microphone" if arguments.mic else str(arguments.file)
-    with _server(arguments) as address, connect(arguments, address) as client, _until_interrupted() as stop:
+    with _server(arguments) as address, connection(arguments, address).client() as client, _until_interrupted() as stop:
         started = time.monotonic()
         failures: list[AsrError | OSError] = []
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from asr_service.commands.connection import add_server_options, check_server_options, connect
+from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.formats import FORMATS, Transcript, render
 from asr_service.commands.hints import add_hint_options, hint_fields, hint_groups
 from asr_service.commands.wording import said
@@ -121,7 +121,7 @@ def _by_server(arguments: argparse.Namespace) -> Iterator[Recognise]:
     from asr_service.commands.recordings import file_bytes
     from asr_service.commands.remote import finals_of_stream
 
-    with connect(arguments, arguments.server) as client:
+    with connection(arguments, arguments.server).client() as client:
         # A stream rather than a unary call, in either mode: recordings may be long.
         yield lambda path: finals_of_stream(
             client,

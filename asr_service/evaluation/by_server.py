@@ -10,6 +10,7 @@ from typing import Any
 
 from asr_service.client import Client, event_of, result_of
 from asr_service.config import Settings
+from asr_service.connection import Connection
 from asr_service.engine.interface import SAMPLE_RATE_HZ
 from asr_service.evaluation.latency import StreamLog
 from asr_service.evaluation.output import Output
@@ -33,21 +34,23 @@ class ServerSystem:
         settings: of the audio decoding here; what the server's own settings are, it alone knows.
     """
 
-    address: str
+    connection: Connection
     mode: Mode = Mode.ACCURATE
     real_time: bool = False
     settings: Settings = field(default_factory=Settings)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[ByServer]:
-        with Client(self.address) as client:
-            client.server_info()  # a server that is not there is one failure, not one for each utterance
+        with self.connection.client() as client:
+            client.server_info(
+                metadata=self.connection.metadata
+            )  # a server that is not there is one failure, not one for each utterance
             yield ByServer(client, self)
 
     def identity(self) -> Mapping[str, str]:
-        """Raises ServiceError. Of a server that does not tell its weights, name and version must do."""
-        with Client(self.address) as client:
-            info = client.server_info()
+        """Raises ServiceError, ConfigError. Of a server that does not tell its weights, name and version must do."""
+        with self.connection.client() as client:
+            info = client.server_info(metadata=self.connection.metadata)
         model = info.models[0]
         return ({"model_hash": model.hash} if model.hash else {}) | {
             "model": model.name,
@@ -91,6 +94,7 @@ class ByServer:
             enable_word_time_offsets=True,
             enable_word_confidence=True,
             enable_voice_activity_events=True,
+            metadata=self._system.connection.metadata,
         )
         for response in responses:
             _note(log, response, time.monotonic() - begun)

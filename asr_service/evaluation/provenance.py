@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import asr_service
@@ -17,11 +17,13 @@ import asr_service
 def provenance(arguments: Sequence[str]) -> dict[str, str]:
     """Command as it was typed, machine, versions, commit and date (UTC), each as text.
 
+    What `--metadata` tells a proxy may be a secret: its key alone is kept.
+
     Args:
         arguments: of the command `asr`, without its name.
     """
     about = {
-        "command": shlex.join(["asr", *arguments]),
+        "command": shlex.join(["asr", *_without_secrets(arguments)]),
         "machine": machine(),
         "python": platform.python_version(),
         "torch": _version("torch"),
@@ -29,6 +31,24 @@ def provenance(arguments: Sequence[str]) -> dict[str, str]:
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
     return about | source()
+
+
+def _without_secrets(arguments: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if _is_metadata(before):
+            yield f"{option}=…"
+        elif equals and _is_metadata(option):
+            yield f"{option}={value.partition('=')[0]}=…"
+        else:
+            yield argument
+        before = argument
+
+
+def _is_metadata(option: str) -> bool:
+    """In full, or as short as argparse takes it."""
+    return len(option) > len("--m") and "--metadata".startswith(option)
 
 
 def machine() -> str:

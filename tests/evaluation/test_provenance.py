@@ -18,6 +18,20 @@ def test_the_command_is_as_it_was_typed() -> None:
     assert about["command"] == "asr eval '../sets/my dev.jsonl' --mode streaming"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--metadata", "authorization=Bearer a=b"],
+        ["--meta", "authorization=Bearer a=b"],
+        ["--metadata=authorization=Bearer a=b"],
+    ],
+)
+def test_what_is_told_a_proxy_does_not_get_into_reports(given: list[str]) -> None:
+    command = provenance(["eval", "dev.jsonl", *given, "--tls"])["command"]
+    assert "Bearer" not in command
+    assert "authorization=…" in command and command.endswith("--tls")
+
+
 def test_nothing_tells_where_this_machine_keeps_its_files() -> None:
     about = provenance(["eval", "dev.jsonl"])
     for folder in (Path.cwd(), Path.home(), Path(asr_service.__file__).parent):

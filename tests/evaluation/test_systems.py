@@ -12,6 +12,7 @@ import soundfile
 
 from asr_service.client import Client
 from asr_service.config import EngineSettings, Settings
+from asr_service.connection import Connection
 from asr_service.engine.engine import BatchingEngine
 from asr_service.errors import BundleError, ConfigError, InvalidAudio
 from asr_service.evaluation.by_server import ServerSystem
@@ -83,15 +84,17 @@ def test_the_words_are_those_of_the_engine_with_its_thread(
 
 
 def test_a_server_tells_the_same_model_hash_as_the_bundle_that_it_loaded(bundle_dir: Path, server: str) -> None:
-    here, there = BundleSystem(Mode.ACCURATE, bundle_dir).identity(), ServerSystem(server).identity()
+    here, there = BundleSystem(Mode.ACCURATE, bundle_dir).identity(), ServerSystem(Connection(server)).identity()
     assert there["model_hash"] == here["model_hash"] == f"sha256:{bundle_digest(bundle_dir)}"
 
 
 def test_a_server_that_does_not_tell_its_weights_has_no_model_hash(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Client, "server_info", lambda _: pb.GetServerInfoResponse(models=[pb.Model(name="older")]))
-    identity = ServerSystem(server).identity()
+    monkeypatch.setattr(
+        Client, "server_info", lambda _, **__: pb.GetServerInfoResponse(models=[pb.Model(name="older")])
+    )
+    identity = ServerSystem(Connection(server)).identity()
     assert identity["model"] == "older" and "model_hash" not in identity
 
 
@@ -100,7 +103,7 @@ def test_the_words_through_a_server_are_those_in_process(
     mode: Mode, bundle_dir: Path, recordings: list[Reference], server: str
 ) -> None:
     here = recognised(recordings, BundleSystem(mode, bundle_dir))
-    there = recognised(recordings, ServerSystem(server, mode))
+    there = recognised(recordings, ServerSystem(Connection(server), mode))
     assert texts(there) == texts(here)
     for near, far in zip(here, there, strict=True):
         times = [(word.start_s, word.end_s) for word in far.words]
@@ -114,7 +117,7 @@ def test_the_words_through_a_server_are_those_in_process(
 def test_at_a_microphones_pace_a_server_has_latencies_by_the_wall_clock(
     recordings: list[Reference], server: str
 ) -> None:
-    (output,) = recognised(recordings[:1], ServerSystem(server, Mode.STREAMING, real_time=True))
+    (output,) = recognised(recordings[:1], ServerSystem(Connection(server), Mode.STREAMING, real_time=True))
     timing = output.timing
     assert timing is not None and timing.processing_s is None and timing.audio_s == pytest.approx(1.7)
     assert timing.final_s is not None and timing.final_s >= 0
@@ -256,4 +259,4 @@ def test_a_system_that_is_not_there_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such directory"):
         list(one_by_one(BundleSystem(model_dir=tmp_path / "none"), []))
     with pytest.raises(Exception, match=r"connect|unavailable|refused"):
-        list(one_by_one(ServerSystem("localhost:1"), []))
+        list(one_by_one(ServerSystem(Connection("localhost:1")), []))

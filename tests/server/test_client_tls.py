@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import ssl
 import subprocess
@@ -143,3 +144,18 @@ def test_command_line_reaches_a_server_behind_tls(
     (tmp_path / "no.pem").write_text("Dear Sir or Madam")
     assert main([*at_proxy, "--ca", str(tmp_path / "no.pem")]) == 1
     assert "no.pem has no certificate" in capsys.readouterr().err
+
+
+def test_an_evaluation_reaches_a_server_behind_tls(
+    proxy: str, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", SPEECH, 16_000)
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "text": "one two"}) + "\n")
+    report = tmp_path / "report.json"
+    at_proxy = ["eval", str(manifest), "--server", proxy, "--tls", "--json", str(report)]
+    assert main([*at_proxy, "--ca", str(certificate), "--metadata", "authorization=Bearer secret"]) == 0
+    assert "WER   0.00 %" in capsys.readouterr().out
+    assert "secret" not in report.read_text()
+    report.unlink()
+    assert main(at_proxy) != 0  # nobody that this machine trusts has signed it
