@@ -69,7 +69,7 @@ def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
 
 
 def share_of(batch: Batch, group: Processes) -> Batch:
-    """Every so manieth row, so that the processes' shares are alike."""
+    """This process's rows, taken in turns, so that the shares are alike."""
     fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     rows = {
         name: value[group.rank :: group.world].clone() for name, value in fields.items() if isinstance(value, Tensor)

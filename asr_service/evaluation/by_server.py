@@ -42,9 +42,8 @@ class ServerSystem:
     @contextlib.contextmanager
     def open(self) -> Iterator[ByServer]:
         with self.connection.client() as client:
-            client.server_info(
-                metadata=self.connection.metadata
-            )  # a server that is not there is one failure, not one for each utterance
+            # A server that is not there is one failure, not one for each utterance.
+            client.server_info(metadata=self.connection.metadata)
             yield ByServer(client, self)
 
     def identity(self) -> Mapping[str, str]:
