@@ -1,8 +1,8 @@
 """What becomes of memory that a training step has freed, on a CPU.
 
 glibc's malloc gives large blocks and the top of the heap back to the system as soon as they are free, and every step
-gets them anew, page by page, each page zeroed. Kept, they cost nothing, which saves most in virtual machines, whose page
-faults are slow.
+gets them anew, page by page, each page zeroed. Kept, they cost nothing, which saves most in virtual machines: their
+page faults are slow.
 """
 
 from __future__ import annotations
