@@ -109,3 +109,16 @@ def test_priors_are_the_product_along_each_row() -> None:
 def test_phones_that_are_none_are_refused(sequence: list[int]) -> None:
     with pytest.raises(ValueError, match="between 1 and 3"):
         phone_trigram([sequence], PHONES)
+
+
+def test_autocast_changes_neither_loss_nor_gradient() -> None:
+    torch.manual_seed(5)
+    logits = (3 * torch.randn(2, 30, PHONES)).requires_grad_()
+    targets, target_lengths = torch.tensor([[1, 2, 3, 1], [2, 2, 1, 0]]), torch.tensor([4, 3])
+    lengths, trigram = torch.tensor([30, 24]), TRIGRAM.float()
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = mmi_loss(logits, lengths, targets, target_lengths, trigram)
+        found.append((loss, torch.autograd.grad(loss, logits)[0]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
