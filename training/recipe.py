@@ -6,13 +6,16 @@ A recipe may say `extends = "NAME"`: it is then that recipe beside it, but for w
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from asr_service.decoding.config import DecodingConfig
+from asr_service.errors import ConfigError
 from asr_service.model.config import TransformerConfig, preset
+from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, of_type, typed, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,16 @@ class DataConfig:
     short_first_epochs: int = 1
     prefetch: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError that names a setting outside its limits, or a pattern that is none."""
+        limits = {"max_utterance_s": ABOVE_0, "batch_s": ABOVE_0, "short_first_epochs": AT_LEAST_0, "prefetch": (0, 64)}
+        within("data", self, limits)
+        for name in ("path_pattern", "dev_path_pattern"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ValueError(f"[data] {name} is no regular expression: {error}") from error
+
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
@@ -67,6 +80,11 @@ class LossConfig:
     attention: float = 0.5
     label_smoothing: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Raises ValueError that names a weight below 0, or a smoothing that is no share."""
+        weights = ("lower_phone_ctc", "phone_ctc", "phone_mmi", "consistency", "ctc", "attention")
+        within("loss", self, dict.fromkeys(weights, AT_LEAST_0) | {"label_smoothing": SHARE})
+
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
@@ -80,7 +98,7 @@ class OptimConfig:
         keep_best: averaged weights kept beside the checkpoints, those of the lowest dev loss.
     """
 
-    optimizer: str = "muon"
+    optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = 1.5e-3
     weight_decay: float = 0.05
     warmup_steps: int = 300
@@ -92,9 +110,16 @@ class OptimConfig:
     max_skipped: int = 10
     keep_best: int = 5
 
+    def __post_init__(self) -> None:
+        """Raises ValueError that names a setting outside its limits."""
+        counts = ("warmup_steps", "max_steps", "accumulate", "max_skipped")
+        limits = dict.fromkeys(counts, AT_LEAST_1) | dict.fromkeys(("weight_decay", "keep_best"), AT_LEAST_0)
+        limits |= dict.fromkeys(("decay_fraction", "ema_decay"), SHARE) | dict.fromkeys(("lr", "clip_norm"), ABOVE_0)
+        within("optim", self, limits)
+
 
 # Settings of [augment] that are a range, and the least that it may begin with.
-RANGES = {
+_RANGES = {
     "pause_s": 0,
     "pad_s": 0,
     "noise_snr_db": float("-inf"),
@@ -129,7 +154,8 @@ class AugmentConfig:
             frequencies change.
         freq_masks, freq_width, time_masks, time_fraction: SpecAugment (Park et al. 2019).
         chunk_start_step, chunk_probability, chunks, left: from this step on, that share of the batches is encoded in
-            chunks of one of these sizes (40 ms frames), so that one checkpoint serves files and streams.
+            chunks of one of these sizes (even numbers of 40 ms frames), so that one checkpoint serves files and
+            streams; `left` frames before its chunk are seen.
     """
 
     start_step: int = 800
@@ -163,17 +189,21 @@ class AugmentConfig:
     left: int = 128
 
     def __post_init__(self) -> None:
-        """Raises ValueError that names a share outside 0 to 1, or a range that is none."""
-        for setting in dataclasses.fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            if name.endswith(("_probability", "_share", "_fraction")) and not 0.0 <= value <= 1.0:
-                raise ValueError(f"[augment] {name} is {value}, must be within 0 and 1")
-            if name in RANGES and not (len(value) == 2 and RANGES[name] <= value[0] <= value[1]):
-                raise ValueError(f"[augment] {name} is {value}, must be two numbers from {RANGES[name]} up, in order")
-        if self.views not in (1, 2):
-            raise ValueError(f"[augment] views is {self.views}, must be 1 or 2")
-        if not self.speeds or min(self.speeds) <= 0:
+        """Raises ValueError that names a share outside 0 to 1, a range that is none, or a size outside its limits."""
+        shares = [name for name in self.__slots__ if name.endswith(("_probability", "_share", "_fraction"))]
+        counts = ("start_step", "freq_masks", "freq_width", "time_masks", "chunk_start_step", "left")
+        limits = dict.fromkeys(shares, SHARE) | dict.fromkeys(counts, AT_LEAST_0)
+        within("augment", self, limits | {"views": (1, 2), "rooms": AT_LEAST_1, "join_longest_s": ABOVE_0})
+        for name, least in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value[0] <= value[1] <= MOST:
+                raise ValueError(f"[augment] {name} is {value}, must be two numbers from {least} up, in order")
+        if not self.speeds or not 0 < min(self.speeds) <= max(self.speeds) <= MOST:
             raise ValueError(f"[augment] speeds is {self.speeds}, must be one or more positive numbers")
+        if not self.chunks or min(self.chunks) < 2 or any(chunk % 2 for chunk in self.chunks):
+            raise ValueError(f"[augment] chunks is {self.chunks}, must be one or more even numbers from 2 up")
+        if self.left % 2:
+            raise ValueError(f"[augment] left is {self.left}, must be even")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +226,6 @@ class BundleConfig:
         DecodingConfig.from_dict(self.decoding)
 
 
-_FINETUNE_RANGES = (
-    ("rank", 1, 1024),
-    ("look_every", 1, 10**9),
-    ("look_utterances", 0, 10**9),
-    ("report_utterances", 0, 10**9),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class FinetuneConfig:
     """How a bundle is adapted (`python -m training.finetune`); its target is what `data` says.
@@ -224,7 +246,7 @@ class FinetuneConfig:
         drop_unwritable: leave out utterances with characters the tokenizer cannot write instead of refusing to start.
     """
 
-    method: str = "lora"
+    method: Literal["full", "lora"] = "lora"
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = ("q_proj", "kv_proj", "out_proj", "linear1", "linear2")
@@ -239,22 +261,18 @@ class FinetuneConfig:
     look_utterances: int = 100
     report_utterances: int = 0
     forgetting_limit: float = 0.02
-    on_forgetting: str = "warn"
+    on_forgetting: Literal["stop", "warn"] = "warn"
     drop_unwritable: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("method", ("full", "lora")), ("on_forgetting", ("stop", "warn"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"finetune.{name} is {getattr(self, name)!r}, must be {' or '.join(known)}")
-        for name, low, high in _FINETUNE_RANGES:
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"finetune.{name} is {getattr(self, name)}, must be {low} to {high}")
+        """Raises ValueError that names a setting outside its limits, or one that the method does not have."""
+        counts = ("look_utterances", "report_utterances", "forgetting_limit")
+        limits = {"rank": (1, 1024), "alpha": ABOVE_0, "look_every": AT_LEAST_1} | dict.fromkeys(counts, AT_LEAST_0)
+        within("finetune", self, limits)
         if not 0.0 <= self.old_share < 1.0:
-            raise ValueError(f"finetune.old_share is {self.old_share}, must be 0 or more and below 1")
-        if self.forgetting_limit < 0.0 or self.alpha <= 0.0:
-            raise ValueError("finetune.forgetting_limit must be 0 or more, finetune.alpha above 0")
+            raise ValueError(f"[finetune] old_share is {self.old_share}, must be 0 or more and below 1")
         if self.method == "lora" and self.freeze:
-            raise ValueError("finetune.freeze is for the method 'full': adapters leave all weights alone")
+            raise ValueError("[finetune] freeze is for the method 'full': adapters leave all weights alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +286,7 @@ class Recipe:
 
     name: str
     seed: int = 1
-    dtype: str = "bfloat16"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
     model: TransformerConfig = field(default_factory=TransformerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -278,27 +296,31 @@ class Recipe:
     finetune: FinetuneConfig | None = None
 
 
-Section = TypeVar("Section", DataConfig, LossConfig, OptimConfig, AugmentConfig, BundleConfig, FinetuneConfig)
-
-
-def _section(cls: type[Section], table: dict[str, Any], name: str) -> Section:
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(table) - known):
-        raise ValueError(f"[{name}] {unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    return cls(**values)
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "loss": LossConfig,
+    "optim": OptimConfig,
+    "augment": AugmentConfig,
+    "bundle": BundleConfig,
+    "finetune": FinetuneConfig,
+}
 
 
 def read_table(path: Path) -> dict[str, Any]:
     """The settings of a recipe with those of the recipes beside it that it `extends`, its own going before.
 
-    Raises ValueError where recipes extend each other in a circle.
+    Raises ValueError where one is no TOML, is missing, or where they extend each other in a circle.
     """
     tables: list[dict[str, Any]] = []
     chain = [path]
     while True:
-        with chain[-1].open("rb") as file:
-            tables.append(tomllib.load(file))
+        try:
+            tables.append(tomllib.loads(chain[-1].read_text(encoding="utf-8")))
+        except OSError as error:
+            extended = f"{chain[-2]} extends it: " if len(chain) > 1 else ""
+            raise ValueError(f"{chain[-1]}: {extended}{error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{chain[-1]}: not TOML: {error}") from error
         if "extends" not in tables[-1]:
             break
         parent = path.with_name(f"{tables[-1].pop('extends')}.toml")
@@ -313,43 +335,36 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; raises ValueError that names an unknown section or setting."""
+    """Read a recipe; raises ValueError that names the file, and the section or setting that is wrong."""
     table = read_table(path)
-    if "finetune" in table:
-        if fixed := [name for name in ("model", "bundle") if name in table]:
-            raise ValueError(f"{path}: [{fixed[0]}] cannot be in a recipe with [finetune]: it is the bundle's")
+    try:
+        return _recipe(path.stem, table)
+    except (ValueError, ConfigError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _recipe(name: str, table: dict[str, Any]) -> Recipe:
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    if "finetune" in tables:
+        if fixed := [key for key in ("model", "bundle") if key in tables]:
+            raise ValueError(f"[{fixed[0]}] cannot be in a recipe with [finetune]: it is the bundle's")
         # Nothing but the bundle's lexicon, unless the recipe names another to add to it.
-        table.setdefault("data", {}).setdefault("lexicon", "")
-    finetune = table.pop("finetune", None)
-    model = dict(table.pop("model", {}))
-    base = preset(model.pop("preset", "streaming-s"))
-    recipe = Recipe(
-        name=path.stem,
-        seed=table.pop("seed", 1),
-        dtype=table.pop("dtype", "bfloat16"),
-        model=TransformerConfig.from_dict({**base.to_dict(), **model}),
-        data=_section(DataConfig, table.pop("data", {}), "data"),
-        loss=_section(LossConfig, table.pop("loss", {}), "loss"),
-        optim=_section(OptimConfig, table.pop("optim", {}), "optim"),
-        augment=_section(AugmentConfig, table.pop("augment", {}), "augment"),
-        bundle=_section(BundleConfig, table.pop("bundle", {}), "bundle"),
-        finetune=None if finetune is None else _section(FinetuneConfig, finetune, "finetune"),
-    )
-    for name, value, known in (
-        ("dtype", recipe.dtype, ("bfloat16", "float32")),
-        ("optim.optimizer", recipe.optim.optimizer, ("muon", "adamw")),
-    ):
-        if value not in known:
-            raise ValueError(f"{path}: {name} is {value!r}, must be {' or '.join(known)}")
-    for name, count in (
-        ("optim.accumulate", recipe.optim.accumulate),
-        ("optim.max_skipped", recipe.optim.max_skipped),
-        ("optim.warmup_steps", recipe.optim.warmup_steps),
-    ):
-        if count < 1:
-            raise ValueError(f"{path}: {name} is {count}, must be 1 or more")
+        tables["data"] = {"lexicon": "", **tables.get("data", {})}
+    model = dict(tables.pop("model", {}))
+    base = preset(of_type("[model] preset", model.pop("preset", "streaming-s"), str))
+    values: dict[str, Any] = {"model": dataclasses.replace(base, **typed("model", model, TransformerConfig))}
+    for section, settings in _SECTIONS.items():
+        if section in tables:
+            values[section] = settings(**typed(section, tables.pop(section), settings))
+    if tables:
+        raise ValueError(f"unknown section [{min(tables)}]; known are {', '.join(['model', *_SECTIONS])}")
+    wanted = {"seed": int, "dtype": Literal["bfloat16", "float32"]}
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            if key not in wanted:
+                raise ValueError(f"unknown setting {key!r}; known outside sections are {', '.join(wanted)}")
+            values[key] = of_type(key, value, wanted[key])
+    recipe = Recipe(name, **values)
     if recipe.loss.consistency and recipe.augment.views != 2:
-        raise ValueError(f"{path}: loss.consistency is {recipe.loss.consistency}, but augment.views is not 2")
-    if table:
-        raise ValueError(f"{path}: unknown section or setting {min(table)!r}")
+        raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
     return recipe

@@ -13,6 +13,13 @@ Positions = Literal["sinusoidal", "rotary"]
 Norm = Literal["pre", "post"]
 Activation = Literal["relu", "gelu"]
 
+# Three word pieces are blank, begin and end.
+_LEAST = {
+    **dict.fromkeys(("n_mels", "stem_channels", "d_model", "n_heads", "ffn_dim", "encoder_layers"), 1),
+    **dict.fromkeys(("decoder_layers", "conv_kernel", "phone_vocab_size"), 0),
+    "vocab_size": 4,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
@@ -52,6 +59,12 @@ class TransformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        """Raises ConfigError that names a setting outside its limits."""
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}, must be {least} or more")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout is {self.dropout}, must be 0 or more and below 1")
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
             raise ConfigError(f"d_model {self.d_model} must be an even multiple of n_heads {self.n_heads}")
         if self.conv_kernel and self.conv_kernel % 2 == 0:

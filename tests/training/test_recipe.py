@@ -59,6 +59,7 @@ def test_a_bundle_gets_one_language_model(tmp_path: Path) -> None:
         ('[model]\npreset = "none"', "none"),
         ('dtype = "bf16"', "dtype"),
         ('[optim]\noptimizer = "moun"', "moun"),
+        ('[model]\nnorm = "none"', "none"),
     ],
 )
 def test_an_unknown_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -75,7 +76,7 @@ def test_agreement_of_views_wants_two_of_them(tmp_path: Path) -> None:
         if views == 2:
             assert load_recipe(path).augment.views == 2
         else:
-            with pytest.raises(ValueError, match=r"consistency is .* but augment"):
+            with pytest.raises(ValueError, match=r"consistency is .* but \[augment\]"):
                 load_recipe(path)
 
 
@@ -95,4 +96,85 @@ def test_an_augmentation_that_cannot_be_drawn_is_refused_by_name(tmp_path: Path,
     path = tmp_path / "mine.toml"
     path.write_text(f"[augment]\n{setting}\n")
     with pytest.raises(ValueError, match=rf"\[augment\] {setting.split(maxsplit=1)[0]} is"):
+        load_recipe(path)
+
+
+WRONG = {
+    "seed": ("1.5", '"a"'),
+    "data": {
+        "exclude_corpora": ('"fsdd_8k"', "[1]"),
+        "corpora": ('"an4"',),
+        "manifest": ("3", '["train.jsonl"]'),
+        "path_pattern": ('"["',),
+        "batch_s": ("0", '"20"', "nan"),
+        "max_utterance_s": ("-1", "inf"),
+        "prefetch": ("-1", "2.0"),
+    },
+    "loss": {"ctc": ("-1",), "label_smoothing": ("1.5",)},
+    "optim": {
+        "lr": ('"1e-3"', "0", "nan"),
+        "max_steps": ("0", "6.0", "true"),
+        "warmup_steps": ("0",),
+        "accumulate": ("0",),
+        "clip_norm": ("0",),
+        "ema_decay": ("1.5",),
+        "decay_fraction": ("2",),
+        "keep_best": ("-1",),
+    },
+    "augment": {
+        "chunks": ("16", "[]", "[1]", "[7]", "[8.0]"),
+        "left": ("127", "-2"),
+        "rooms": ("0",),
+        "speeds": ("1.0", "[]", '["fast"]'),
+        "noise_snr_db": ("10.0", "[1]", "[1, 2, 3]"),
+        "noise_probability": ('"0.5"', "nan"),
+        "time_masks": ("-1",),
+    },
+    "model": {
+        "dropout": ("1.5", '"a"'),
+        "d_model": ("256.0", "-4"),
+        "downsample_after": ('"a"',),
+        "vocab_size": ("3",),
+    },
+    "finetune": {
+        "freeze": ('"encoder"',),
+        "rank": ('"8"', "8.5", "0"),
+        "method": ('"half"',),
+        "old_share": ("1",),
+        "drop_unwritable": ("1",),
+    },
+}
+CASES = [
+    (section, name, value)
+    for section, settings in WRONG.items()
+    for name, values in (settings.items() if isinstance(settings, dict) else [(section, settings)])
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("section", "name", "value"), CASES)
+def test_a_value_that_cannot_be_meant_is_refused_by_file_section_and_name(
+    tmp_path: Path, section: str, name: str, value: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{name} = {value}\n" if section == name else f"[{section}]\n{name} = {value}\n")
+    with pytest.raises(ValueError, match=rf"mine\.toml: .*\b{name}\b") as refused:
+        load_recipe(path)
+    assert section in ("model", name) or f"[{section}]" in str(refused.value)
+
+
+def test_a_whole_number_does_where_any_number_does(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[optim]\nlr = 1\n[augment]\nspeeds = [1]\nnoise_snr_db = [0, 10]\n")
+    recipe = load_recipe(path)
+    assert repr((recipe.optim.lr, recipe.augment.speeds, recipe.augment.noise_snr_db)) == "(1.0, (1.0,), (0.0, 10.0))"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("lr = = 1", "not TOML"), ('extends = "nobody"', "extends it: No such file")]
+)
+def test_what_cannot_be_read_is_said_with_its_file(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*{said}"):
         load_recipe(path)
