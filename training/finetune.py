@@ -26,6 +26,7 @@ from training.allocator import keep_freed_memory
 from training.atomic import atomic_text
 from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
+from training.lora import check_out
 from training.recipe import load_recipe
 from training.results import commit, machine
 from training.run_options import add_run_options
@@ -60,6 +61,8 @@ def _finetune(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.config)
     folder = arguments.runs / recipe.name
     base = load_bundle(arguments.bundle)
+    out = arguments.out or folder / "bundle"
+    check_out(base, out)
     begun = time.monotonic()
     tuning = FineTuning(recipe, base, folder, lm=arguments.lm, device=torch.device(arguments.device))
     sets = {"target": tuning.dev, "old": tuning.old_dev}
@@ -71,7 +74,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         return 130
     minutes = (time.monotonic() - begun) / 60
     name = arguments.name or recipe.name
-    bundle = tuning.export(arguments.out or folder / "bundle", name)
+    bundle = tuning.export(out, name)
     after = {name: evaluated(bundle, utterances) for name, utterances in sets.items()}
     for name, recognised in after.items():
         print(f"step {tuning.looks.best.step}, {name:6s} dev  WER {before[name].shown()} → {recognised.shown()}")

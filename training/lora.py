@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import math
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,12 +24,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from asr_service.engine.search_space import LETTER_TO_SOUND_FILE
+from asr_service.engine.voice_activity import VOICE_FILE
 from asr_service.errors import BundleError
 from asr_service.model.bundle import CARD_FILE, LM_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
-from asr_service.model.neural_lm import save_neural_lm
+from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE
 
 DOWN, UP = "lora_down", "lora_up"
 _FORMAT = "asr-lora 1"
+# What a bundle may have beside what `save_bundle` writes, but for the n-gram.
+_OPTIONAL_FILES = (NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE, LETTER_TO_SOUND_FILE, VOICE_FILE)
 
 
 class LoraLinear(nn.Linear):
@@ -121,10 +126,21 @@ def weights_digest(bundle: Bundle) -> str:
     return hashlib.sha256((bundle.directory / WEIGHTS_FILE).read_bytes()).hexdigest()
 
 
+def check_out(base: Bundle, out: Path) -> None:
+    """Raise ValueError where `out` is the base's own directory, by whatever path: the base would be overwritten."""
+    if out.exists() and out.samefile(base.directory):
+        raise ValueError(f"{out}: the directory of the base, which would be overwritten; name another with --out")
+
+
 def write_bundle(
     base: Bundle, weights: Mapping[str, Tensor], out: Path, *, name: str, card: str, lm: Path | None
 ) -> None:
-    """Save `base` with other weights, and with the n-gram at `lm` (None: without one)."""
+    """Save `base` with other weights, and with the n-gram at `lm` (None: without one).
+
+    The base's other optional files are copied, those that `out` has of an earlier bundle removed. Raises ValueError as
+    `check_out` does.
+    """
+    check_out(base, out)
     save_bundle(
         out,
         name=name,
@@ -140,18 +156,27 @@ def write_bundle(
         lexicon=base.lexicon,
         language=base.language,
     )
-    (out / LM_FILE).unlink(missing_ok=True)
-    if lm is not None:
-        shutil.copyfile(lm, out / LM_FILE)
-    if base.neural_lm is not None:
-        save_neural_lm(out, *base.neural_lm)
+    for file in _OPTIONAL_FILES:
+        source = base.directory / file
+        _put(source if source.is_file() else None, out / file)
+    _put(lm, out / LM_FILE)
     (out / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _put(source: Path | None, target: Path) -> None:
+    """Make `target` a copy of `source`; None: remove it."""
+    if source is not None and target.exists() and target.samefile(source):
+        return
+    target.unlink(missing_ok=True)  # never written into: it may be a link, or mapped
+    if source is not None:
+        shutil.copyfile(source, target)
 
 
 def merge_file(base: Bundle, path: Path, out: Path, *, name: str) -> None:
     """Merge a file of adapters into its base.
 
-    Raises BundleError when they belong to other weights: an adapter is a difference, and means nothing elsewhere.
+    Raises BundleError when they belong to other weights: an adapter is a difference, and means nothing elsewhere;
+    ValueError as `check_out` does.
     """
     adapters = Adapters.load(path)
     if adapters.base != weights_digest(base):
@@ -163,18 +188,22 @@ def merge_file(base: Bundle, path: Path, out: Path, *, name: str) -> None:
     write_bundle(base, weights, out, name=name, card=card, lm=base.lm_path)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle that the adapters were trained on")
     parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", help="of the new bundle (default: the directory's)")
-    arguments = parser.parse_args()
-    merge_file(
-        load_bundle(arguments.bundle), arguments.adapters, arguments.out, name=arguments.name or arguments.out.name
-    )
+    arguments = parser.parse_args(argv)
+    name = arguments.name or arguments.out.name
+    try:
+        merge_file(load_bundle(arguments.bundle), arguments.adapters, arguments.out, name=name)
+    except (ValueError, BundleError) as error:
+        print(f"lora: {error}", file=sys.stderr)
+        return 2
     print(f"{arguments.out}: an ordinary bundle")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -319,6 +319,17 @@ def test_the_command_says_what_is_wrong_in_one_line(
     assert "no linear layer is called 'q_prj'" in capsys.readouterr().err
 
 
+def test_the_directory_of_the_base_is_refused_as_the_place_of_the_result(
+    base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(TOML)
+    arguments = ["--config", str(config), "--bundle", str(base_dir), "--runs", str(tmp_path), "--device", "cpu"]
+    assert finetune.main([*arguments, "--out", str(base_dir)]) == 2
+    assert "the directory of the base" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()  # nothing has begun
+
+
 def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"gone\.kenlm: no such file"):
         FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", lm=tmp_path / "gone.kenlm", device=CPU, workers=1)

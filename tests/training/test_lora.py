@@ -7,13 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr_service.engine.search_space import LETTER_TO_SOUND_FILE
+from asr_service.engine.voice_activity import VOICE_FILE
 from asr_service.errors import BundleError
-from asr_service.model.bundle import load_bundle
+from asr_service.model.bundle import LM_FILE, Bundle, load_bundle
 from asr_service.model.encoder import ChunkMask
+from asr_service.model.neural_lm import NEURAL_LM_FILE
 from asr_service.model.transformer import Transformer
 from tests.engine.conftest import make_tiny_bundle
 from tests.training.conftest import MODEL
-from training.lora import Adapters, LoraLinear, adapters_of, add_adapters, merge_file, merged, weights_digest
+from training.lora import (
+    Adapters,
+    LoraLinear,
+    adapters_of,
+    add_adapters,
+    merge_file,
+    merged,
+    weights_digest,
+    write_bundle,
+)
+from training.lora import main as merge
 
 TARGETS = ("q_proj", "kv_proj", "out_proj", "linear1", "linear2")
 
@@ -118,3 +131,55 @@ def test_a_file_that_holds_no_adapters_is_refused(tmp_path: Path, content: bytes
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"adapters.safetensors"):
         Adapters.load(path)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write(base: Bundle, out: Path, lm: Path | None) -> None:
+    write_bundle(base, base.model.state_dict(), out, name="tuned", card="", lm=lm)
+
+
+def test_the_base_is_never_overwritten(tmp_path: Path) -> None:
+    folder = make_tiny_bundle(tmp_path / "base")
+    before = files_of(folder)
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(ValueError, match="link: the directory of the base"):
+        write(load_bundle(folder), tmp_path / "link", None)
+    assert files_of(folder) == before
+
+
+def test_the_merging_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, adapters = make_tiny_bundle(tmp_path / "base"), tmp_path / "none.safetensors"
+    assert merge(["--bundle", str(folder), "--adapters", str(adapters), "--out", str(tmp_path / "out")]) == 2
+    assert "none.safetensors: not a safetensors file" in capsys.readouterr().err
+
+
+def test_a_language_model_that_lies_there_already_stays(tmp_path: Path) -> None:
+    base = load_bundle(make_tiny_bundle(tmp_path / "base"))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / LM_FILE).write_bytes(b"of an earlier bundle")
+    write(base, out, out / LM_FILE)
+    assert (out / LM_FILE).read_bytes() == b"of an earlier bundle"
+    (out / LM_FILE).unlink()
+    (out / LM_FILE).symlink_to(tmp_path / "base" / LM_FILE)
+    other = tmp_path / "other.kenlm"
+    other.write_bytes(b"other")
+    write(base, out, other)
+    assert (out / LM_FILE).read_bytes() == b"other"
+    assert (tmp_path / "base" / LM_FILE).read_bytes() != b"other"
+
+
+def test_what_the_server_reads_beside_the_model_is_carried_over(tmp_path: Path) -> None:
+    folder = make_tiny_bundle(tmp_path / "base")
+    for name in (LETTER_TO_SOUND_FILE, VOICE_FILE):
+        (folder / name).write_bytes(name.encode())
+    base, out = load_bundle(folder), tmp_path / "out"
+    out.mkdir()
+    (out / NEURAL_LM_FILE).write_bytes(b"of an earlier bundle")
+    write(base, out, None)
+    assert files_of(folder).keys() - files_of(out).keys() == {LM_FILE}
+    assert (out / VOICE_FILE).read_bytes() == VOICE_FILE.encode()
+    assert not (out / NEURAL_LM_FILE).exists()
