@@ -14,7 +14,7 @@ from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import Lexicon
 from asr_service.tokenizer import WORD_START, WordPieces
 from training.data import Utterance
-from training.lexicon import Pronouncer, build
+from training.lexicon import Pronouncer, build, words_of
 from training.tokenizer import normalizer_of
 
 # Punctuation that is read aloud: normalisation would drop the word with it.
@@ -91,7 +91,7 @@ def extended_lexicon(
     """
     entries = {word: lexicon[word] for word in lexicon}
     added = {} if extra is None else {word: extra[word] for word in extra}
-    words = {word for text in texts for word in text.split()}
+    words = {word for text in texts for word in words_of(text)}
     missing = sorted(words - entries.keys() - added.keys())
     if missing:
         pronounced = build(missing, pronouncer)

@@ -97,13 +97,18 @@ def _learn_pronounce(entries: dict[str, tuple[Pronunciation, ...]]) -> Callable[
     return lambda word: next(iter(model.pronounce(word)), ())
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a transcript as they are said: what its targets are made of, and what a lexicon must have."""
+    return as_said(normalize_transcript(text)).split()
+
+
 def phones_of(text: str, lexicon: Lexicon, pronouncer: Pronouncer | None = None) -> list[str]:
     """The phone sequence of a transcript: each word's first pronunciation, in order; the target of the phone CTC.
 
     Words outside the lexicon go to `pronouncer`. A lone "a" beside another lone letter is the letter's name, as in
     spelled words. Raises KeyError for a word that nothing pronounces.
     """
-    words = as_said(normalize_transcript(text)).split()
+    words = words_of(text)
     phones: list[str] = []
     for index, word in enumerate(words):
         if word == "a" and _is_spelled(words, index):
@@ -125,7 +130,7 @@ def _is_spelled(words: list[str], index: int) -> bool:
 
 def word_counts(texts: Iterable[str]) -> Counter[str]:
     """How often each word is said in `texts`, which are as they are written."""
-    return Counter(word for text in texts for word in as_said(normalize_transcript(text)).split())
+    return Counter(word for text in texts for word in words_of(text))
 
 
 def vocabulary_of(speech_dir: Path, min_count: int, known: Container[str], unseen: Iterable[str] = ()) -> list[str]:
@@ -153,8 +158,8 @@ def build(words: Iterable[str], pronouncer: Pronouncer) -> Lexicon:
 
 
 def own_lexicon(texts: Iterable[str]) -> Lexicon:
-    """The lexicon of the words of normalised `texts` and no others: for a corpus that knows its whole vocabulary."""
-    return build(sorted({word for text in texts for word in text.split()}), Pronouncer())
+    """The lexicon of the words of `texts` and no others: for a corpus that knows its whole vocabulary."""
+    return build(sorted({word for text in texts for word in words_of(text)}), Pronouncer())
 
 
 def main() -> None:

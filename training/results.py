@@ -39,6 +39,7 @@ from training.measure import MAX_CONFUSIONS, Measurement, measure
 from training.recipe import Recipe, load_recipe
 from training.results_table import SYSTEMS, table
 from training.selection import dev_utterances, training_utterances
+from training.spoken import as_said
 from training.train import main as train_main
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -69,7 +70,7 @@ def train(config: Path, recipe: Recipe, seed: int, runs: Path, *, threads: int, 
 
 
 def make_bundle(recipe: Recipe, folder: Path, texts: Sequence[str]) -> Path:
-    """The run's bundle: weights, the run's lexicon, the recipe's search settings, and an n-gram of `texts`."""
+    """The run's bundle: its weights and lexicon, the recipe's search settings, and an n-gram of normalised `texts`."""
     out = folder / "bundle"
     lexicon = Path(recipe.data.lexicon) if recipe.data.lexicon else folder / LEXICON_FILE
     export_main(["--run", str(folder), "--out", str(out), "--name", recipe.name, "--lexicon", str(lexicon)])
@@ -77,7 +78,7 @@ def make_bundle(recipe: Recipe, folder: Path, texts: Sequence[str]) -> Path:
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "decoding": recipe.bundle.decoding}, indent=2) + "\n", encoding="utf-8")
     if recipe.bundle.ngram_order:
-        estimate(texts, out / LM_FILE, order=recipe.bundle.ngram_order)
+        estimate(map(as_said, texts), out / LM_FILE, order=recipe.bundle.ngram_order)
     elif recipe.bundle.language_model:
         shutil.copyfile(recipe.bundle.language_model, out / LM_FILE)
     return out

@@ -13,9 +13,11 @@ import soundfile
 from scipy import stats
 
 from asr_service.evaluation.scoring import score
+from asr_service.model.bundle import CONFIG_FILE, LM_FILE
 from training.data import Utterance
 from training.measure import Measurement, commonest
-from training.results import RECIPES, add, by_corpus, main
+from training.recipe import BundleConfig, Recipe
+from training.results import RECIPES, add, by_corpus, main, make_bundle
 from training.results_table import half_interval, table, wilson_interval
 from training.train import main as train
 
@@ -144,6 +146,17 @@ def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: 
     errors = {system: sum(map(int, result["errors"][0].split())) for system, result in measured["systems"].items()}
     assert errors["accurate, LM"] <= 1 and errors["streaming, LM"] <= 1
     assert "| tones | tones (10 utterances, 10 words) | accuracy" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_the_n_gram_of_a_bundle_is_of_texts_as_they_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(arguments: list[str]) -> None:
+        out = Path(arguments[arguments.index("--out") + 1])
+        out.mkdir()
+        (out / CONFIG_FILE).write_text("{}")
+
+    monkeypatch.setattr("training.results.export_main", export)
+    bundle = make_bundle(Recipe("x", bundle=BundleConfig(ngram_order=2)), tmp_path, ["mr smith"])
+    assert "\tmister smith" in (bundle / LM_FILE).read_text()
 
 
 def test_utterances_are_grouped_by_corpus() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from asr_service.lexicon import Lexicon
 from tests.decoding import tiny
-from training.lexicon import phones_of, word_counts
+from training.lexicon import own_lexicon, phones_of, word_counts
 from training.lm import text_sentences, transcripts
 from training.spoken import TITLES, as_said
 
@@ -39,3 +39,11 @@ def test_language_models_and_lexicons_read_texts_as_they_are_said(tmp_path: Path
     assert not set(TITLES) & set(word_counts(["Mr. Smith", "dr. No"]))
     lexicon = Lexicon({"cat": tiny.WORDS["cat"], "mister": [("M", "IH", "S", "T", "ER")]})
     assert phones_of("Mr. Cat", lexicon) == ["M", "IH", "S", "T", "ER", "K", "AE", "T"]
+
+
+def test_the_lexicon_of_a_corpus_has_the_words_that_its_targets_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"mister": (("M", "IH", "S", "T", "ER"),), "mr": (("M", "AA", "R"),), "no": (("N", "OW"),)}
+    monkeypatch.setattr("training.lexicon.dictionary", lambda: known)
+    lexicon = own_lexicon(["mr no"])
+    assert sorted(lexicon) == ["mister", "no"]
+    assert phones_of("Mr. No", lexicon) == ["M", "IH", "S", "T", "ER", "N", "OW"]
