@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.evaluation.references.rows import Row, text_field
+from asr_service.evaluation.references.text import seconds
+from training.manifest import corpus_and_text, read_rows
 
 SAMPLE_RATE_HZ = 16_000
 SKIPPED_FILE = "skipped.json"
@@ -61,27 +64,28 @@ class Utterance:
 
 
 def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Utterance]:
-    """Read a manifest; raises ValueError naming the line that lacks a field."""
+    """Read a manifest; raises ValueError naming each line that lacks a field or has a wrong one, and the field."""
     excluded = set(exclude_corpora)
-    utterances = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            row = json.loads(line)
-            try:
-                utterance = Utterance(
-                    path=path.parent / row["audio_filepath"],
-                    duration_s=float(row["duration"]),
-                    text=normalize_transcript(row.get("text", "")),
-                    speaker=row.get("speaker", ""),
-                    corpus=row.get("corpus", ""),
-                    offset_s=None if row.get("offset") is None else float(row["offset"]),
-                    written=row.get("text", ""),
-                )
-            except KeyError as error:
-                raise ValueError(f"{path}:{number}: the field {error} is missing") from error
-            if utterance.corpus not in excluded:
-                utterances.append(utterance)
-    return utterances
+    utterances = read_rows(path, lambda row: _utterance(row, path.parent))
+    return [utterance for utterance in utterances if utterance.corpus not in excluded]
+
+
+def _utterance(row: Row, folder: Path) -> Utterance:
+    """Raises ValueError, which names the field."""
+    corpus, text = corpus_and_text(row)
+    if not (name := text_field(row, ("audio_filepath",))):
+        raise ValueError("no audio_filepath")
+    if row.get("duration") is None:
+        raise ValueError("no duration")
+    return Utterance(
+        path=folder / name,
+        duration_s=seconds(row["duration"], "duration"),
+        text=normalize_transcript(text),
+        speaker=text_field(row, ("speaker",)),
+        corpus=corpus,
+        offset_s=None if row.get("offset") is None else seconds(row["offset"], "offset"),
+        written=text,
+    )
 
 
 def decode(utterance: Utterance) -> NDArray[np.int16]:

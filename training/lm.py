@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import math
 import re
 import shutil
@@ -32,6 +31,7 @@ from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import Lexicon
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
+from training.manifest import corpus_and_text, read_rows
 from training.spoken import as_said
 
 TRIE_SUFFIX = ".kenlm"
@@ -110,12 +110,10 @@ def text_sentences(path: Path) -> Iterator[str]:
 
 
 def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:
-    """Normalised texts of a JSONL manifest's utterances; empty ones left out."""
-    with manifest.open(encoding="utf-8") as lines:
-        for utterance in map(json.loads, lines):
-            corpus = utterance.get("corpus", "")
-            if corpus not in exclude and corpus.startswith(corpus_prefix):
-                yield from filter(None, [as_said(normalize_transcript(utterance["text"]))])
+    """Normalised texts of a JSONL manifest's utterances; empty ones left out. Raises ValueError as `read_rows` does."""
+    for corpus, text in read_rows(manifest, corpus_and_text):
+        if corpus not in exclude and corpus.startswith(corpus_prefix):
+            yield from filter(None, [as_said(normalize_transcript(text))])
 
 
 def find_tool(name: str, folder: Path | None) -> Path | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -23,6 +22,7 @@ from pathlib import Path
 from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
 from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
 from training.atomic import atomic_path
+from training.manifest import corpus_and_text, read_rows
 
 _SPACES_AND_CONTROLS = re.compile(f"[\\s\\x00-\\x1f\\x7f-\\x9f{WORD_START}]+")
 
@@ -109,12 +109,14 @@ def covering(lines: Iterable[str], coverage: float) -> str:
 
 
 def raw_texts(manifests: Iterable[Path], files: Iterable[Path], exclude: Collection[str] = ()) -> Iterator[str]:
-    """Texts of manifests and the lines of text files (gzipped where the name ends with .gz), as they are written."""
+    """Texts of manifests and the lines of text files (gzipped where the name ends with .gz), as they are written.
+
+    Raises ValueError for a manifest as `read_rows` does.
+    """
     for manifest in manifests:
-        with manifest.open(encoding="utf-8") as lines:
-            for utterance in map(json.loads, filter(str.strip, lines)):
-                if utterance.get("corpus", "") not in exclude:
-                    yield utterance["text"]
+        for corpus, text in read_rows(manifest, corpus_and_text):
+            if corpus not in exclude:
+                yield text
     for path in files:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             yield from lines
@@ -133,8 +135,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.manifest or arguments.text):
         parser.error("name a --manifest or a --text")
-    texts = list(raw_texts(arguments.manifest, arguments.text, arguments.exclude_corpus))
     try:
+        texts = list(raw_texts(arguments.manifest, arguments.text, arguments.exclude_corpus))
         pieces = train(
             texts,
             arguments.vocab_size,

@@ -106,11 +106,38 @@ def test_an_utterance_with_an_offset_is_that_part_of_its_file(tmp_path: Path) ->
     assert store.skipped == {2: "no samples"}
 
 
-def test_a_line_without_a_field_is_named(tmp_path: Path) -> None:
+def test_every_wrong_line_of_a_manifest_is_named_with_its_field(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text('{"audio_filepath": "a", "duration": 1, "text": "a"}\n{"audio_filepath": "b", "text": "b"}\n')
-    with pytest.raises(ValueError, match=r"train\.jsonl:2: the field 'duration'"):
+    lines = [
+        '{"audio_filepath": "a", "duration": 1, "text": "a"}',
+        '{"audio_filepath": "b", "text": "b"}',
+        '{"duration": 1, "text": "c"}',
+        '{"audio_filepath": "d", "duration": "one"}',
+        '{"audio_filepath": "e", "duration": 1, "offset": -1}',
+        '{"audio_filepath": "f", "duration": 1, "text": ["f"]}',
+        '{"audio_filepath": "g"',
+        "7",
+    ]
+    path.write_text("\n".join(lines))
+    expected = [
+        ":2: no duration",
+        ":3: no audio_filepath",
+        ":4: duration is 'one', not a number of seconds",
+        ":5: offset is -1, not a number of seconds",
+        ":6: text is not a text",
+        ":7: not JSON",
+        ":8: not a JSON object",
+    ]
+    with pytest.raises(ValueError, match="no duration") as raised:
         read_manifest(path)
+    named = str(raised.value).splitlines()
+    assert [line.startswith(f"{path}{start}") for line, start in zip(named, expected, strict=True)] == [True] * 7
+
+
+def test_empty_lines_are_none_and_a_text_of_null_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"audio_filepath": "a", "duration": 1, "text": null}\n\n')
+    assert read_manifest(path) == [Utterance(tmp_path / "a", 1.0, "", "", "")]
 
 
 @given(durations=DURATIONS, seed=st.integers(0, 99), shuffle=st.booleans())

@@ -217,6 +217,15 @@ def test_the_command_normalises_texts_and_manifests_and_leaves_corpora_out(tmp_p
     assert "1 of 5 tokens unknown" in printed
 
 
+def test_transcripts_skip_empty_lines_and_texts_of_null_and_name_a_line_that_is_no_json(tmp_path):
+    manifest = tmp_path / "train.jsonl"
+    manifest.write_text('{"text": "one"}\n\n{"text": null}\n')
+    assert list(lm.transcripts(manifest)) == ["one"]
+    manifest.write_text('{"text": "one"}\n{"text"\n')
+    with pytest.raises(ValueError, match=r"train\.jsonl:2: not JSON"):
+        list(lm.transcripts(manifest))
+
+
 def test_the_command_refuses_a_file_beyond_the_limit_and_a_trie_without_the_tool(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     text = tmp_path / "text"

@@ -87,3 +87,12 @@ def test_the_command_reads_manifests_and_texts_and_says_what_is_spelled_in_bytes
     )
     with pytest.raises(SystemExit, match="too small"):
         tokenizer.main()
+
+
+def test_the_command_names_a_line_of_a_manifest_that_is_no_json(tmp_path, monkeypatch):
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"text": null}\n{"text"\n')
+    arguments = ["--manifest", str(manifest), "--vocab-size", "300", "--out", str(tmp_path / "t.json")]
+    monkeypatch.setattr(sys, "argv", ["tokenizer", *arguments])
+    with pytest.raises(SystemExit, match=r"m\.jsonl:2: not JSON"):
+        tokenizer.main()
