@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from asr_service.commands.score_lines import score_lines
+    from asr_service.commands.score_lines import dropped_lines, score_lines
     from asr_service.config import load_settings
     from asr_service.evaluation.normalizer import normalizer
     from asr_service.evaluation.problems import refuse_if_any
@@ -111,7 +111,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from asr_service.evaluation.snr import with_snr
     from asr_service.evaluation.store import save
 
-    normalizer(arguments.normalizer)  # a package that is missing is told before hours of work, not after
+    rule = normalizer(arguments.normalizer)  # a package that is missing is told before hours of work, not after
     references = read_references(arguments.manifests, corpora=arguments.corpus, format=arguments.format)
     references = references[:: arguments.every]
     about = provenance(sys.argv[1:])
@@ -129,8 +129,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         about |= identity
     if arguments.json or arguments.html:  # the printed lines have no breakdown by it
         references = list(with_snr(references, load_settings(arguments.config)))
-    rules = {"normalizer": arguments.normalizer, "costs": arguments.costs}
-    evaluation = score(references, outputs, system=arguments.name or name, about=about, **rules)
+    system_name = arguments.name or name
+    evaluation = score(references, outputs, normalizer=rule, costs=arguments.costs, system=system_name, about=about)
     # Files first: a reader of the lines below may go away (`| head`).
     if arguments.json:
         save(evaluation, arguments.json)
@@ -140,6 +140,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         write_report(arguments.html, evaluation, audio=arguments.audio, vocabulary=vocabulary)
     if journal is not None:
         journal.unlink()
+    for line in dropped_lines(evaluation, rule):
+        print(f"asr eval: {line}", file=sys.stderr)
     print(f"{evaluation.system}{_hash(about)}")
     for line in score_lines(evaluation):
         print(line)

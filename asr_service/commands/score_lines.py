@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.latency_summary import Percentiles, latency_summary
+from asr_service.evaluation.normalizer import Normalizer
 from asr_service.evaluation.result import Evaluation, Interval, UtteranceScore
 from asr_service.evaluation.wer import WordErrors
+
+# How many of the characters that a normaliser drops are named.
+_NAMED = 5
 
 
 def score_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -24,6 +29,21 @@ def score_lines(evaluation: Evaluation) -> Iterator[str]:
         f"{evaluation.normalizer}, costs {evaluation.costs}"
     )
     yield from _speed_lines(evaluation)
+
+
+def dropped_lines(evaluation: Evaluation, rule: Normalizer) -> Iterator[str]:
+    """What was said but is not scored, for `rule` drops its characters: a line for references, one for outputs."""
+    for kind, texts in (
+        ("reference", [row.reference.text for row in evaluation.utterances]),
+        ("output", [row.output.text for row in evaluation.utterances]),
+    ):
+        dropped = list(filter(None, map(rule.dropped, texts)))
+        if dropped:
+            counts = Counter("".join(dropped)).most_common()
+            named = ", ".join(f"{char!r} {count}x" for char, count in counts[:_NAMED])
+            more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
+            have = f"{kind}s have" if len(dropped) > 1 else f"{kind} has"
+            yield f"{len(dropped)} {have} characters that {rule.label} drops ({named}{more}): they are not scored"
 
 
 def _wer_line(name: str, rows: Sequence[UtteranceScore], interval: Interval, normalizer: str) -> str:

@@ -24,6 +24,8 @@ LIBRISPEECH_VERSION = "1"
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": "'"})
 _NOT_SPOKEN = re.compile(r"[^a-z' ]+")
 _SPACES = re.compile(r"\s+")
+# Signs that are words when read: `basic` has no words for them, so the text would no longer be what is said.
+_SPOKEN_SIGNS = frozenset("&%$€£¥@#+=°§½¼¾")
 
 
 def normalize_transcript(text: str) -> str:
@@ -43,13 +45,32 @@ def normalize_transcript(text: str) -> str:
     return " ".join(words)
 
 
+def dropped_characters(text: str) -> str:
+    """The letters, digits and spoken signs of a text that `normalize_transcript` has nothing for, in order.
+
+    Punctuation and accents are meant to go; "1984", "&" and "Ж" are said, and would be missing from the transcript.
+    """
+    return "".join(filter(_is_dropped, text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_dropped(char: str) -> bool:
+    spoken = unicodedata.category(char)[0] in "LN" or char in _SPOKEN_SIGNS
+    return spoken and normalize_transcript(f"a{char}a") == "a a"
+
+
 @dataclass(frozen=True, slots=True)
 class Normalizer:
-    """A rule that both texts of a pair go through before they are compared."""
+    """A rule that both texts of a pair go through before they are compared.
+
+    Attributes:
+        dropped: the characters of a text that are said, but not by what the rule makes of it.
+    """
 
     name: str
     version: str
     rule: Callable[[str], str] = field(repr=False, compare=False)
+    dropped: Callable[[str], str] = field(default=lambda _: "", repr=False, compare=False)
 
     def __call__(self, text: str) -> str:
         return self.rule(text)
@@ -98,7 +119,7 @@ def _english() -> Normalizer:
 _WRITTEN_OUT = {"MR": "MISTER", "MRS": "MISSUS", "DR": "DOCTOR"}
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
     "none": lambda: Normalizer("none", NONE_VERSION, _single_spaces),
-    "basic": lambda: Normalizer("basic", NORMALIZER_VERSION, normalize_transcript),
+    "basic": lambda: Normalizer("basic", NORMALIZER_VERSION, normalize_transcript, dropped_characters),
     "english": _english,
-    "librispeech": lambda: Normalizer("librispeech", LIBRISPEECH_VERSION, _as_librispeech),
+    "librispeech": lambda: Normalizer("librispeech", LIBRISPEECH_VERSION, _as_librispeech, dropped_characters),
 }

@@ -34,13 +34,30 @@ def test_the_output_of_another_system_is_scored_as_jiwer_does(
     counts = (document["substitutions"], document["deletions"], document["insertions"], document["reference_words"])
     assert counts == (expected.substitutions, expected.deletions, expected.insertions, 6)
     assert store.load(out).wer == expected.wer
-    assert told.err == ""
+    digits = "'0' 1x, '1' 1x, '2' 1x, '3' 1x, '4' 1x and 1 more"
+    assert told.err == f"asr eval: 6 references have characters that basic-1 drops ({digits}): they are not scored\n"
     lines = told.out.splitlines()
     assert lines[0] == "theirs"
     assert [line.split()[0] for line in lines[1:4]] == ["a", "b", "all"]
     assert all("basic-1" in line for line in lines[1:])
     assert all("bootstrap over utterances" in line for line in lines[1:4])
     assert f"S {counts[0]} D {counts[1]} I {counts[2]} of 6 words, 6 utterances" in lines[3]
+
+
+def test_what_a_normaliser_drops_although_it_is_said_is_told(
+    asr: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references = hypotheses(tmp_path / "said.jsonl", ("a", "ABOUT 1984 & 20% MORE!"), ("b", "caf\u00e9, naive"))
+    hyp = hypotheses(tmp_path / "hyp.jsonl", ("a", "about more than 9"), ("b", "cafe naive"))
+    of_references = "1 reference has characters that {} drops ('1' 1x, '9' 1x, '8' 1x, '4' 1x, '&' 1x and 3 more)"
+    of_outputs = "1 output has characters that {} drops ('9' 1x)"
+    for rule in ("basic", "librispeech"):
+        assert asr("eval", references, "--hyp", hyp, "--normalizer", rule) == 0
+        lines = capsys.readouterr().err.splitlines()
+        expected = (line.format(f"{rule}-1") for line in (of_references, of_outputs))
+        assert lines == [f"asr eval: {line}: they are not scored" for line in expected]
+    assert asr("eval", references, "--hyp", hyp, "--normalizer", "none") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_an_evaluation_scored_anew_says_what_recognised_it(
