@@ -8,6 +8,8 @@ one int16 file, so an epoch costs no decoding.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import random
@@ -29,6 +31,9 @@ from asr_service.evaluation.references.text import seconds
 from training.manifest import corpus_and_text, read_rows
 
 SAMPLE_RATE_HZ = 16_000
+LISTING_FILE = "files.txt"
+SAMPLES_FILE = "samples.i16"
+OFFSETS_FILE = "offsets.npy"
 SKIPPED_FILE = "skipped.json"
 # Share of a batch that may be padding.
 MAX_PADDING = 0.2
@@ -129,10 +134,10 @@ class PcmStore:
         skipped = folder / SKIPPED_FILE
         reasons = json.loads(skipped.read_text()) if skipped.exists() else {}
         self.skipped: dict[int, str] = {int(index): reason for index, reason in reasons.items()}
-        self.sources = (folder / "files.txt").read_text().split("\n")
-        self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy")
+        self.sources = (folder / LISTING_FILE).read_text().split("\n")
+        self.offsets: NDArray[np.int64] = np.load(folder / OFFSETS_FILE)
         # Copy on write: torch wants writable memory, and nothing here may change the file.
-        self._samples: NDArray[np.int16] = np.memmap(folder / "samples.i16", dtype=np.int16, mode="c")
+        self._samples: NDArray[np.int16] = np.memmap(folder / SAMPLES_FILE, dtype=np.int16, mode="c")
 
     def __reduce__(self) -> tuple[type[PcmStore], tuple[Path]]:
         """Another process opens the same file."""
@@ -154,37 +159,80 @@ class PcmStore:
         return torch.from_numpy(self._samples).to(device)
 
     @staticmethod
-    def build(utterances: Sequence[Utterance], folder: Path, *, workers: int = 2) -> PcmStore:
+    def build(utterances: Sequence[Utterance], folder: Path, *, workers: int | None = None) -> PcmStore:
         """Decode `utterances` in order into `folder`, or open what an earlier run left there for the same files.
 
-        Recordings that cannot be decoded have no samples in it; they are printed with the reason, each time.
+        Recordings that cannot be decoded have no samples in it; they are printed with the reason, each time, and when
+        one of them can be decoded after all, everything is decoded again. A second run waits for the first. `workers`
+        are processes, by default one for each core that this one may use. Raises ValueError when no recording can be
+        decoded.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        listing = "\n".join(utterance.source for utterance in utterances)
-        marker = folder / "files.txt"
-        if not (marker.exists() and marker.read_text() == listing):
-            lengths, skipped = [0], {}
-            marker.unlink(missing_ok=True)
-            # Beside the old file, not into it: a run may have it mapped.
-            partial = folder / "samples.partial"
-            with partial.open("wb") as file, ProcessPoolExecutor(workers) as pool:
-                decoded = tqdm(
-                    pool.map(_decode_or_reason, utterances, chunksize=32), total=len(utterances), desc="decoding"
-                )
-                for index, pcm in enumerate(decoded):
-                    if isinstance(pcm, str):
-                        skipped[index] = pcm
-                    else:
-                        file.write(pcm.tobytes())
-                    lengths.append(0 if isinstance(pcm, str) else len(pcm))
-            partial.replace(folder / "samples.i16")
-            np.save(folder / "offsets.npy", np.cumsum(lengths, dtype=np.int64))
-            (folder / SKIPPED_FILE).write_text(json.dumps(skipped))
-            marker.write_text(listing)  # last, so that an interrupted build is built again
-        store = PcmStore(folder)
+        with _alone(folder):
+            if not _is_complete(utterances, folder):
+                _decode_all(utterances, folder, workers or _cores())
+            store = PcmStore(folder)
         for index, reason in store.skipped.items():
             print(f"{store.sources[index]}: {reason}; left out")
         return store
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time is inside, whatever runs it belongs to."""
+    with (folder / "lock").open("w") as file:
+        # Not flock: decoding processes would inherit it, and hold it after this one was killed.
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            print(f"{folder}: waiting for another run that decodes there", flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def _listing(utterances: Sequence[Utterance]) -> str:
+    return "\n".join(utterance.source for utterance in utterances)
+
+
+def _is_complete(utterances: Sequence[Utterance], folder: Path) -> bool:
+    """Whether `folder` holds all of the utterances that can be decoded."""
+    marker = folder / LISTING_FILE
+    if not marker.exists() or marker.read_text() != _listing(utterances):
+        return False
+    return all(isinstance(_decode_or_reason(utterances[index]), str) for index in PcmStore(folder).skipped)
+
+
+def _decode_all(utterances: Sequence[Utterance], folder: Path, workers: int) -> None:
+    """Write the files of a store. Raises ValueError, and leaves those that are there, when nothing can be decoded."""
+    lengths, skipped = [0], {}
+    # Beside the old file, not into it: a run may have it mapped.
+    partial = folder / "samples.partial"
+    try:
+        with partial.open("wb") as file, ProcessPoolExecutor(workers) as pool:
+            decoded = tqdm(
+                pool.map(_decode_or_reason, utterances, chunksize=32), total=len(utterances), desc="decoding"
+            )
+            for index, pcm in enumerate(decoded):
+                if isinstance(pcm, str):
+                    skipped[index] = pcm
+                else:
+                    file.write(pcm.tobytes())
+                lengths.append(0 if isinstance(pcm, str) else len(pcm))
+        if len(skipped) == len(utterances):
+            first = f"; the first, {utterances[0].source}: {skipped[0]}" if skipped else ""
+            raise ValueError(f"{folder}: none of {len(utterances)} recordings can be decoded{first}")
+        (folder / LISTING_FILE).unlink(missing_ok=True)
+        partial.replace(folder / SAMPLES_FILE)
+    finally:
+        partial.unlink(missing_ok=True)
+    np.save(folder / OFFSETS_FILE, np.cumsum(lengths, dtype=np.int64))
+    (folder / SKIPPED_FILE).write_text(json.dumps(skipped))
+    (folder / LISTING_FILE).write_text(_listing(utterances))  # last, so that an interrupted build is built again
 
 
 def batches_by_seconds(

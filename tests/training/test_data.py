@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import random
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.conftest import Corpus
+from training import data
 from training.data import MAX_PADDING, PcmStore, Utterance, batches_by_seconds, epoch_batches, read_manifest
 
 DURATIONS = st.lists(st.floats(0.1, 30.0), min_size=1, max_size=60)
@@ -158,3 +163,73 @@ def test_a_store_built_anew_leaves_the_samples_of_a_running_reader_alone(tmp_pat
     before = reader[0].copy()
     PcmStore.build(utterances[1:], tmp_path / "store", workers=1)
     np.testing.assert_array_equal(reader[0], before)
+
+
+def recordings(folder: Path, *names: str) -> list[Utterance]:
+    return [Utterance(folder / f"{name}.wav", 0.1, name, "", "") for name in names]
+
+
+def test_a_recording_that_was_missing_is_decoded_when_it_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utterances = recordings(tmp_path, "a", "b")
+    soundfile.write(utterances[1].path, np.zeros(1_600), 16_000)
+    assert [*PcmStore.build(utterances, tmp_path / "store", workers=1).skipped] == [0]
+    assert "a.wav: cannot be read" in capsys.readouterr().out
+    soundfile.write(utterances[0].path, np.zeros(3_200), 16_000)
+    store = PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert store.skipped == {}
+    assert [len(store[0]), len(store[1])] == [3_200, 1_600]
+
+
+def test_what_can_never_be_decoded_does_not_cost_a_second_decoding(tmp_path: Path) -> None:
+    utterances = recordings(tmp_path, "a", "b")
+    soundfile.write(utterances[1].path, np.zeros(1_600), 16_000)
+    PcmStore.build(utterances, tmp_path / "store", workers=1)
+    built = (tmp_path / "store" / "samples.i16").stat().st_ino
+    PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert (tmp_path / "store" / "samples.i16").stat().st_ino == built
+
+
+def test_a_store_of_nothing_is_refused_with_the_reason_and_the_old_one_stays(tmp_path: Path) -> None:
+    here, gone = recordings(tmp_path, "here"), recordings(tmp_path, "a", "b")
+    soundfile.write(here[0].path, np.zeros(1_600), 16_000)
+    PcmStore.build(here, tmp_path / "store", workers=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    with pytest.raises(ValueError, match=r"store: none of 2 recordings can be decoded; the first, .*a\.wav: cannot be"):
+        PcmStore.build(gone, tmp_path / "store", workers=1)
+    assert {path: path.read_bytes() for path in (tmp_path / "store").iterdir()} == before
+    with pytest.raises(ValueError, match="none of 0 recordings"):
+        PcmStore.build([], tmp_path / "store", workers=1)
+
+
+def test_a_second_run_waits_for_the_one_that_decodes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    utterances = recordings(tmp_path, "a")
+    soundfile.write(utterances[0].path, np.zeros(1_600), 16_000)
+    store = tmp_path / "store"
+    store.mkdir()
+    with ProcessPoolExecutor(1) as pool, (store / "lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        second = pool.submit(PcmStore.build, utterances, store, workers=1)
+        deadline = time.monotonic() + 30
+        while "waiting for another run" not in capfd.readouterr().out:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert [path.name for path in store.iterdir()] == ["lock"]
+        fcntl.lockf(lock, fcntl.LOCK_UN)
+        assert len(second.result(30)[0]) == 1_600
+
+
+def test_decoding_uses_the_cores_that_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utterances = recordings(tmp_path, "a")
+    soundfile.write(utterances[0].path, np.zeros(1_600), 16_000)
+    asked = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            asked.append(workers)
+            super().__init__(1)
+
+    monkeypatch.setattr(data, "ProcessPoolExecutor", Pool)
+    PcmStore.build(utterances, tmp_path / "store")
+    assert asked == [len(os.sched_getaffinity(0))]
