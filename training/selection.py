@@ -34,7 +34,7 @@ def _selected(manifest: str, corpora: Sequence[str], pattern: str, excluded: Seq
 
 
 def training_store(runs: Path, data: DataConfig) -> Path:
-    """Folder of the decoded training audio; two selections never share one."""
+    """Folder of the decoded training audio; two selections never share one, nor do two manifests."""
     return runs / "pcm" / _store_name(data.manifest, data.corpora, data.path_pattern, data.exclude_corpora)
 
 
@@ -43,5 +43,6 @@ def dev_store(runs: Path, data: DataConfig) -> Path:
 
 
 def _store_name(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> str:
-    digest = [hashlib.sha256(pattern.encode()).hexdigest()[:8]] if pattern else []
-    return "-".join([Path(manifest).stem, *corpora, *(f"no_{corpus}" for corpus in excluded), *digest])
+    chosen = f"{(speech_dir() / manifest).resolve()}\n{pattern}"
+    digest = hashlib.sha256(chosen.encode()).hexdigest()[:8]
+    return "-".join([Path(manifest).stem, *corpora, *(f"no_{corpus}" for corpus in excluded), digest])

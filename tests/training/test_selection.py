@@ -53,7 +53,8 @@ def test_a_choice_that_leaves_nothing_is_an_error_that_names_it() -> None:
         training_utterances(DataConfig(corpora=("letters",)))
 
 
-def test_two_selections_never_share_decoded_audio() -> None:
+def test_two_selections_never_share_decoded_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path / "speech"))
     runs = Path("runs")
     choices = [
         DataConfig(),
@@ -61,9 +62,16 @@ def test_two_selections_never_share_decoded_audio() -> None:
         DataConfig(corpora=("an4",), path_pattern="a"),
         DataConfig(corpora=("an4",), path_pattern="b"),
         DataConfig(exclude_corpora=("an4",)),
+        DataConfig(manifest="a/train.jsonl"),
+        DataConfig(manifest="b/train.jsonl"),
     ]
-    assert len({training_store(runs, data) for data in choices}) == len(choices)
-    assert dev_store(runs, DataConfig()) == runs / "pcm" / "dev"
+    stores = {training_store(runs, data) for data in choices}
+    assert len(stores) == len(choices)
+    same = DataConfig(manifest=str(tmp_path / "speech" / "a" / ".." / "train.jsonl"))
+    assert training_store(runs, same) == training_store(runs, DataConfig())
+    assert dev_store(runs, DataConfig()).match("runs/pcm/dev-????????")
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path / "other"))
+    assert not stores & {training_store(runs, data) for data in choices}
 
 
 def test_the_digits_recipe_keeps_recordings_5_to_9_for_dev() -> None:
