@@ -82,6 +82,17 @@ def check_texts(manifest: Path, utterances: Sequence[Utterance], pieces: WordPie
     return written
 
 
+def short_enough(manifest: str, utterances: Sequence[Utterance], max_utterance_s: float) -> list[Utterance]:
+    """The utterances of at most `max_utterance_s`; prints how many are longer."""
+    kept = [utterance for utterance in utterances if utterance.duration_s <= max_utterance_s]
+    if longer := len(utterances) - len(kept):
+        print(
+            f"{manifest}: {longer} of {len(utterances)} utterances are longer than data.max_utterance_s "
+            f"({max_utterance_s:g}); left out"
+        )
+    return kept
+
+
 def extended_lexicon(
     lexicon: Lexicon, extra: Lexicon | None, texts: Iterable[str], pronouncer: Pronouncer
 ) -> tuple[Lexicon, list[str]]:

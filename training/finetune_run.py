@@ -22,7 +22,7 @@ from asr_service.tokenizer import WordPieces
 from training.atomic import atomic_text
 from training.data import PcmStore, Utterance, speech_dir
 from training.dataset import make_examples
-from training.finetune_data import Mix, check_texts, check_tokenizer, extended_lexicon, mix
+from training.finetune_data import Mix, check_texts, check_tokenizer, extended_lexicon, mix, short_enough
 from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
 from training.lexicon import Pronouncer
 from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, write_bundle
@@ -109,7 +109,7 @@ class FineTuning:
         target = check_texts(
             speech_dir() / data.manifest, training_utterances(data), self.base.pieces, drop=config.drop_unwritable
         )
-        target = [utterance for utterance in target if utterance.duration_s <= data.max_utterance_s]
+        target = short_enough(data.manifest, target, data.max_utterance_s)
         if not target:
             raise ValueError(f"{data.manifest}: no utterance is left to train on")
         old: list[Utterance] = []
@@ -117,7 +117,7 @@ class FineTuning:
             selection = dataclasses.replace(
                 data, manifest=config.old_manifest, corpora=config.old_corpora, path_pattern="", exclude_corpora=()
             )
-            old = [u for u in training_utterances(selection) if u.duration_s <= data.max_utterance_s]
+            old = short_enough(config.old_manifest, training_utterances(selection), data.max_utterance_s)
         run_s = optim.max_steps * optim.accumulate * data.batch_s
         mixed = mix(target, old, share=config.old_share, run_s=run_s, seed=self.recipe.seed)
         target_s = sum(utterance.duration_s for utterance in target)
@@ -170,6 +170,8 @@ class FineTuning:
         )
         print(f"{len(examples)} examples; {counts}")
         target = [example for example in examples if example.index < len(self.target)]
+        if not target:
+            raise ValueError(f"{self.recipe.data.manifest}: no utterance can be trained on; left out: {counts}")
         return Trainer(
             self.recipe,
             model,

@@ -141,6 +141,17 @@ def test_a_recipe_without_the_section_is_refused(base_dir: Path, tmp_path: Path)
         tuning(base_dir, tmp_path / "run", Recipe(name="plain"))
 
 
+def test_a_target_of_which_nothing_can_be_learned_is_refused_with_the_reasons(
+    base_dir: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(speech, tmp_path / "speech")
+    for path in folder.glob("new-train*.wav"):
+        path.write_bytes(b"no audio")
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(folder))
+    with pytest.raises(ValueError, match=r"train\.jsonl: no utterance can be trained on; left out: .*'no audio': 3"):
+        FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", device=CPU, workers=1)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

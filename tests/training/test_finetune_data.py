@@ -11,7 +11,7 @@ from asr_service.lexicon import Lexicon
 from asr_service.tokenizer import Normalization, WordPieces
 from tests.engine.conftest import WORDS
 from training.data import Utterance, read_manifest
-from training.finetune_data import check_texts, check_tokenizer, extended_lexicon, mix, unwritable
+from training.finetune_data import check_texts, check_tokenizer, extended_lexicon, mix, short_enough, unwritable
 from training.finetune_looks import Look, Looks, evenly
 from training.lexicon import Pronouncer, phones_of
 
@@ -71,6 +71,14 @@ def test_texts_that_cannot_be_written_are_refused_by_name_or_left_out(
         check_texts(manifest, utterances, pieces, drop=False)
     assert check_texts(manifest, utterances, pieces, drop=True) == [utterances[1]]
     assert "2 of 3" in capsys.readouterr().out
+
+
+def test_utterances_that_are_too_long_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    utterances = [*utterances_of("a", 2, 3.0), *utterances_of("b", 1, 40.5)]
+    assert short_enough("new.jsonl", utterances, 36.0) == utterances[:2]
+    assert capsys.readouterr().out == (
+        "new.jsonl: 1 of 3 utterances are longer than data.max_utterance_s (36); left out\n"
+    )
 
 
 def utterances_of(corpus: str, count: int, seconds: float) -> list[Utterance]:
