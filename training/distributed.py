@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+# How long the others wait for what the main process prepares: decoding a thousand hours of speech takes longer than the
+# minutes after which an exchange between GPUs counts as lost.
+PREPARATION = timedelta(hours=24)
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -25,10 +30,12 @@ class Processes:
 
     Attributes:
         rank, world: this process's number and how many there are.
+        preparing: the group in which they wait for the main process, of `PREPARATION`; None: the default group.
     """
 
     rank: int = 0
     world: int = 1
+    preparing: dist.ProcessGroup | None = None
 
     @property
     def main(self) -> bool:
@@ -69,10 +76,10 @@ class Processes:
     def main_first(self) -> Iterator[None]:
         """The main process runs the block before the others, which then find on disk what it made."""
         if not self.main:
-            dist.barrier()
+            dist.barrier(self.preparing)
         yield
         if self.main and self.world > 1:
-            dist.barrier()
+            dist.barrier(self.preparing)
 
 
 ALONE = Processes()
@@ -96,6 +103,7 @@ def processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        yield Processes(dist.get_rank(), world), place
+        preparing = dist.new_group(backend="gloo", timeout=PREPARATION)
+        yield Processes(dist.get_rank(), world, preparing), place
     finally:
         dist.destroy_process_group()

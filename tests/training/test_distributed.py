@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import distributed_c10d
 
 from tests.training.command import Command, make_speech
 from tests.training.conftest import Corpus
-from training.distributed import ALONE, Processes
+from training.distributed import ALONE, Processes, processes
 from training.metrics import read_metrics
 from training.train import main
 
@@ -42,6 +48,24 @@ def test_two_gloo_processes_make_the_updates_of_one(command: Command) -> None:
         torch.testing.assert_close(value, state["model"][name], rtol=0, atol=1e-4)
     assert log.read_text().count("resumed at") == 0
     assert log.read_text().count("M parameters") == 1
+
+
+def wait_for_main(rank: int, port: int) -> None:
+    """One of two processes whose exchanges are lost after 0.2 s; the main one prepares for longer."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    with processes("cpu") as (group, _):
+        distributed_c10d._set_pg_timeout(timedelta(seconds=0.2))
+        with group.main_first():
+            if group.main:
+                time.sleep(0.6)
+
+
+def test_the_others_wait_for_the_main_process_longer_than_for_an_exchange() -> None:
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    with ProcessPoolExecutor(2) as pool:
+        for waited in [pool.submit(wait_for_main, rank, port) for rank in (0, 1)]:
+            waited.result(60)
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused(corpus: Corpus) -> None:
