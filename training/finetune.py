@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
 import time
@@ -20,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from asr_service.errors import BundleError
 from asr_service.model.bundle import load_bundle
 from training.allocator import keep_freed_memory
 from training.atomic import atomic_text
 from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
 from training.lora import check_out
+from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
 from training.results import commit, machine
 from training.run_options import add_run_options
@@ -50,11 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    try:
+    with told_in_one_line("finetune"):
+        _check_alone()
         return _finetune(arguments)
-    except (ValueError, BundleError) as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 2
+
+
+def _check_alone() -> None:
+    """Several processes would each make the whole run, in one folder and on one GPU."""
+    if (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ValueError(f"WORLD_SIZE is {world}, but fine-tuning is for one process: start it without torchrun")
 
 
 def _finetune(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import math
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from asr_service.engine.voice_activity import VOICE_FILE
 from asr_service.errors import BundleError
 from asr_service.model.bundle import CARD_FILE, LM_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
 from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE
+from training.mistakes import told_in_one_line
 
 DOWN, UP = "lora_down", "lora_up"
 _FORMAT = "asr-lora 1"
@@ -188,22 +188,18 @@ def merge_file(base: Bundle, path: Path, out: Path, *, name: str) -> None:
     write_bundle(base, weights, out, name=name, card=card, lm=base.lm_path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle that the adapters were trained on")
     parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", help="of the new bundle (default: the directory's)")
     arguments = parser.parse_args(argv)
-    name = arguments.name or arguments.out.name
-    try:
-        merge_file(load_bundle(arguments.bundle), arguments.adapters, arguments.out, name=name)
-    except (ValueError, BundleError) as error:
-        print(f"lora: {error}", file=sys.stderr)
-        return 2
+    with told_in_one_line("lora"):
+        base = load_bundle(arguments.bundle)
+        merge_file(base, arguments.adapters, arguments.out, name=arguments.name or arguments.out.name)
     print(f"{arguments.out}: an ordinary bundle")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

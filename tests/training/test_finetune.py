@@ -326,7 +326,8 @@ def test_the_command_says_what_is_wrong_in_one_line(
     config = tmp_path / "small.toml"
     config.write_text(TOML + 'targets = ["q_prj"]\n')
     arguments = ["--config", str(config), "--bundle", str(base_dir), "--runs", str(tmp_path), "--device", "cpu"]
-    assert finetune.main(arguments) == 2
+    with pytest.raises(SystemExit, match="2"):
+        finetune.main(arguments)
     assert "no linear layer is called 'q_prj'" in capsys.readouterr().err
 
 
@@ -336,9 +337,22 @@ def test_the_directory_of_the_base_is_refused_as_the_place_of_the_result(
     config = tmp_path / "small.toml"
     config.write_text(TOML)
     arguments = ["--config", str(config), "--bundle", str(base_dir), "--runs", str(tmp_path), "--device", "cpu"]
-    assert finetune.main([*arguments, "--out", str(base_dir)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        finetune.main([*arguments, "--out", str(base_dir)])
     assert "the directory of the base" in capsys.readouterr().err
     assert not (tmp_path / "small").exists()  # nothing has begun
+
+
+def test_several_processes_are_refused(
+    base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(TOML)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="2"):
+        finetune.main(["--config", str(config), "--bundle", str(base_dir), "--runs", str(tmp_path)])
+    assert "WORLD_SIZE is 2" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def test_the_base_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_the_merging_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, adapters = make_tiny_bundle(tmp_path / "base"), tmp_path / "none.safetensors"
-    assert merge(["--bundle", str(folder), "--adapters", str(adapters), "--out", str(tmp_path / "out")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        merge(["--bundle", str(folder), "--adapters", str(adapters), "--out", str(tmp_path / "out")])
     assert "none.safetensors: not a safetensors file" in capsys.readouterr().err
 
 
