@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from unittest import mock
 
 import torch
@@ -23,7 +24,7 @@ from training.recipe import LossConfig, OptimConfig
 class PlainLoop:
     """The step one would write first, with AdamW for all, or `torch.optim.Muon` for what it has in ours."""
 
-    def __init__(self, optimizer: str) -> None:
+    def __init__(self, optimizer: Literal["adamw", "muon"]) -> None:
         self.model = Transformer(preset("streaming-s")).train()
         for module in self.model.modules():
             for name, child in module.named_children():

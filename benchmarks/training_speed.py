@@ -26,6 +26,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -38,6 +39,7 @@ from asr_service.model.config import preset
 from asr_service.model.transformer import Transformer
 from benchmarks.plain_loop import PlainLoop
 from training.allocator import keep_freed_memory
+from training.compiled import compile_blocks
 from training.data import PcmStore, Utterance
 from training.distributed import ALONE, Processes, processes
 from training.loss import Batch
@@ -47,7 +49,7 @@ from training.trainer import Loaded, Trainer
 
 BATCH_S, TOKENS_PER_S, PHONES_PER_S = 160.0, 4.0, 9.0
 OURS = "ours"
-PLAIN = {"plain": "adamw", "plain, Muon": "muon"}
+PLAIN: dict[str, Literal["adamw", "muon"]] = {"plain": "adamw", "plain, Muon": "muon"}
 
 
 def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
@@ -86,10 +88,7 @@ def our_trainer(folder: Path, group: Processes = ALONE, *, compiled: bool = Fals
     trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=device, processes=group)
     trainer.model.train()
     if compiled:
-        # A graph for every length: in the backward pass strides that depend on lengths become constants.
-        torch._dynamo.config.recompile_limit = 64  # noqa: SLF001
-        for block in trainer.model.encoder.blocks:
-            block.compile(dynamic=True)
+        compile_blocks(trainer.model)
     return trainer
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import torch
@@ -23,6 +24,7 @@ from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.allocator import keep_freed_memory
 from training.checkpoint import latest_checkpoint
+from training.compiled import compile_blocks
 from training.curves import RECIPE_FILE, draw_run
 from training.data import PcmStore, Utterance
 from training.dataset import cmvn, make_batch, make_examples
@@ -30,6 +32,7 @@ from training.distributed import Processes, processes
 from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
+from training.mistakes import told_in_one_line
 from training.recipe import Recipe, load_recipe, read_table
 from training.run_options import add_run_options
 from training.selection import dev_store as dev_store_of
@@ -53,6 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, help="instead of the recipe's")
     parser.add_argument("--accumulate", type=int, help="batches an update, instead of the recipe's")
     parser.add_argument("--batch-seconds", type=float, help="padded seconds a batch, instead of the recipe's")
+    parser.add_argument("--compile", action="store_true", help="the encoder's blocks by torch.compile: pays on a GPU")
     return parser.parse_args(argv)
 
 
@@ -60,7 +64,9 @@ def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe with what the command line changes, and the run's folder."""
     recipe = load_recipe(arguments.config)
     if recipe.finetune is not None:
-        raise SystemExit(f"{arguments.config} adapts a bundle, it does not train one: python -m training.finetune")
+        raise ValueError(f"{arguments.config} adapts a bundle, it does not train one: python -m training.finetune")
+    if arguments.hold_out and not recipe.data.tuning_speakers:
+        raise ValueError(f"{arguments.config}: --hold-out, but [data] tuning_speakers names nobody")
     changed = {"max_steps": arguments.max_steps, "accumulate": arguments.accumulate}
     optim = dataclasses.replace(recipe.optim, **{name: value for name, value in changed.items() if value is not None})
     data = recipe.data
@@ -74,8 +80,27 @@ def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
     return recipe, arguments.runs / (f"{name}-held-out" if arguments.hold_out else name)
 
 
+def recipe_table(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The run's recipe as one TOML table, with what the command line changes."""
+    table = read_table(arguments.config)
+    if arguments.seed is not None:
+        table["seed"] = arguments.seed
+    for section, name, value in (
+        ("optim", "max_steps", arguments.max_steps),
+        ("optim", "accumulate", arguments.accumulate),
+        ("data", "batch_s", arguments.batch_seconds),
+    ):
+        if value is not None:
+            table.setdefault(section, {})[name] = value
+    return table
+
+
 def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPieces, Lexicon | None]:
-    """Tokenizer and lexicon of the run, made from the training texts where there are none yet."""
+    """Tokenizer and lexicon of the run, made from the training texts where there are none yet.
+
+    Raises ValueError where the tokenizer is not as large as the recipe's model wants it, BundleError where the recipe's
+    lexicon cannot be read.
+    """
     tokenizer = folder / TOKENIZER_FILE
     if not tokenizer.exists():
         train_tokenizer(texts, recipe.model.vocab_size).save(tokenizer)
@@ -85,7 +110,13 @@ def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPie
         if not recipe.data.lexicon and not own.exists():
             own_lexicon(texts).save(own)
         lexicon = Lexicon.load(Path(recipe.data.lexicon) if recipe.data.lexicon else own)
-    return WordPieces.load(tokenizer), lexicon
+    pieces = WordPieces.load(tokenizer)
+    if pieces.vocab_size != recipe.model.vocab_size:
+        raise ValueError(
+            f"[model] vocab_size is {recipe.model.vocab_size}, but {tokenizer} has {pieces.vocab_size} tokens: "
+            "set it to that, or remove the file to have it learnt anew"
+        )
+    return pieces, lexicon
 
 
 def dev_batches(
@@ -108,14 +139,14 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     initial: Initial | None = None
     with group.main_first():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE_FILE).write_text(tomli_w.dumps(read_table(arguments.config)), encoding="utf-8")
         if arguments.init_from is not None and latest_checkpoint(folder) is None:
             initial = read_initial(arguments.init_from)
             take_tokenizer(initial, recipe.model, folder / TOKENIZER_FILE)
         utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
+        # First what takes seconds and may be refused, then hours of audio.
+        pieces, lexicon = targets(recipe, folder, [utterance.text for utterance in utterances])
         store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
         dev_store = PcmStore.build(dev_utterances, dev_store_of(arguments.runs, recipe.data))
-        pieces, lexicon = targets(recipe, folder, [utterance.text for utterance in utterances])
     examples, counts = make_examples(
         utterances, pieces, lexicon, max_utterance_s=recipe.data.max_utterance_s, store=store
     )
@@ -135,8 +166,12 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     elif latest_checkpoint(folder) is None:
         front_end.mean, front_end.std = cmvn(store, front_end)
     trainer = Trainer(recipe, model, front_end, store, examples, folder, device=device, processes=group)
-    if trainer.resume() and group.main:
-        print(f"resumed at {trainer.position}")
+    if trainer.resume() and arguments.init_from is not None and group.main:
+        print("--init-from has no effect: the run has weights of its own")
+    if arguments.compile:
+        compile_blocks(model)
+    if group.main:
+        (folder / RECIPE_FILE).write_text(tomli_w.dumps(recipe_table(arguments)), encoding="utf-8")
     trainer.run(
         dev=dev_batches(dev_utterances, dev_store, trainer.front_end, pieces, lexicon),
         evaluate_every=arguments.evaluate_every,
@@ -152,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    with processes(arguments.device) as (group, device):
+    with told_in_one_line("train"), processes(arguments.device) as (group, device):
         train(arguments, group, device)
 
 

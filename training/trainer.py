@@ -33,6 +33,7 @@ from training.optim import learning_rate_factor, make_optimizers
 from training.prefetch import prefetched
 from training.progress import Progress
 from training.recipe import Recipe
+from training.same_run import check_same, identity
 from training.sampler import PlannedBatch, Position, plan
 from training.skipped import dump
 from training.worst import peak_memory_gb, worst_batches
@@ -66,6 +67,17 @@ class _Maker:
     def __call__(self, planned: PlannedBatch) -> Batch:
         seed = f"{self.seed}/{planned.epoch}/{planned.number}"
         return self.maker(planned.indices, seed, augmented=planned.step >= self.start_step)
+
+    def largest(self, indices: Sequence[int]) -> Batch:
+        """The most that augmentation makes of a batch; joined utterances have as many padded seconds."""
+        drawn = self.maker.augment
+        self.maker.augment = dataclasses.replace(
+            drawn, speeds=(min(drawn.speeds),), join_probability=0.0, pad_probability=0.0
+        )
+        try:
+            return self.maker(indices)
+        finally:
+            self.maker.augment = drawn
 
 
 class Trainer:
@@ -101,7 +113,6 @@ class Trainer:
         self.optimizers = make_optimizers(model, recipe.optim, processes)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.position = Position()
-        self.elapsed_s = 0.0
         self.skipped_in_a_row = 0
         self.trigram: Tensor | None = None
         if recipe.loss.phone_mmi:
@@ -117,31 +128,36 @@ class Trainer:
                 self.objective.register_comm_hook(None, fp16_compress_hook)
 
     def resume(self) -> bool:
-        """Go on from the newest checkpoint in the run's folder that can be read, if there is one."""
+        """Go on from the newest checkpoint in the run's folder that can be read, if there is one; prints what it does.
+
+        Raises ValueError when that is of another run than this.
+        """
         state = load_newest(self.folder)
         if state is None:
             return False
+        changed = check_same(self.folder, state["run"], identity(self.recipe, self.examples))
         self.model.load_state_dict(state["model"])
         self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.position = Position(**state["position"])
-        self.elapsed_s = state.get("elapsed_s", 0.0)
         self.front_end.mean, self.front_end.std = state["cmvn"]["mean"], state["cmvn"]["std"]
         self._maker = None
+        if self.processes.main:
+            print(f"resumed at {self.position}", *changed, sep="\n  ")
         return True
 
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands; the main process alone does."""
-        state = self._identity() | {
+        state = self._averaged() | {
+            "run": identity(self.recipe, self.examples),
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "position": dataclasses.asdict(self.position),
-            "elapsed_s": self.elapsed_s,
         }
         return save_checkpoint(self.folder, state)
 
-    def _identity(self) -> dict[str, Any]:
+    def _averaged(self) -> dict[str, Any]:
         """What an export needs."""
         return {
             "step": self.position.step,
@@ -310,7 +326,6 @@ class Trainer:
                 values = self.step(update)
                 values |= {"wait_s": loaded - asked, "time_s": time.monotonic() - asked}
                 values["tflop"] = self._flops(update) / 1e12
-                self.elapsed_s += values["time_s"]
                 progress.update(self.position, values)
                 if dev and self.position.step % evaluate_every == 0:
                     self._look_at(dev, progress)
@@ -323,7 +338,9 @@ class Trainer:
                     return
 
     def try_worst_batches(self) -> None:
-        """Forward and backward of the epoch's largest batches; no update, and nothing of the run changes.
+        """Forward and backward of the epoch's largest batches, at the slowest speed and in all their views.
+
+        No update is made, and nothing of the run changes.
 
         Too little memory shows here, in the first seconds.
         """
@@ -331,10 +348,9 @@ class Trainer:
         first = itertools.takewhile(lambda planned: planned.epoch == 0, plan(durations, self.recipe, Position()))
         worst = worst_batches([planned.indices for planned in first], self.examples)
         self.model.train()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             for indices in dict.fromkeys(tuple(indices) for indices in worst.values()):
-                planned = PlannedBatch(0, 0, 0, 0, indices, after=(0, 0))
-                self.gradients([(planned, self.maker(planned))])
+                self.gradients([(PlannedBatch(0, 0, 0, 0, indices, after=(0, 0)), self.maker.largest(indices))])
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if self.processes.main:
@@ -353,7 +369,7 @@ class Trainer:
         losses = self.evaluate(dev)
         progress.dev(self.position.step, losses)
         if self.processes.main:
-            keep_best(self.folder, self._identity() | {"dev": losses}, self.recipe.optim.keep_best)
+            keep_best(self.folder, self._averaged() | {"dev": losses}, self.recipe.optim.keep_best)
 
     @torch.no_grad()
     def evaluate(self, dev: Sequence[Batch]) -> dict[str, float]:

@@ -161,6 +161,15 @@ def test_the_largest_batches_are_tried_without_a_trace(corpus: Corpus, capsys: p
     assert steps(tried, 2) == steps(straight, 2)
 
 
+def test_the_largest_batches_are_as_large_as_augmentation_makes_them(corpus: Corpus) -> None:
+    trainer = corpus.trainer("largest")
+    trainer.recipe = dataclasses.replace(trainer.recipe, augment=dataclasses.replace(trainer.recipe.augment, views=2))
+    plain, largest = trainer.maker.maker([7, 8], augmented=False), trainer.maker.largest([7, 8])
+    assert largest.features.shape[0] == 2 * plain.features.shape[0]
+    assert largest.features.shape[1] == pytest.approx(plain.features.shape[1] / 0.9, abs=2)
+    assert trainer.maker.maker.augment is trainer.recipe.augment
+
+
 @pytest.fixture
 def _signals_as_they_were() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,59 @@
+"""A folder's run goes on only as itself: another order of batches, or another model, is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.conftest import MODEL, Corpus
+from training.example import Example
+from training.recipe import Recipe
+from training.same_run import check_same, identity
+
+RECIPE = Recipe("mine", model=MODEL)
+EXAMPLES = [Example(0, 1.5, (3, 4), (), "a"), Example(1, 2.0, (5,), (), "b")]
+
+
+def changed(recipe: Recipe, section: str, **settings: Any) -> Recipe:
+    return dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **settings)})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "examples", "named"),
+    [
+        (dataclasses.replace(RECIPE, seed=2), EXAMPLES, "seed was 1, is 2"),
+        (changed(RECIPE, "data", batch_s=60.0), EXAMPLES, r"data.batch_s was 120.0, is 60.0"),
+        (changed(RECIPE, "optim", optimizer="adamw"), EXAMPLES, "optim.optimizer was 'muon'"),
+        (changed(RECIPE, "model", ffn_dim=48), EXAMPLES, "model.ffn_dim"),
+        (RECIPE, EXAMPLES[:1], "utterances or their targets"),
+        (RECIPE, [EXAMPLES[0], dataclasses.replace(EXAMPLES[1], tokens=(6,))], "utterances or their targets"),
+    ],
+)
+def test_what_a_run_cannot_go_on_with_is_refused_by_name(recipe: Recipe, examples: list[Example], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"runs/mine holds another run: .*{named}"):
+        check_same(Path("runs/mine"), identity(RECIPE, EXAMPLES), identity(recipe, examples))
+
+
+def test_what_it_may_go_on_with_is_told() -> None:
+    recipe = changed(
+        changed(changed(RECIPE, "optim", max_steps=9), "augment", noise_probability=0.5), "data", prefetch=2
+    )
+    lines = check_same(Path("runs/mine"), identity(RECIPE, EXAMPLES), identity(recipe, EXAMPLES))
+    assert lines == [
+        "augment.noise_probability was 0.0, is 0.5",
+        "data.prefetch was 0, is 2",
+        "optim.max_steps was 10000, is 9",
+    ]
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_of_this_one_told(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus.trainer("another").save()
+    with pytest.raises(ValueError, match="another holds another run: seed was 1, is 2"):
+        corpus.trainer("another", seed=2).resume()
+    assert corpus.trainer("another", lr=0.5).resume()
+    assert capsys.readouterr().out.endswith("\n  optim.lr was 0.001, is 0.5\n")

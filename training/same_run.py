@@ -1,0 +1,60 @@
+"""Whether the run in a folder is the one that is asked for: what its checkpoint says of recipe and data, against both.
+
+A run may go on with other weights of its losses, another learning rate or other augmentation. It cannot with another
+model, and not with another order of batches: part of an epoch would be seen twice, or never.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.example import Example
+from training.recipe import Recipe
+
+# What else decides over the batches, which utterances there are, is seen in the examples.
+_FIXED = {("seed",), ("data", "batch_s"), ("data", "short_first_epochs"), ("optim", "optimizer")}
+
+
+def identity(recipe: Recipe, examples: Sequence[Example]) -> dict[str, Any]:
+    """What a checkpoint keeps of its run."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.index, example.duration_s, example.tokens, example.phones)).encode())
+    return {"recipe": dataclasses.asdict(recipe), "examples": digest.hexdigest()}
+
+
+def check_same(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What has changed in the recipe since, as lines to show; both are an `identity`.
+
+    Raises ValueError that names every change with which the run cannot go on.
+    """
+    lines: list[str] = []
+    fatal: list[str] = []
+    before, after = _settings(kept["recipe"]), _settings(now["recipe"])
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name) and name != ("name",):
+            model = name[0] == "model" and name != ("model", "dropout")
+            found = fatal if model or name in _FIXED else lines
+            found.append(f"{'.'.join(name)} was {before.get(name)!r}, is {after.get(name)!r}")
+    if not fatal and kept["examples"] != now["examples"]:
+        fatal.append("the training utterances or their targets are others")
+    if fatal:
+        raise ValueError(
+            f"{folder} holds another run: {'; '.join(fatal)}. Move it away, name the recipe anew, or begin a new run "
+            "with its weights (--init-from)"
+        )
+    return lines
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    flat: dict[tuple[str, ...], Any] = {}
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            flat |= {(name, inner): setting for inner, setting in value.items()}
+        else:
+            flat[name,] = value
+    return flat
