@@ -37,6 +37,8 @@ OFFSETS_FILE = "offsets.npy"
 SKIPPED_FILE = "skipped.json"
 # Share of a batch that may be padding.
 MAX_PADDING = 0.2
+# Share of a GPU's free memory that samples may take: the rest is for training.
+MAX_GPU_SHARE = 0.5
 
 
 def speech_dir() -> Path:
@@ -155,8 +157,11 @@ class PcmStore:
         return int(self.offsets[index]), int(self.offsets[index + 1])
 
     def samples(self, device: torch.device) -> torch.Tensor:
-        """All samples in one int16 row: the mapped file itself on the CPU, a copy on another device."""
-        return torch.from_numpy(self._samples).to(device)
+        """All samples in one int16 row: a copy on the GPU if it has room for that, else the mapped file itself."""
+        samples = torch.from_numpy(self._samples)
+        if device.type == "cuda" and samples.nbytes > MAX_GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return samples
+        return samples.to(device)
 
     @staticmethod
     def build(utterances: Sequence[Utterance], folder: Path, *, workers: int | None = None) -> PcmStore:

@@ -98,9 +98,10 @@ def pad_targets(rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Te
 
 
 class BatchMaker:
-    """Makes batches on a device: there the samples lie, and there they are augmented and turned into features.
+    """Makes batches on a device: there samples are augmented and turned into features.
 
-    A batch is a function of its examples and its seed alone.
+    There they also lie if it has room for all; else those of a batch are copied when it is made. A batch is a function
+    of its examples and its seed alone.
     """
 
     def __init__(
@@ -171,7 +172,11 @@ class BatchMaker:
         start, end = self._store.extent(example.index)
         if start == end:
             raise ValueError(f"{self._store.sources[example.index]}: no samples")
-        return self._samples[start:end].float() / 32768.0
+        samples = self._samples[start:end]
+        if samples.device.type != self.device.type:
+            # Pinned: the copy of ordinary memory would wait until the GPU has done all that it was asked before.
+            samples = samples.pin_memory().to(self.device, non_blocking=True)
+        return samples.float() / 32768.0
 
     def _voices(self, rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:
         """Recordings of up to `count` others than `speaker`, out of twice as many that are looked at."""

@@ -150,6 +150,64 @@ def test_a_batch_made_on_the_gpu_is_the_one_made_on_the_cpu_up_to_its_noise(corp
             assert float(here.features.std()) == pytest.approx(float(there.features.std()), rel=0.1)
 
 
+@pytest.mark.parametrize("free", [0, 2**40])
+def test_samples_stay_on_the_host_where_the_gpu_lacks_room_for_them(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    moved = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2**40))
+    monkeypatch.setattr(torch.Tensor, "to", lambda samples, device: moved.append((samples, device)) or samples)
+    samples = corpus.store.samples(torch.device("cuda"))
+    assert len(moved) == (free > 0)
+    assert samples.dtype == torch.int16
+    assert len(samples) == corpus.store.offsets[-1]
+
+
+class OnHost:
+    """Samples that lie beside the device: they must be pinned and copied before they are used."""
+
+    def __init__(self, samples: torch.Tensor, device: str = "meta") -> None:
+        self.samples, self.device = samples, torch.device(device)
+
+    def __getitem__(self, part: slice) -> OnHost:
+        return OnHost(self.samples[part])
+
+    def pin_memory(self) -> OnHost:
+        return OnHost(self.samples, "cpu")
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        assert self.device.type == "cpu" and non_blocking
+        return self.samples.to(device)
+
+
+def test_copied_samples_give_the_batches_of_those_that_lie_on_the_device(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = maker(corpus, EVERYTHING)
+    host = OnHost(corpus.store.samples(CPU))
+    monkeypatch.setattr(type(corpus.store), "samples", lambda *_: host)
+    here = maker(corpus, EVERYTHING)
+    for field in dataclasses.fields(Batch):
+        torch.testing.assert_close(
+            *(getattr(make(range(5), "a"), field.name) for make in (there, here)), rtol=0, atol=0
+        )
+
+
+@pytest.mark.gpu
+def test_samples_on_the_host_give_the_batches_of_samples_on_the_gpu(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda")
+    there = maker(corpus, EVERYTHING, gpu)
+    monkeypatch.setattr("training.data.MAX_GPU_SHARE", 0.0)
+    here = maker(corpus, EVERYTHING, gpu)
+    assert there._samples.is_cuda and not here._samples.is_cuda
+    for seed in "abc":
+        one, other = there(range(5), seed), here(range(5), seed)
+        for field in dataclasses.fields(Batch):
+            torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name), rtol=0, atol=0)
+
+
 def bad_corpus(folder: Path) -> Corpus:
     """The corpus, whose fourth recording has a NaN in it, whose fifth is text, and whose sixth is empty."""
     folder.mkdir()
