@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,17 +25,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from asr_service.commands.option_types import positive
+from asr_service.tokenizer import WordPieces
 from training.atomic import atomic_text
 from training.importers.common_voice import read_common_voice
 from training.importers.kaldi import read_kaldi
 from training.importers.lhotse import read_lhotse
 from training.importers.librispeech import read_librispeech
 from training.importers.native import read_native
-from training.importers.record import CorpusError, Record
+from training.importers.record import Record
 from training.inspection import REASONS, Inspection, Inspector, Limits
+from training.mistakes import told_in_one_line
 from training.tokenizer import NORMALIZERS
 
-REFUSED = 2  # the exit code
 # Somebody who says "seven" fifty times takes equally long for it now and then.
 MIN_DUPLICATE_WORDS = 3
 
@@ -197,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, help="its vocabulary must spell every text")
     parser.add_argument("--min-chars-per-second", type=float, default=Limits().min_chars_per_s)
     parser.add_argument("--max-chars-per-second", type=float, default=Limits().max_chars_per_s)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes")
     return parser
 
 
@@ -206,29 +207,32 @@ def main() -> None:
     arguments = parser.parse_args()
     if both := sorted(arguments.drop & arguments.keep) if arguments.keep else []:
         parser.error(f"both --drop and --keep name {', '.join(both)}")
+    with told_in_one_line("training.prepare"):
+        _prepare(arguments)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    if arguments.tokenizer:
+        WordPieces.load(arguments.tokenizer)  # what is wrong with it is told before the corpus is read
     limits = Limits(
         min_chars_per_s=arguments.min_chars_per_second,
         max_chars_per_s=arguments.max_chars_per_second,
     )
     inspector = Inspector(limits, arguments.normalizer, arguments.tokenizer)
-    try:
-        inspections = inspect_all(SOURCES[arguments.source](arguments), inspector, workers=arguments.workers)
-    except CorpusError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(REFUSED) from error
+    inspections = inspect_all(SOURCES[arguments.source](arguments), inspector, workers=arguments.workers)
     verdicts = judge(inspections, drop=arguments.drop, keep=arguments.keep)
     report = report_of(verdicts, arguments)
     with atomic_text(arguments.out.with_suffix(".report.json")) as file:
         json.dump(report, file, indent=1, ensure_ascii=False)
     _print_table(report)
     if any(verdict.outcome == "undecided" for verdict in verdicts):
-        print(f"{arguments.out} is not written: let --drop or --keep name the reasons above", file=sys.stderr)
-        raise SystemExit(REFUSED)
+        raise ValueError(f"{arguments.out} is not written: let --drop or --keep name the reasons above")
+    kept = [verdict.inspection for verdict in verdicts if verdict.outcome == "kept"]
+    if not kept:
+        raise ValueError(f"{arguments.out} is not written: none of the {len(verdicts)} utterances is kept")
     with atomic_text(arguments.out) as file:
-        for verdict in verdicts:
-            if verdict.outcome == "kept":
-                row = manifest_row(verdict.inspection, arguments.out.parent)
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for inspection in kept:
+            file.write(json.dumps(manifest_row(inspection, arguments.out.parent), ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

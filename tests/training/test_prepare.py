@@ -204,7 +204,7 @@ class TestCommand:
         )
         out = tmp_path / "train.jsonl"
         options = ("--from", "manifest", manifest, "--out", out)
-        assert run(monkeypatch, *options) == prepare.REFUSED == 2
+        assert run(monkeypatch, *options) == 2
         assert not out.exists()
         assert "--drop or --keep" in capsys.readouterr().err
         assert run(monkeypatch, *options, "--drop", "empty_text") == 2
@@ -224,6 +224,26 @@ class TestCommand:
         assert len(out.read_text().splitlines()) == 2
         table = capsys.readouterr().out.splitlines()
         assert table[-3].startswith("kept: 2 utterances")
+
+    def test_where_nothing_is_kept_no_manifest_is_written(self, corpus, tmp_path, monkeypatch, capsys):
+        out = tmp_path / "o.jsonl"
+        options = ("--from", "manifest", corpus(("b.wav", noise(1.0), "")), "--out", out, "--drop", "all")
+        assert run(monkeypatch, *options) == 2
+        assert not out.exists() and (tmp_path / "o.report.json").exists()
+        assert f"training.prepare: {out} is not written: none of the 1 utterances is kept" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "told"), [("--tokenizer nope.json", "training.prepare: nope.json"), ("--workers 0", "must be 1")]
+    )
+    def test_wrong_options_are_told_in_a_line(self, corpus, tmp_path, monkeypatch, capsys, options, told):
+        manifest, out = corpus(("a.wav", noise(1.0), "hello")), tmp_path / "o.jsonl"
+        monkeypatch.setattr(
+            sys, "argv", ["prepare", "--from", "manifest", str(manifest), "--out", str(out), *options.split()]
+        )
+        with pytest.raises(SystemExit, match="2"):
+            prepare.main()
+        assert told in capsys.readouterr().err.splitlines()[-1]
+        assert not out.exists()
 
     def test_a_refused_run_leaves_the_manifest_of_an_earlier_one(self, corpus, tmp_path, monkeypatch):
         out = tmp_path / "train.jsonl"
@@ -250,7 +270,7 @@ class TestCommand:
         bad, out = tmp_path / "bad.jsonl", tmp_path / "o.jsonl"
         bad.write_text("{\n[]\n")
         for path, wrong in ((tmp_path / "nothing.jsonl", ["No such file"]), (bad, ["not JSON", "not a JSON object"])):
-            assert run(monkeypatch, "--from", "manifest", path, "--out", out) == prepare.REFUSED
+            assert run(monkeypatch, "--from", "manifest", path, "--out", out) == 2
             told = capsys.readouterr().err.splitlines()
             assert len(told) == len(wrong) and all(map(str.__contains__, told, wrong))
             assert str(path) in told[0]
