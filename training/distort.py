@@ -23,8 +23,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from asr_service.commands.option_types import positive
+from asr_service.evaluation.references.rows import Row, text_field
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.data import SAMPLE_RATE_HZ
+from training.manifest import read_rows
+from training.mistakes import told_in_one_line
 
 SLOPES = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 VOICES = 5
@@ -33,9 +37,21 @@ TELEPHONE_HZ = 8_000
 PEAK = 0.99
 
 
-def read_audio(path: Path) -> NDArray[np.float32]:
-    """(N,) mono samples at 16 kHz in [-1, 1]."""
-    pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
+def read_audio(row: Row, folder: Path) -> NDArray[np.float32]:
+    """(N,) mono samples at 16 kHz in [-1, 1] of a manifest's row, its part of the file where it has an `offset`.
+
+    Raises ValueError that names a file that cannot be read.
+    """
+    path = folder / text_field(row, ("audio_filepath",))
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, frames = file.samplerate, -1
+            if row.get("offset") is not None:
+                file.seek(round(row["offset"] * rate))
+                frames = round(row["duration"] * rate)
+            pcm = file.read(frames, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
     mono: NDArray[np.float32] = soxr.resample(pcm.mean(axis=1), rate, SAMPLE_RATE_HZ)
     return mono
 
@@ -60,34 +76,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
-    parser.add_argument("--every", type=int, default=1, help="only every Nth utterance")
+    parser.add_argument("--every", type=positive, default=1, help="only every Nth utterance")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--noise", choices=[*SLOPES, "babble"])
     what.add_argument("--telephone", action="store_true", help="8 kHz mu-law")
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips and manifest.jsonl")
     arguments = parser.parse_args()
-    rows = [json.loads(line) for line in arguments.manifest.read_text(encoding="utf-8").splitlines()]
-    chosen = [row for row in rows if not arguments.corpus or row["corpus"] in arguments.corpus][:: arguments.every]
+    with told_in_one_line("training.distort"):
+        _distort(arguments)
+
+
+def _distort(arguments: argparse.Namespace) -> None:
+    rows = read_rows(arguments.manifest, dict)
+    chosen = [row for row in rows if not arguments.corpus or row.get("corpus") in arguments.corpus][:: arguments.every]
     if not chosen:
-        raise SystemExit(f"{arguments.manifest}: no utterance of {', '.join(arguments.corpus)}")
+        raise ValueError(f"{arguments.manifest}: no utterance of {', '.join(arguments.corpus) or 'any corpus'}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     folder = arguments.manifest.parent
     lines = []
     for number, row in enumerate(tqdm(chosen, mininterval=5)):
-        pcm = read_audio(folder / row["audio_filepath"])
+        pcm = read_audio(row, folder)
         path = arguments.out / f"{number:05d}.wav"
         if arguments.telephone:
             soundfile.write(path, soxr.resample(pcm, SAMPLE_RATE_HZ, TELEPHONE_HZ), TELEPHONE_HZ, subtype="ULAW")
         else:
             rng = random.Random(row["audio_filepath"])
-            others = [other for other in chosen if other["speaker"] != row["speaker"]]
+            others = [other for other in chosen if other.get("speaker") != row.get("speaker")]
             voices: list[NDArray[np.float32]] = []
             if arguments.noise == "babble":
-                voices = [read_audio(folder / other["audio_filepath"]) for other in rng.sample(others, VOICES)]
+                if len(others) < VOICES:
+                    raise ValueError(f"{arguments.manifest}: babble is of {VOICES} utterances of other speakers")
+                voices = [read_audio(other, folder) for other in rng.sample(others, VOICES)]
             mixed = noisy(pcm, arguments.noise, arguments.snr_db, voices, row["audio_filepath"])
             soundfile.write(path, mixed, SAMPLE_RATE_HZ)
-        lines.append(json.dumps({**row, "audio_filepath": path.name}))
+        whole = {name: value for name, value in row.items() if name != "offset"}
+        lines.append(json.dumps({**whole, "audio_filepath": path.name}))
     (arguments.out / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} clips in {arguments.out}")
 

@@ -54,7 +54,32 @@ def test_the_telephone_is_8_khz_mu_law(manifest: Path, tmp_path: Path, monkeypat
 
 
 def test_no_utterance_is_an_error_that_names_the_corpus(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, str(manifest), "--telephone", "--corpus", "other", "--out", str(tmp_path / "line"))
+    assert "clean.jsonl: no utterance of other" in capsys.readouterr().err
+
+
+def test_a_part_of_a_recording_becomes_a_file_of_its_own(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit, match="no utterance of other"):
-        run(monkeypatch, str(manifest), "--telephone", "--corpus", "other", "--out", str(tmp_path / "line"))
+    row = {"audio_filepath": "0.flac", "text": "a", "duration": 0.25, "offset": 0.5}
+    manifest.write_text(json.dumps(row) + "\n")
+    run(monkeypatch, str(manifest), "--telephone", "--out", str(tmp_path / "line"))
+    written = json.loads((tmp_path / "line" / "manifest.jsonl").read_text())
+    assert soundfile.info(tmp_path / "line" / written["audio_filepath"]).frames == 2_000
+    assert "offset" not in written and written["duration"] == 0.25
+
+
+@pytest.mark.parametrize("wrong", ["too few voices", "no audio"])
+def test_what_makes_a_clip_impossible_is_told_in_a_line(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    if wrong == "no audio":
+        (tmp_path / "0.flac").write_bytes(b"once upon a time")
+    every = "2" if wrong == "too few voices" else "1"
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, str(manifest), "--noise", "babble", "--every", every, "--out", str(tmp_path / "out"))
+    told = {"too few voices": "babble is of 5 utterances of other speakers", "no audio": "0.flac: cannot be read"}
+    assert told[wrong] in capsys.readouterr().err.splitlines()[-1]
