@@ -1,13 +1,14 @@
 """Fit a bundle's word confidences on dev, and judge them on speakers that were not used to fit them.
 
     python -m training.calibrate --bundle asr_service/models/en-s --every 3
+    python -m training.calibrate --bundle BUNDLE --manifest data/dev.jsonl --every 1
 
-For each mode: every k-th LibriSpeech utterance of dev is recognised, and a logistic regression learns from what is
-known of each word (`asr_service.decoding.confidence.FEATURES`) whether it is right. What is fitted on all speakers but
-one is judged on that one, and that is what the tables show: expected calibration error and area under the ROC curve of
-each part of dev, with intervals, reliability, and what each feature buys; "by the rest" is fitted without any speaker
-of that part, as for rooms that nobody has heard. What goes into the bundle's config.json (`decoding.confidence`) is
-fitted on all of them. Posteriors are computed once and kept in --out.
+For each mode: every k-th utterance of dev is recognised, and a logistic regression learns from what is known of each
+word (`asr_service.decoding.confidence.FEATURES`) whether it is right. What is fitted on all speakers but one is judged
+on that one, and that is what the tables show: expected calibration error and area under the ROC curve of each part of
+dev, with intervals, reliability, and what each feature buys; "by the rest" is fitted without any speaker of that part,
+as for rooms that nobody has heard. What goes into the bundle's config.json (`decoding.confidence`) is fitted on all of
+them. Posteriors are computed once and kept in --out.
 
 Dimensions: W words, F features.
 """
@@ -37,8 +38,10 @@ from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.types import Mode
 from training import posteriors as dev_posteriors
 from training.atomic import atomic_text
-from training.data import PcmStore, Utterance, read_manifest, speech_dir
+from training.data import Utterance
+from training.dev_set import add_dev_options, dev_set
 from training.logistic import cross_fitted, fit, log_loss
+from training.mistakes import told_in_one_line
 
 _DRAWS = 200
 
@@ -76,7 +79,10 @@ def stretches(encoded: Encoded, mode: Mode, chunk_frames: int) -> Iterator[Encod
 def hear(
     bundle: Bundle, utterances: Sequence[Utterance], dev: Sequence[dev_posteriors.DevUtterance], mode: Mode
 ) -> HeardWords:
-    """Recognise `dev`, the posteriors of `utterances`. Raises ValueError for a bundle without n-gram or lexicon."""
+    """Recognise `dev`, the posteriors of `utterances`.
+
+    Raises ValueError for a bundle without n-gram or lexicon, and where no word is heard.
+    """
     space, config = SearchSpace(bundle), DecodingConfig.from_dict(bundle.decoding)
     if space.word_features is None:
         raise ValueError(f"{bundle.directory} has no lexicon or no language model: its confidences have no weights")
@@ -109,6 +115,8 @@ def hear(
         speakers += [utterance.speaker] * len(words)
         corpora += [utterance.corpus] * len(words)
         places += [place] * len(words)
+    if not right:
+        raise ValueError(f"no word is heard in {len(dev)} utterances ({mode.value}): no confidence can be fitted")
     return HeardWords(
         np.concatenate(features),
         np.array(sure),
@@ -216,16 +224,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="its config.json is rewritten")
     parser.add_argument("--mode", type=Mode, action="append", help="accurate or streaming; both without it")
-    parser.add_argument("--every", type=int, default=3, help="take every k-th utterance")
-    parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
-    parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
+    add_dev_options(parser, every=3)
     parser.add_argument("--only-report", action="store_true", help="leave config.json as it is")
     arguments = parser.parse_args()
+    with told_in_one_line("training.calibrate"):
+        _calibrate(arguments)
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
     bundle = load_bundle(arguments.bundle)
-    utterances = read_manifest(speech_dir() / "dev.jsonl")
-    store = PcmStore.build(utterances, arguments.pcm)
-    rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
-    rows = rows[:: arguments.every]
+    utterances, store, rows = dev_set(arguments)
     for mode in arguments.mode or list(Mode):
         dev = dev_posteriors.posteriors(bundle, utterances, store, rows, mode, arguments.out)
         heard = hear(bundle, [utterances[row] for row in rows], dev, mode)

@@ -35,7 +35,8 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode, PhraseHint
 from training.calibrate import stretches
-from training.data import PcmStore, read_manifest, speech_dir
+from training.dev_set import add_dev_options, dev_set
+from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
 FRAME_S = 0.04
@@ -246,28 +247,29 @@ def _report_unknown(trial: Trial, lexicon: Lexicon, others: Sequence[str], boost
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
-    parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
+    add_dev_options(parser, every=3)
     parser.add_argument("--mode", type=Mode, action="append", help="accurate or streaming; both without it")
-    parser.add_argument("--every", type=int, default=3, help="take every k-th utterance")
     parser.add_argument("--words", type=int, default=100, help="how many rare words of each half are expected")
     parser.add_argument("--distractors", type=int, default=1000)
     parser.add_argument("--boosts", type=float, nargs="*", default=[8.0, 11.0, 14.0, 17.0, 20.0], help="to try")
     parser.add_argument("--boost", type=float, help="to report; the best of --boosts, or the default, without it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    with told_in_one_line("training.hints_report"):
+        _report_all(arguments)
+
+
+def _report_all(arguments: argparse.Namespace) -> None:
     bundle = load_bundle(arguments.bundle)
     if bundle.lexicon is None or bundle.lm_path is None:
-        raise SystemExit(f"{arguments.bundle} has no lexicon or no language model")
-    utterances = read_manifest(speech_dir() / "dev.jsonl")
-    store = PcmStore.build(utterances, arguments.pcm)
-    rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
+        raise ValueError(f"{arguments.bundle} has no lexicon or no language model")
+    chosen = dev_set(arguments)
     space = SearchSpace(bundle)
     for mode in arguments.mode or list(Mode):
         report(
             space,
             bundle,
-            posteriors(bundle, utterances, store, rows[:: arguments.every], mode, arguments.out),
+            posteriors(bundle, *chosen, mode, arguments.out),
             mode,
             boosts=arguments.boosts,
             reported=arguments.boost,

@@ -22,12 +22,11 @@ _TOLERANCE = 1e-9
 def fit(features: NDArray[np.float64], right: NDArray[np.bool_], names: Sequence[str] = FEATURES) -> ConfidenceWeights:
     """The weights of `names`, the others 0, that make (W,) `right` likeliest; `features` is (W, F) of all `FEATURES`.
 
-    Deterministic. Raises ValueError where all words are right, or none is: there is nothing to tell apart.
+    Deterministic. Raises ValueError where there is no word, all are right, or none is: there is nothing to tell apart.
     """
     if right.all() or not right.any():
-        raise ValueError(
-            f"all {len(right)} words are {'right' if right.all() else 'wrong'}: no confidence can be fitted"
-        )
+        case = f"{'all' if right.any() else 'none'} of the {len(right)} words are right" if len(right) else "no words"
+        raise ValueError(f"{case}: no confidence can be fitted")
     used = features[:, [FEATURES.index(name) for name in names]]
     mean, deviation = used.mean(axis=0), used.std(axis=0)
     deviation[deviation == 0.0] = 1.0
@@ -60,9 +59,15 @@ def cross_fitted(
     speakers: NDArray[Any],
     names: Sequence[str] = FEATURES,
 ) -> NDArray[np.float64]:
-    """(W,) confidences, those of each of the `speakers`' words by weights fitted on all other speakers'."""
+    """(W,) confidences, those of each of the `speakers`' words by weights fitted on all other speakers'.
+
+    Raises ValueError where there is one speaker, or where some speaker's words are the only right or wrong ones.
+    """
     answer = np.zeros(len(right))
-    for speaker in np.unique(speakers):
+    names_of_speakers = np.unique(speakers)
+    if len(names_of_speakers) < 2:
+        raise ValueError(f"all {len(right)} words are of one speaker, {str(speakers[0])!r}: two or more are needed")
+    for speaker in names_of_speakers:
         own = speakers == speaker
         answer[own] = fit(features[~own], right[~own], names).probabilities(features[own])
     return answer

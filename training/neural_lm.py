@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asr_service.errors import BundleError
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
 from training.lm import add_text_options, chosen_sentences, transcripts
+from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import OptimConfig
 
@@ -252,8 +252,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.text or arguments.manifest):
         parser.error("name a --text or a --manifest")
-    pieces = WordPieces.load(arguments.tokenizer)
+    with told_in_one_line("training.neural_lm"):
+        _train(arguments)
 
+
+def _train(arguments: argparse.Namespace) -> None:
+    pieces = WordPieces.load(arguments.tokenizer)
     config = NeuralLMConfig(
         pieces.vocab_size, arguments.d_model, arguments.n_heads, arguments.ffn_dim, arguments.layers
     )
@@ -265,15 +269,12 @@ def main() -> None:
         decay_fraction=0.7,
         clip_norm=1.0,
     )
-    try:
-        text = tokenised(chosen_sentences(arguments), pieces)
-        print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
-        run = Run(text, config, optim, arguments.run, seed=arguments.seed)
-        if arguments.init_from:
-            run.start_from(arguments.init_from, pieces)
-        run.resume()
-    except (ValueError, BundleError) as error:
-        raise SystemExit(str(error)) from error
+    text = tokenised(chosen_sentences(arguments), pieces)
+    print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
+    run = Run(text, config, optim, arguments.run, seed=arguments.seed)
+    if arguments.init_from:
+        run.start_from(arguments.init_from, pieces)
+    run.resume()
     run.train(arguments.batch_tokens)
     save_neural_lm(arguments.out, run.model, pieces)
     if arguments.dev:

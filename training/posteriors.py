@@ -18,6 +18,7 @@ from tqdm import tqdm
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.model.bundle import WEIGHTS_FILE, Bundle
 from asr_service.types import Mode
+from training.atomic import atomic_path
 from training.data import PcmStore, Utterance
 
 
@@ -33,10 +34,11 @@ class DevUtterance:
 def posteriors(
     bundle: Bundle, utterances: list[Utterance], store: PcmStore, rows: list[int], mode: Mode, folder: Path
 ) -> list[DevUtterance]:
-    """Encode utterances `rows` whole or in chunks, or read what an earlier call with the same weights left."""
+    """Encode utterances `rows` whole or in chunks, or read what an earlier call for the same audio and weights left."""
     weights = hashlib.sha256((bundle.directory / WEIGHTS_FILE).read_bytes()).hexdigest()
     geometry = dataclasses.astuple(bundle.streaming) if mode is Mode.STREAMING else ()
-    key = hashlib.sha256(json.dumps([weights, rows, mode.value, geometry]).encode()).hexdigest()[:16]
+    sources = [utterances[row].source for row in rows]
+    key = hashlib.sha256(json.dumps([weights, rows, sources, mode.value, geometry]).encode()).hexdigest()[:16]
     path = folder / f"posteriors-{mode.value}-{key}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,8 @@ def posteriors(
             arrays[f"phones{row}"] = encoded.phones.astype(np.float16)
             arrays[f"pieces{row}"] = encoded.pieces.astype(np.float16)
             arrays[f"hidden{row}"] = encoded.hidden.numpy().astype(np.float16)
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        with atomic_path(path) as draft, draft.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
     with np.load(path) as saved:
         return [
             DevUtterance(

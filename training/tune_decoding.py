@@ -1,8 +1,10 @@
 """Tune a bundle's search on dev: weights of the lexicon beam, then of the final ranking; prints tables of WER.
 
     python -m training.tune_decoding --bundle asr_service/models/en-s --out runs/tune --every 6
+    python -m training.tune_decoding --bundle BUNDLE --manifest data/dev.jsonl --every 1
 
-Posteriors are computed once and kept in --out. The LibriSpeech parts of dev alone are used, every k-th utterance.
+Posteriors are computed once and kept in --out. What is found is printed as it stands in the bundle's config.json, which
+stays as it is.
 """
 
 from __future__ import annotations
@@ -34,13 +36,24 @@ from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.timing import WordGraph, words_log_likelihood
 from asr_service.engine.runner import Encoded
 from asr_service.lexicon import Lexicon, phone_ids
-from asr_service.model.bundle import Bundle, load_bundle
+from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.types import Mode
-from training.data import PcmStore, read_manifest, speech_dir
+from training.dev_set import add_dev_options, dev_set
 from training.letter_to_sound_comparison import edit_distance
+from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
-FEATURES = ("phones", "lm", "neural", "words", "pieces", "attention", "unknown")
+# The features of a hypothesis, and what their weights are called in a bundle's `decoding.rescoring`.
+IN_CONFIG = {
+    "phones": "phones",
+    "lm": "language_model",
+    "neural": "neural_lm",
+    "words": "word",
+    "pieces": "pieces",
+    "attention": "attention",
+    "unknown": "unknown",
+}
+FEATURES = tuple(IN_CONFIG)
 FRAME_S = 0.04
 
 
@@ -251,7 +264,9 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         for held_out in (0, 1):
             trained, _ = tune_ranking(lists[1 - held_out :: 2], free, restarts=3)
             crossed += ranked_errors(lists[held_out::2], np.array([trained[name] for name in FEATURES]))
-        shown = " ".join(f"{name}={weights[name]:.2f}" for name in free)
+        # Where it was not ranked by, `unknown` keeps its value: the lexicon beam's hypotheses have no such words.
+        named = [name for name in FEATURES if name in free or name != "unknown"]
+        shown = json.dumps({IN_CONFIG[name]: round(weights[name], 2) for name in named})
         print(f"{'+'.join(sources)[:8]:8s} {'+'.join(free):40s} {errors / words:7.2%} {crossed / words:7.2%}  {shown}")
     oracle = sum(min(candidate.errors for candidate in utterance) for utterance in found)
     lexical = sum(min(c.errors for c in utterance if c.source == "lexicon") for utterance in found)
@@ -283,13 +298,11 @@ def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtter
         print(f"{name:26s} {errors / words:7.2%}")
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
-    parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
-    parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE)
-    parser.add_argument("--every", type=int, default=6, help="take every k-th utterance")
+    add_dev_options(parser, every=6)
+    parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE, help="accurate or streaming")
     parser.add_argument("--tuning-beam", type=int, default=60, help="beam of the grid over weights")
     parser.add_argument("--beam", type=int, default=400, help="beam of the lists that are ranked")
     parser.add_argument("--beam-threshold", type=float, default=20.0, help="its threshold")
@@ -297,28 +310,36 @@ def main() -> None:
     parser.add_argument("--lexicon", type=Path, help="instead of the bundle's")
     parser.add_argument("--lm", type=Path, help="instead of the bundle's")
     parser.add_argument("--only-first-pass", action="store_true")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    with told_in_one_line("training.tune_decoding"):
+        _tune(_parser().parse_args())
+
+
+def _tune(arguments: argparse.Namespace) -> None:
     bundle = load_bundle(arguments.bundle)
     lexicon = Lexicon.load(arguments.lexicon) if arguments.lexicon else bundle.lexicon
     lm_path = arguments.lm or bundle.lm_path
     if lexicon is None or lm_path is None:
-        raise SystemExit(f"{arguments.bundle} has no lexicon or no language model: nothing to tune")
-    utterances = read_manifest(speech_dir() / "dev.jsonl")
-    store = PcmStore.build(utterances, arguments.pcm)
-    rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
-    dev = posteriors(bundle, utterances, store, rows[:: arguments.every], arguments.mode, arguments.out)
+        raise ValueError(f"{arguments.bundle} has no lexicon or no language model: nothing to tune")
+    dev = posteriors(bundle, *dev_set(arguments), arguments.mode, arguments.out)
     tree = PronunciationTree(lexicon, lm_path)
     print(f"{len(dev)} utterances, {arguments.mode.value}, {len(lexicon)} words, {lm_path.stat().st_size / 1e6:.1f} MB")
     # A narrow beam ranks the weights as a wide one does, at a quarter of the cost.
     best = tune_first_pass(tree, dev, LexiconBeamOptions(beam_size=arguments.tuning_beam))
     best = dataclasses.replace(best, beam_size=arguments.beam, beam_threshold=arguments.beam_threshold)
-    print(json.dumps(dataclasses.asdict(best)))
+    found_weights = {"lm_weight": best.lm_weight, "word_score": best.word_score}
+    print(f"\ninto {arguments.bundle / CONFIG_FILE}, where all else stays:")
+    print(json.dumps({"decoding": {arguments.mode.value: found_weights}}))
     if arguments.only_first_pass:
         return
     with torch.inference_mode():
         report_alone(bundle, tree, dev)
         found = [candidates(bundle, tree, lexicon, utterance, best, arguments.n_best) for utterance in dev]
     report_ranking(found, dev)
+    print(f"the weights of the row that is chosen go into decoding.rescoring of {arguments.bundle / CONFIG_FILE}")
 
 
 if __name__ == "__main__":

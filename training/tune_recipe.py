@@ -24,16 +24,17 @@ from asr_service.engine.runner import ModelRunner
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode
 from training.data import PcmStore, Utterance
+from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, encode
 from training.recipe import load_recipe
 from training.results import RECIPES, make_bundle, train
 from training.selection import training_store, training_utterances
-from training.tune_decoding import candidates, first_pass, ranking_lists, tune_ranking
+from training.tune_decoding import IN_CONFIG, candidates, first_pass, ranking_lists, tune_ranking
 
 _LM_WEIGHTS = (0.3, 0.5, 0.7, 0.9, 1.2)
 _WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
-# What the final ranking is tuned on, by its name in a bundle's config.
-_RANKED = {"phones": "phones", "lm": "language_model", "words": "word", "pieces": "pieces", "attention": "attention"}
+# What the final ranking is tuned on.
+_RANKED = ("phones", "lm", "words", "pieces", "attention")
 
 
 def encoded_speakers(
@@ -67,7 +68,7 @@ def bundle_table(ngram_order: int, beam: LexiconBeamOptions, ranking: Mapping[st
     lines = ["[bundle]", f"ngram_order = {ngram_order}"]
     for mode in Mode:
         lines += [f"[bundle.decoding.{mode.value}]", f"lm_weight = {beam.lm_weight}", f"word_score = {beam.word_score}"]
-    lines += ["[bundle.decoding.rescoring]", *(f"{name} = {ranking[feature]:.2f}" for feature, name in _RANKED.items())]
+    lines += ["[bundle.decoding.rescoring]", *(f"{IN_CONFIG[name]} = {ranking[name]:.2f}" for name in _RANKED)]
     return "\n".join(lines)
 
 
@@ -79,17 +80,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--n-best", type=int, default=32, help="hypotheses that are ranked")
     arguments = parser.parse_args()
+    with told_in_one_line("training.tune_recipe"):
+        _tune(arguments)
+
+
+def _tune(arguments: argparse.Namespace) -> None:
     config = RECIPES / f"{arguments.recipe}.toml"
     recipe = load_recipe(config)
     held_out = recipe.data.tuning_speakers
     if not held_out:
-        raise SystemExit(f"{config}: data.tuning_speakers names nobody")
+        raise ValueError(f"{config}: data.tuning_speakers names nobody")
     folder = train(config, recipe, arguments.seed, arguments.runs, threads=arguments.threads, hold_out=True)
     utterances = training_utterances(recipe.data)
     texts = [utterance.text for utterance in utterances if utterance.speaker not in held_out]
     bundle = load_bundle(make_bundle(recipe, folder, texts))
     if bundle.lexicon is None or bundle.lm_path is None:
-        raise SystemExit(f"{config}: without phones and an n-gram there is nothing to tune")
+        raise ValueError(f"{config}: without phones and an n-gram there is nothing to tune")
     store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
     dev = encoded_speakers(bundle, utterances, store, held_out, threads=arguments.threads)
     words = sum(len(utterance.text.split()) for utterance in dev)
@@ -101,7 +107,7 @@ def main() -> None:
         found = [candidates(bundle, tree, bundle.lexicon, item, beam, arguments.n_best) for item in dev]
     lists = ranking_lists(found, ("lexicon",))
     oracle = sum(int(errors.min()) for _, errors in lists)
-    weights, errors = tune_ranking(lists, tuple(_RANKED))
+    weights, errors = tune_ranking(lists, _RANKED)
     print(f"ranked: WER {errors / words:.2%}; best of each list {oracle / words:.2%}; weights {weights}")
     print(f"\n{bundle_table(recipe.bundle.ngram_order, beam, weights)}")
 

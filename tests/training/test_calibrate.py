@@ -12,8 +12,9 @@ from asr_service.decoding.confidence import FEATURES, ConfidenceWeights
 from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.runner import Encoded
 from asr_service.evaluation.calibration import judge
+from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
-from training.calibrate import HeardWords, chance_ece, intervals, report, stretches, write_weights
+from training.calibrate import HeardWords, chance_ece, hear, intervals, report, stretches, write_weights
 from training.logistic import cross_fitted, fit, log_loss
 
 TRUE = ConfidenceWeights(intercept=1.0, posterior=0.5, entropy=-2.0, pieces=0.7)
@@ -61,10 +62,24 @@ def test_only_the_named_features_get_weights() -> None:
     assert found.entropy < 0.0 and all(getattr(found, name) == 0.0 for name in FEATURES if name != "entropy")
 
 
-@pytest.mark.parametrize(("right", "named"), [(True, "right"), (False, "wrong")])
-def test_where_nothing_can_be_told_apart_nothing_is_fitted(right: bool, named: str) -> None:
-    with pytest.raises(ValueError, match=f"all 5 words are {named}"):
-        fit(words(5)[0], np.full(5, right))
+@pytest.mark.parametrize(
+    ("right", "case"),
+    [([True] * 5, "all of the 5 words are right"), ([False] * 5, "none of the 5 words are right"), ([], "no words")],
+)
+def test_where_nothing_can_be_told_apart_nothing_is_fitted(right: list[bool], case: str) -> None:
+    with pytest.raises(ValueError, match=f"{case}: no confidence can be fitted"):
+        fit(words(len(right))[0], np.array(right, dtype=bool))
+
+
+def test_the_words_of_one_speaker_cannot_be_judged_by_those_of_others() -> None:
+    features, right = words(40)
+    with pytest.raises(ValueError, match="all 40 words are of one speaker, 'ann': two or more are needed"):
+        cross_fitted(features, right, np.full(40, "ann"))
+
+
+def test_a_dev_set_in_which_no_word_is_heard_is_refused(bundle_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"no word is heard in 0 utterances \(accurate\)"):
+        hear(load_bundle(bundle_dir), [], [], Mode.ACCURATE)
 
 
 def test_a_speakers_own_words_have_no_say_in_their_confidences() -> None:

@@ -1,0 +1,113 @@
+"""What a search is tuned on: the utterances that the options choose, and refusals that say why there are none."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_service.model.bundle import load_bundle
+from asr_service.types import Mode
+from tests.training.conftest import Corpus
+from training import calibrate, distort, hints_report, neural_lm, prepare, tune_decoding, tune_recipe
+from training.dev_set import add_dev_options, dev_set
+from training.posteriors import posteriors
+
+CORPORA = ("librispeech_clean", "own", "librispeech_other", "own", "", "other")
+
+
+@pytest.fixture
+def speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A speech folder whose dev.jsonl has six recordings, of which the fourth cannot be decoded."""
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number, corpus in enumerate(CORPORA):
+        soundfile.write(tmp_path / f"{number}.wav", np.full(800, 0.1), 16_000)
+        rows.append({"audio_filepath": f"{number}.wav", "duration": 0.05, "text": "the sea", "corpus": corpus})
+    (tmp_path / "3.wav").write_bytes(b"RIFF")
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def chosen(*options: object) -> list[int]:
+    parser = argparse.ArgumentParser()
+    add_dev_options(parser, every=1)
+    return dev_set(parser.parse_args(list(map(str, options))))[2]
+
+
+def test_without_options_it_is_librispeech_in_the_speech_folder_else_what_is_named(speech: Path) -> None:
+    manifest = speech / "dev.jsonl"
+    assert chosen() == [0, 2]
+    assert chosen("--every", 2) == [0]
+    assert chosen("--corpus", "other", "--corpus", "librispeech_clean") == [0, 5]
+    assert chosen("--manifest", manifest) == [0, 1, 2, 4, 5]
+    assert chosen("--manifest", manifest, "--corpus", "own") == [1]
+
+
+def test_an_empty_choice_is_refused_with_manifest_and_corpora(speech: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"dev\.jsonl: no utterance of an4; its corpora are \(no name\), libri.*, own$"
+    ):
+        chosen("--corpus", "an4")
+    (speech / "dev.jsonl").write_text('{"audio_filepath": "1.wav", "duration": 0.05, "text": "", "corpus": "own"}\n')
+    with pytest.raises(ValueError, match=r"dev\.jsonl: no utterance of librispeech\*; its corpora are own$"):
+        chosen()
+    with pytest.raises(ValueError, match=r"no utterance of own has both audio and words"):
+        chosen("--corpus", "own")
+
+
+def test_posteriors_are_kept_for_the_same_audio_alone(corpus: Corpus, bundle_dir: Path, tmp_path: Path) -> None:
+    bundle, rows = load_bundle(bundle_dir), [0]
+    posteriors(bundle, corpus.utterances, corpus.store, rows, Mode.ACCURATE, tmp_path)
+    posteriors(bundle, corpus.utterances, corpus.store, rows, Mode.ACCURATE, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    posteriors(bundle, corpus.utterances[::-1], corpus.store, rows, Mode.ACCURATE, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_tuned_is_printed_as_the_bundles_config_has_it(
+    speech: Path, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tune_decoding, "first_pass", lambda tree, dev, options: (abs(options.lm_weight - 1.1), 0.0))
+    command = f"tune_decoding --bundle {bundle_dir} --manifest {speech / 'dev.jsonl'} --only-first-pass"
+    monkeypatch.setattr(sys, "argv", command.split())
+    tune_decoding.main()
+    where, found = capsys.readouterr().out.splitlines()[-2:]
+    assert str(bundle_dir / "config.json") in where
+    assert json.loads(found) == {"decoding": {"accurate": {"lm_weight": 1.1, "word_score": -1.0}}}
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (tune_decoding, "--bundle no/such"),
+        (calibrate, "--bundle no/such"),
+        (hints_report, "--bundle no/such"),
+        (tune_recipe, "--recipe no/such"),
+        (distort, "no/such --telephone --out out"),
+        (prepare, "no/such --from manifest --out out"),
+        (neural_lm, "--tokenizer no/such --text text --run run --out out"),
+    ],
+    ids=lambda value: value.__name__ if hasattr(value, "__name__") else "",
+)
+def test_a_path_that_does_not_exist_is_one_line_and_code_2(
+    command: object,
+    options: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", *options.split()])
+    with pytest.raises(SystemExit) as end:
+        command.main()  # type: ignore[attr-defined]
+    assert end.value.code == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and told[0].startswith(f"{command.__name__}: ") and "such" in told[0]  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
