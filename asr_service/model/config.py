@@ -114,7 +114,9 @@ PRESETS: dict[str, TransformerConfig] = {
     ),
     # Ours: relative positions, chunk-local convolutions, phones at 25 Hz below and word pieces at 12.5 Hz above.
     "streaming-s": TransformerConfig(),
-    # The same, for corpora of an hour.
+    # The next size, 30 M parameters.
+    "streaming-m": TransformerConfig(d_model=384, n_heads=6, ffn_dim=1536),
+    # The smallest, for corpora of an hour.
     "streaming-xs": TransformerConfig(
         stem_channels=16,
         d_model=144,
