@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from asr_service.decoding.ctc_forward import padded_labels
-from asr_service.features import LogMel
+from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.tokenizer import WordPieces
 from training.augmentation.pauses import background, with_pauses
@@ -30,6 +30,10 @@ from training.spoken import as_said, dropped_characters
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
+# So much of a manifest's duration, and this share of it, may be rounding or an encoder's delay.
+MAX_ROUNDING_S = 0.1
+MAX_ROUNDING = 0.01
+
 
 def make_examples(
     utterances: Sequence[Utterance],
@@ -38,11 +42,13 @@ def make_examples(
     *,
     max_utterance_s: float,
     store: PcmStore | None = None,
+    output_subsampling: int = 8,
 ) -> tuple[list[Example], dict[str, int]]:
     """Targets for every usable utterance, and how many were left out, by reason.
 
-    Only utterances that the word-piece CTC cannot align (more tokens than 80 ms frames) are kept all the same, and
-    counted: the other losses still learn from them.
+    Kept and counted are utterances that the word-piece CTC cannot align, for the other losses still learn from them:
+    those with more tokens than frames, of `output_subsampling` feature frames each. So are those whose samples in the
+    `store` last longer or shorter than the manifest says; they are as long as the samples.
     """
     examples = []
     skipped = store.skipped if store is not None else {}
@@ -53,7 +59,9 @@ def make_examples(
         "too long": 0,
         "no pronunciation": 0,
         "kept, but too fast for word-piece CTC": 0,
+        "kept, but not as long as the manifest says": 0,
     }
+    frame_s = output_subsampling * FeatureConfig().hop_length / SAMPLE_RATE_HZ
     for index, utterance in enumerate(utterances):
         if index in skipped:
             continue
@@ -64,7 +72,8 @@ def make_examples(
         if not tokens:
             counts["empty text"] += 1
             continue
-        if utterance.duration_s > max_utterance_s:
+        duration_s = _duration_s(utterance, index, store)
+        if duration_s > max_utterance_s:
             counts["too long"] += 1
             continue
         try:
@@ -73,20 +82,35 @@ def make_examples(
             counts["no pronunciation"] += 1
             continue
         repeats = sum(a == b for a, b in itertools.pairwise(tokens))
-        if len(tokens) + repeats > utterance.duration_s / 0.08:
+        if len(tokens) + repeats > duration_s / frame_s:
             counts["kept, but too fast for word-piece CTC"] += 1
-        examples.append(Example(index, utterance.duration_s, tokens, phones, utterance.speaker))
+        if duration_s != utterance.duration_s:
+            counts["kept, but not as long as the manifest says"] += 1
+        examples.append(Example(index, duration_s, tokens, phones, utterance.speaker))
     return examples, counts
 
 
-def cmvn(store: PcmStore, front_end: LogMel, *, sample: int = 800, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each mel bin, (F,) each, over a sample of utterances.
+def _duration_s(utterance: Utterance, index: int, store: PcmStore | None) -> float:
+    """What the manifest says, if that is true but for rounding; else how long the samples last."""
+    if store is None:
+        return utterance.duration_s
+    start, end = store.extent(index)
+    measured_s = (end - start) / SAMPLE_RATE_HZ
+    # The manifest's own where it may be: its rounding decides the order of batches in runs that others repeat.
+    rounded = abs(measured_s - utterance.duration_s) <= MAX_ROUNDING_S + MAX_ROUNDING * measured_s
+    return utterance.duration_s if rounded else measured_s
+
+
+def cmvn(
+    store: PcmStore, front_end: LogMel, indices: Sequence[int], *, sample: int = 800, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each mel bin, (F,) each, over a sample of those utterances of the store.
 
     A deviation is at least 2 nepers (speech has more): above the band of telephone recordings nothing varies, and what
     another decoder leaves there must not become a feature of 70 standard deviations.
     """
     rng = random.Random(seed)
-    chosen = rng.sample(range(len(store)), min(sample, len(store)))
+    chosen = rng.sample(indices, min(sample, len(indices)))
     frames = torch.cat([front_end.whole(torch.from_numpy(store[i].astype(np.float32) / 32768.0)) for i in chosen])
     return frames.mean(dim=0), frames.std(dim=0).clamp(min=2.0)
 

@@ -145,10 +145,18 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
         # First what takes seconds and may be refused, then hours of audio.
         pieces, lexicon = targets(recipe, folder, [utterance.text for utterance in utterances])
-        store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
-        dev_store = PcmStore.build(dev_utterances, dev_store_of(arguments.runs, recipe.data))
+        pcm, dev_pcm = training_store(arguments.runs, recipe.data), dev_store_of(arguments.runs, recipe.data)
+        if group.main:
+            PcmStore.build(utterances, pcm)
+            PcmStore.build(dev_utterances, dev_pcm)
+        store, dev_store = PcmStore(pcm), PcmStore(dev_pcm)
     examples, counts = make_examples(
-        utterances, pieces, lexicon, max_utterance_s=recipe.data.max_utterance_s, store=store
+        utterances,
+        pieces,
+        lexicon,
+        max_utterance_s=recipe.data.max_utterance_s,
+        store=store,
+        output_subsampling=recipe.model.output_subsampling,
     )
     if arguments.hold_out:
         held_out = recipe.data.tuning_speakers
@@ -164,7 +172,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         model.load_state_dict(initial.weights)
         front_end.mean, front_end.std = initial.mean, initial.std
     elif latest_checkpoint(folder) is None:
-        front_end.mean, front_end.std = cmvn(store, front_end)
+        front_end.mean, front_end.std = cmvn(store, front_end, [example.index for example in examples])
     trainer = Trainer(recipe, model, front_end, store, examples, folder, device=device, processes=group)
     if trainer.resume() and arguments.init_from is not None and group.main:
         print("--init-from has no effect: the run has weights of its own")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 import soundfile
 import torch
 
+from asr_service.features import FeatureConfig, LogMel
 from asr_service.model.transformer import Transformer
 from tests.training.conftest import MODEL, Corpus
-from training.dataset import BatchMaker, Example, make_batch, make_examples
+from training.dataset import BatchMaker, Example, cmvn, make_batch, make_examples
 from training.loss import Batch, losses
 from training.recipe import AugmentConfig, LossConfig
 
@@ -260,3 +262,33 @@ def test_a_text_with_figures_in_it_is_left_out_and_counted(tmp_path: Path) -> No
     examples, counts = make_examples(utterances, corpus.pieces, None, max_utterance_s=30.0)
     assert counts["text not spelled out"] == 1
     assert {example.index for example in examples} == set(range(len(utterances))) - {2}
+
+
+def test_an_utterance_is_as_long_as_its_samples_where_the_manifest_is_off_by_more_than_rounding(corpus: Corpus) -> None:
+    def made(claimed: float, limit_s: float = 30.0) -> tuple[list[Example], dict[str, int]]:
+        utterance = dataclasses.replace(corpus.utterances[0], duration_s=claimed)
+        return make_examples([utterance], corpus.pieces, None, max_utterance_s=limit_s, store=corpus.store)
+
+    for claimed, duration_s, off in ((0.8, 0.8, 0), (0.85, 0.85, 0), (0.6, 0.8, 1), (50.0, 0.8, 1)):
+        (example,), counts = made(claimed)
+        assert example.duration_s == duration_s
+        assert counts["kept, but not as long as the manifest says"] == off
+    assert made(0.01, limit_s=0.5)[1]["too long"] == 1
+
+
+def test_word_pieces_are_too_fast_by_the_frames_of_the_model(corpus: Corpus) -> None:
+    utterance = dataclasses.replace(corpus.utterances[2], duration_s=0.6)  # 15 frames of 40 ms, 7 of 80 ms
+    tokens = corpus.pieces.encode(utterance.text)
+    assert 7 < len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens)) <= 15
+    for subsampling, fast in ((4, 0), (8, 1)):
+        _, counts = make_examples(
+            [utterance], corpus.pieces, None, max_utterance_s=30.0, output_subsampling=subsampling
+        )
+        assert counts["kept, but too fast for word-piece CTC"] == fast
+
+
+def test_statistics_are_of_the_utterances_that_are_learnt_from(corpus: Corpus) -> None:
+    front_end = LogMel(FeatureConfig(n_mels=16))
+    frames = front_end.whole(torch.from_numpy(corpus.store[3].astype(np.float32) / 32768.0))
+    mean, _ = cmvn(corpus.store, front_end, [3])
+    torch.testing.assert_close(mean, frames.mean(dim=0))
