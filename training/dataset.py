@@ -107,8 +107,10 @@ def cmvn(
     """Mean and standard deviation of each mel bin, (F,) each, over a sample of those utterances of the store.
 
     A deviation is at least 2 nepers (speech has more): above the band of telephone recordings nothing varies, and what
-    another decoder leaves there must not become a feature of 70 standard deviations.
+    another decoder leaves there must not become a feature of 70 standard deviations. Raises ValueError for no index.
     """
+    if not indices:
+        raise ValueError("no utterance is left to learn from")
     rng = random.Random(seed)
     chosen = rng.sample(indices, min(sample, len(indices)))
     frames = torch.cat([front_end.whole(torch.from_numpy(store[i].astype(np.float32) / 32768.0)) for i in chosen])

@@ -292,3 +292,5 @@ def test_statistics_are_of_the_utterances_that_are_learnt_from(corpus: Corpus) -
     frames = front_end.whole(torch.from_numpy(corpus.store[3].astype(np.float32) / 32768.0))
     mean, _ = cmvn(corpus.store, front_end, [3])
     torch.testing.assert_close(mean, frames.mean(dim=0))
+    with pytest.raises(ValueError, match="no utterance is left"):
+        cmvn(corpus.store, front_end, [])
