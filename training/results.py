@@ -191,11 +191,11 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     config = named if named.suffix == ".toml" else RECIPES / f"{named}.toml"
     recipe = load_recipe(config)
     training = training_utterances(recipe.data)
-    corpora = {
-        corpus: utterances[:: arguments.every]
-        for corpus, utterances in sorted(by_corpus(dev_utterances(recipe.data)).items())
-        if not arguments.corpus or corpus in arguments.corpus
-    }
+    dev = by_corpus(dev_utterances(recipe.data))
+    for corpus in arguments.corpus:
+        if corpus not in dev:
+            raise SystemExit(f"--corpus {corpus}: dev of {recipe.name} has {', '.join(sorted(dev))}")
+    corpora = {corpus: dev[corpus][:: arguments.every] for corpus in sorted(arguments.corpus or dev)}
     record: dict[str, Any] = {
         "name": recipe.name,
         "command": shlex.join(_command(arguments)),

@@ -28,9 +28,10 @@ def test_the_interval_of_a_share_is_wilsons(right: int, count: int) -> None:
     assert wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
-def test_the_interval_over_seeds_is_students() -> None:
-    values = [0.051, 0.058, 0.049]
-    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+@pytest.mark.parametrize("count", [2, 3, 10, 11, 12, 40])
+def test_the_interval_over_seeds_is_students(count: int) -> None:
+    values = [0.05 + 0.003 * (number % 3) for number in range(count)]
+    low, high = stats.t.interval(0.95, count - 1, loc=np.mean(values), scale=stats.sem(values))
     assert half_interval(values) == pytest.approx((high - low) / 2, rel=1e-3)
 
 
@@ -77,6 +78,14 @@ def test_single_words_are_told_as_accuracy(tmp_path: Path) -> None:
     result = Measurement((0, 0, 1, 0), (1, 1, 1, 1), 0.1)
     (tmp_path / "x.json").write_text(json.dumps(record("x", {"accurate, LM": [result]})))
     assert "accuracy 75.00 % [30.06, 95.44]" in table(tmp_path)
+
+
+def test_a_bundle_that_was_not_trained_there_is_told_as_such(tmp_path: Path) -> None:
+    made = record("x", {"accurate, LM": [Measurement((0, 1), (4, 5), 0.1)]})
+    (tmp_path / "x.json").write_text(json.dumps(made))
+    assert "A bundle as it is" not in table(tmp_path)
+    (tmp_path / "x.json").write_text(json.dumps(made | {"runs": []}))
+    assert "\n\n- A bundle as it is; its recipe says how it was made.\n\n" in table(tmp_path)
 
 
 def _tones(folder: Path) -> None:
@@ -146,6 +155,23 @@ def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: 
     errors = {system: sum(map(int, result["errors"][0].split())) for system, result in measured["systems"].items()}
     assert errors["accurate, LM"] <= 1 and errors["streaming, LM"] <= 1
     assert "| tones | tones (10 utterances, 10 words) | accuracy" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_a_corpus_that_dev_lacks_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tones(tmp_path)
+    (tmp_path / "tones.toml").write_text(RECIPE)
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    places = {"--runs": "runs", "--records": "records", "--table": "RESULTS.md"}
+    command = [
+        "--recipe",
+        str(tmp_path / "tones.toml"),
+        *(w for k, v in places.items() for w in (k, str(tmp_path / v))),
+    ]
+    with pytest.raises(SystemExit, match="--corpus tone: dev of tones has tones"):
+        main([*command, "--corpus", "tones", "--corpus", "tone"])
+    assert not any((tmp_path / name).exists() for name in places.values())
 
 
 def test_the_n_gram_of_a_bundle_is_of_texts_as_they_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
