@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 
@@ -46,6 +47,8 @@ class Progress:
         self._time_s += values["time_s"]
         self._tflop += values["tflop"]
         for name in values.keys() - NOT_SHOWN:
+            if not math.isfinite(values[name]):
+                continue  # an update that was skipped: it would stay in the mean for ever
             self._running[name] = 0.95 * self._running.get(name, values[name]) + 0.05 * values[name]
         shown = " ".join(f"{name}={self._running[name]:.2f}" for name in values if name in self._running)
         text = (
