@@ -10,15 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.evaluation.normalizer import dropped_characters, normalize_transcript
 from asr_service.lexicon import Lexicon
 from asr_service.tokenizer import WORD_START, WordPieces
 from training.data import Utterance
 from training.lexicon import Pronouncer, build, words_of
 from training.tokenizer import normalizer_of
 
-# Punctuation that is read aloud: normalisation would drop the word with it.
-_SPOKEN_PUNCTUATION = frozenset("%&@#*/\\")
 MAX_NAMED = 20
 
 
@@ -52,7 +50,7 @@ def unwritable(text: str, pieces: WordPieces) -> list[str]:
 def _is_written(char: str, pieces: WordPieces) -> bool:
     if written := normalize_transcript(f"a{char}a")[1:-1].strip():  # between letters, where an apostrophe stays
         return pieces.has_bytes or not pieces.unknown_characters(written)
-    if char in _SPOKEN_PUNCTUATION:
+    if dropped_characters(char):
         return False
     category = unicodedata.category(char)
     # P punctuation, Z spaces, C controls, M accents, Sk spacing accents (the backtick): not spoken.
