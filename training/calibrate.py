@@ -227,7 +227,7 @@ def main() -> None:
     add_dev_options(parser, every=3)
     parser.add_argument("--only-report", action="store_true", help="leave config.json as it is")
     arguments = parser.parse_args()
-    with told_in_one_line("training.calibrate"):
+    with told_in_one_line("calibrate"):
         _calibrate(arguments)
 
 

@@ -48,7 +48,7 @@ def dev_set(arguments: argparse.Namespace) -> tuple[list[Utterance], PcmStore, l
     ][:: arguments.every]
     if not rows:
         there = ", ".join(sorted({utterance.corpus or "(no name)" for utterance in utterances})) or "none"
-        raise ValueError(f"{manifest}: no utterance of {wanted}; its corpora are {there}")
+        raise ValueError(f"{manifest}: no utterance of {wanted}; its corpora, for --corpus: {there}")
     own = DataConfig(dev_manifest=str(manifest.resolve()))
     store = PcmStore.build(utterances, arguments.pcm or dev_store(Path("runs"), own))
     rows = [row for row in rows if row not in store.skipped]

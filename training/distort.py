@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips and manifest.jsonl")
     arguments = parser.parse_args()
-    with told_in_one_line("training.distort"):
+    with told_in_one_line("distort"):
         _distort(arguments)
 
 

@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--boost", type=float, help="to report; the best of --boosts, or the default, without it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with told_in_one_line("training.hints_report"):
+    with told_in_one_line("hints_report"):
         _report_all(arguments)
 
 

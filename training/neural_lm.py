@@ -252,7 +252,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.text or arguments.manifest):
         parser.error("name a --text or a --manifest")
-    with told_in_one_line("training.neural_lm"):
+    with told_in_one_line("neural_lm"):
         _train(arguments)
 
 

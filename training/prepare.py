@@ -207,7 +207,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if both := sorted(arguments.drop & arguments.keep) if arguments.keep else []:
         parser.error(f"both --drop and --keep name {', '.join(both)}")
-    with told_in_one_line("training.prepare"):
+    with told_in_one_line("prepare"):
         _prepare(arguments)
 
 

@@ -242,12 +242,15 @@ def tune_ranking(
     return dict(zip(FEATURES, best[1], strict=True)), best[0]
 
 
-def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUtterance]) -> None:
-    """WER for each useful set of features and sources, tuned on these utterances; halves show how far it overfits."""
+def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUtterance], features: Sequence[str]) -> None:
+    """WER for each useful set of these `features` and of sources, tuned on these utterances.
+
+    Weights tuned on one half and counted on the other ("x-val") show how far that overfits.
+    """
     words = sum(len(utterance.text.split()) for utterance in dev)
     print(f"\nranking of {sum(map(len, found)) / len(found):.1f} hypotheses an utterance, {len(dev)} utterances")
     print(f"{'sources':8s} {'features':40s} {'WER':>7s} {'x-val':>7s}  weights")
-    for sources, free in (
+    trials = (
         (("lexicon",), ("phones", "lm", "words")),
         (("lexicon",), ("phones", "lm", "words", "pieces")),
         (("lexicon",), ("phones", "lm", "words", "attention")),
@@ -257,7 +260,8 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         (("lexicon", "joint"), FEATURES),
         (("lexicon", "joint"), ("lm", "words", "pieces", "attention")),
         (("joint",), ("lm", "words", "pieces", "attention")),
-    ):
+    )
+    for sources, free in dict.fromkeys((used, tuple(name for name in of if name in features)) for used, of in trials):
         lists = ranking_lists(found, sources)
         weights, errors = tune_ranking(lists, free)
         crossed = 0
@@ -314,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    with told_in_one_line("training.tune_decoding"):
+    with told_in_one_line("tune_decoding"):
         _tune(_parser().parse_args())
 
 
@@ -338,7 +342,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     with torch.inference_mode():
         report_alone(bundle, tree, dev)
         found = [candidates(bundle, tree, lexicon, utterance, best, arguments.n_best) for utterance in dev]
-    report_ranking(found, dev)
+    report_ranking(found, dev, [name for name in FEATURES if name != "neural" or bundle.neural_lm is not None])
     print(f"the weights of the row that is chosen go into decoding.rescoring of {arguments.bundle / CONFIG_FILE}")
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--n-best", type=int, default=32, help="hypotheses that are ranked")
     arguments = parser.parse_args()
-    with told_in_one_line("training.tune_recipe"):
+    with told_in_one_line("tune_recipe"):
         _tune(arguments)
 
 

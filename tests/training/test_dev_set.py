@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from asr_service.decoding.config import DecodingConfig
+from asr_service.engine.runner import Encoded
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
 from tests.training.conftest import Corpus
 from training import calibrate, distort, hints_report, neural_lm, prepare, tune_decoding, tune_recipe
 from training.dev_set import add_dev_options, dev_set
-from training.posteriors import posteriors
+from training.posteriors import DevUtterance, posteriors
+from training.tune_decoding import FEATURES, Candidate, report_ranking
 
 CORPORA = ("librispeech_clean", "own", "librispeech_other", "own", "", "other")
 
@@ -52,11 +56,11 @@ def test_without_options_it_is_librispeech_in_the_speech_folder_else_what_is_nam
 
 def test_an_empty_choice_is_refused_with_manifest_and_corpora(speech: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"dev\.jsonl: no utterance of an4; its corpora are \(no name\), libri.*, own$"
+        ValueError, match=r"dev\.jsonl: no utterance of an4; its corpora, for --corpus: \(no name\), libri.*, own$"
     ):
         chosen("--corpus", "an4")
     (speech / "dev.jsonl").write_text('{"audio_filepath": "1.wav", "duration": 0.05, "text": "", "corpus": "own"}\n')
-    with pytest.raises(ValueError, match=r"dev\.jsonl: no utterance of librispeech\*; its corpora are own$"):
+    with pytest.raises(ValueError, match=r"dev\.jsonl: no utterance of librispeech\*; its corpora, for --corpus: own$"):
         chosen()
     with pytest.raises(ValueError, match=r"no utterance of own has both audio and words"):
         chosen("--corpus", "own")
@@ -81,6 +85,21 @@ def test_what_is_tuned_is_printed_as_the_bundles_config_has_it(
     where, found = capsys.readouterr().out.splitlines()[-2:]
     assert str(bundle_dir / "config.json") in where
     assert json.loads(found) == {"decoding": {"accurate": {"lm_weight": 1.1, "word_score": -1.0}}}
+
+
+def test_a_bundle_without_neural_language_model_gets_no_weight_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+    dev = [DevUtterance("the sea", "c", Encoded(*[np.zeros((1, 1), np.float32)] * 2, torch.zeros(1, 1)))] * 2
+    right = Candidate("the sea", 0, "lexicon", (-1.0, -2.0, 0.0, 2.0, -1.0, -3.0, 0.0))
+    wrong = Candidate("the see", 1, "joint", (-0.9, -2.0, 0.0, 2.0, -1.0, -3.0, 1.0))
+    lists = [[right, wrong]] * 2
+    for features, rows in ((FEATURES, 9), ([name for name in FEATURES if name != "neural"], 8)):
+        report_ranking(lists, dev, features)
+        printed = [line for line in capsys.readouterr().out.splitlines() if "{" in line]
+        weights = [json.loads(line[line.index("{") :]) for line in printed]
+        assert len(weights) == rows
+        for row in weights:
+            DecodingConfig.from_dict({"rescoring": row})
+        assert any(row["neural_lm"] for row in weights) == (features is FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -109,5 +128,7 @@ def test_a_path_that_does_not_exist_is_one_line_and_code_2(
         command.main()  # type: ignore[attr-defined]
     assert end.value.code == 2
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1 and told[0].startswith(f"{command.__name__}: ") and "such" in told[0]  # type: ignore[attr-defined]
+    assert (
+        len(told) == 1 and told[0].startswith(f"{command.__name__.removeprefix('training.')}: ") and "such" in told[0]
+    )  # type: ignore[attr-defined]
     assert list(tmp_path.iterdir()) == []

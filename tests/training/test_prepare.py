@@ -230,10 +230,10 @@ class TestCommand:
         options = ("--from", "manifest", corpus(("b.wav", noise(1.0), "")), "--out", out, "--drop", "all")
         assert run(monkeypatch, *options) == 2
         assert not out.exists() and (tmp_path / "o.report.json").exists()
-        assert f"training.prepare: {out} is not written: none of the 1 utterances is kept" in capsys.readouterr().err
+        assert f"prepare: {out} is not written: none of the 1 utterances is kept" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
-        ("options", "told"), [("--tokenizer nope.json", "training.prepare: nope.json"), ("--workers 0", "must be 1")]
+        ("options", "told"), [("--tokenizer nope.json", "prepare: nope.json"), ("--workers 0", "must be 1")]
     )
     def test_wrong_options_are_told_in_a_line(self, corpus, tmp_path, monkeypatch, capsys, options, told):
         manifest, out = corpus(("a.wav", noise(1.0), "hello")), tmp_path / "o.jsonl"
