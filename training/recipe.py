@@ -34,7 +34,7 @@ class DataConfig:
             training transcripts, and kept in the run's folder.
         short_first_epochs: this many epochs start with the shortest utterances (they leave CTC's plateau sooner).
         prefetch: on a CPU, batches made ahead by a process of their own; 0: made by the loop when it needs them. A GPU
-            holds the samples and makes the batches itself.
+            makes the batches itself.
     """
 
     manifest: str = "train.jsonl"
