@@ -10,14 +10,20 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asr_service.features import FeatureConfig
 from asr_service.lexicon import Lexicon
-from asr_service.model.bundle import CONFIG_FILE, StreamingConfig, save_bundle
+from asr_service.model.bundle import CONFIG_FILE, TOKENIZER_FILE, StreamingConfig, save_bundle
 from asr_service.model.config import TransformerConfig
 from asr_service.tokenizer import WordPieces
 from training.average import best_paths, mean_of_averages
 from training.checkpoint import latest_checkpoint
+from training.initial import read_initial, take_tokenizer
+from training.mistakes import told_in_one_line
+
+# In nepers: rounding leaves less, the statistics of another corpus are further away.
+MAX_CMVN_DISTANCE = 1e-4
 
 
 def chosen_weights(run: Path, average: int | None) -> list[Path]:
@@ -31,6 +37,20 @@ def chosen_weights(run: Path, average: int | None) -> list[Path]:
     if not 0 < average <= len(best):
         raise ValueError(f"--average {average}: {run} keeps the weights of {len(best)} looks at dev")
     return best[:average]
+
+
+def check_alike(run: Path, state: dict[str, Any], path: Path) -> None:
+    """Check that the checkpoint or bundle at `path` has the shape, tokenizer and CMVN of the run's checkpoint `state`.
+
+    Raises ValueError that names what differs: weights for other features or other tokens have no mean.
+    """
+    other = read_initial(path)
+    # The run has a tokenizer already, so the other one is only compared with it.
+    take_tokenizer(other, TransformerConfig.from_dict(state["model_config"]), run / TOKENIZER_FILE)
+    for name, theirs in (("mean", other.mean), ("std", other.std)):
+        distance = float((theirs - state["cmvn"][name]).abs().max())
+        if not distance <= MAX_CMVN_DISTANCE:
+            raise ValueError(f"{path}: {name} of its features (CMVN) is up to {distance:.3g} away from that of {run}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,8 +70,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--average", type=int, help="how many of the best by dev loss are averaged")
     arguments = parser.parse_args(argv)
+    with told_in_one_line("export"):
+        export(arguments)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the bundle. Raises ValueError or BundleError that names the weights that are missing or do not fit."""
+    pieces = WordPieces.load(arguments.run / TOKENIZER_FILE)
     paths = [*chosen_weights(arguments.run, arguments.average), *arguments.also]
     state, weights = mean_of_averages(paths)
+    for path in dict.fromkeys(arguments.also):
+        check_alike(arguments.run, state, path)
     config = TransformerConfig.from_dict(state["model_config"])
     # Search weights and chunks are chosen after training and belong to the bundle: exporting again keeps them.
     previous = arguments.out / CONFIG_FILE
@@ -67,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         streaming=StreamingConfig(**kept["streaming"]),
         decoding=kept["decoding"],
         dial=kept.get("dial"),
-        pieces=WordPieces.load(arguments.run / "tokenizer.json"),
+        pieces=pieces,
         lexicon=Lexicon.load(arguments.lexicon) if config.phone_vocab_size else None,
     )
     print(f"{arguments.out}: weights of {', '.join(path.name for path in paths)}")

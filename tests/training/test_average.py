@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from asr_service.model.bundle import load_bundle
+from asr_service.tokenizer import WordPieces
 from tests.training.conftest import Corpus
 from training.average import best_paths, keep_best, mean_of_averages
 from training.checkpoint import latest_checkpoint
@@ -91,3 +92,26 @@ def test_a_bundle_of_two_runs_or_of_a_run_and_a_bundle_has_their_mean(corpus: Co
     torch.save(state, tmp_path / "less.pt")
     with pytest.raises(ValueError, match=r"less\.pt: a model of another shape"):
         mean_of_averages([newest[0], tmp_path / "less.pt"])
+
+
+def test_weights_of_other_features_or_another_tokenizer_are_refused_by_name(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = corpus.trainer("alike")
+    run, other = corpus.folder / "alike", tmp_path / "other"
+    trainer.save()
+    trainer.front_end.mean = trainer.front_end.mean + 0.01
+    trainer.folder = other
+    also = trainer.save()
+    corpus.pieces.save(run / "tokenizer.json")
+    command = ["--run", str(run), "--out", str(tmp_path / "bundle"), "--also", str(also)]
+    for pieces, wrong in (
+        (corpus.pieces, "mean of its features (CMVN) is up to 0.01 away"),
+        (WordPieces.train(["xyzzy zzyzx"] * 9, corpus.pieces.vocab_size), "its tokenizer is not that of"),
+    ):
+        pieces.save(other / "tokenizer.json")
+        with pytest.raises(SystemExit, match="2"):
+            export(command)
+        error = capsys.readouterr().err
+        assert str(also) in error and wrong in error
+    assert not (tmp_path / "bundle").exists()
