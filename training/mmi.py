@@ -99,7 +99,7 @@ class _LogDenominator(torch.autograd.Function):
 
 def log_denominators(log_probs: Tensor, lengths: Tensor, trigram: Tensor) -> Tensor:
     """Log Σ_paths p(path)·P(phones of path), (B,), of log-probabilities (B, T, N) in float32."""
-    # Autocast would take the forward pass's products in bf16, and what a difference of two of them leaves is then wrong.
+    # Autocast would take the forward pass's products in bf16: what a difference of two of them leaves is then wrong.
     with torch.autocast(log_probs.device.type, enabled=False):
         out: Tensor = _LogDenominator.apply(log_probs, lengths, trigram)  # type: ignore[no-untyped-call]
     return out
