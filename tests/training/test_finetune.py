@@ -360,9 +360,7 @@ def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Pat
         FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", lm=tmp_path / "gone.kenlm", device=CPU, workers=1)
 
 
-def test_such_a_recipe_does_not_train_a_model_from_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_such_a_recipe_does_not_train_a_model_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "small.toml"
     config.write_text(TOML)
     with pytest.raises(SystemExit, match="2"):
