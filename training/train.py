@@ -26,9 +26,10 @@ from training.allocator import keep_freed_memory
 from training.checkpoint import latest_checkpoint
 from training.compiled import compile_blocks
 from training.curves import RECIPE_FILE, draw_run
-from training.data import PcmStore, Utterance
+from training.data import PcmStore
 from training.dataset import cmvn, make_batch, make_examples
 from training.distributed import Processes, processes
+from training.example import Example
 from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
@@ -40,6 +41,9 @@ from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
 from training.tokenizer import train as train_tokenizer
 from training.trainer import Trainer
+
+# Of the looks at dev: one long recording would take as much time and memory as all the others.
+DEV_LONGEST_S = 20.0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -119,15 +123,8 @@ def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPie
     return pieces, lexicon
 
 
-def dev_batches(
-    utterances: Sequence[Utterance],
-    store: PcmStore,
-    front_end: LogMel,
-    pieces: WordPieces,
-    lexicon: Lexicon | None,
-) -> list[Batch]:
+def dev_batches(examples: Sequence[Example], store: PcmStore, front_end: LogMel) -> list[Batch]:
     """Some 64 utterances in batches of eight."""
-    examples, _ = make_examples(utterances, pieces, lexicon, max_utterance_s=20.0, store=store)
     chosen = sorted(examples[:: max(1, len(examples) // 64)], key=lambda e: e.duration_s)
     return [make_batch(chosen[i : i + 8], store, front_end) for i in range(0, len(chosen), 8)]
 
@@ -158,6 +155,13 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         store=store,
         output_subsampling=recipe.model.output_subsampling,
     )
+    dev_examples, dev_counts = make_examples(
+        dev_utterances, pieces, lexicon, max_utterance_s=DEV_LONGEST_S, store=dev_store
+    )
+    if not dev_examples:
+        raise ValueError(
+            f"none of {len(dev_utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left: {dev_counts}"
+        )
     if arguments.hold_out:
         held_out = recipe.data.tuning_speakers
         examples = [example for example in examples if utterances[example.index].speaker not in held_out]
@@ -167,6 +171,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     front_end = LogMel(FeatureConfig(n_mels=recipe.model.n_mels))
     if group.main:
         print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {counts}")
+        print(f"dev: {len(dev_examples)} utterances of up to {DEV_LONGEST_S:g} s; {dev_counts}")
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     if initial is not None:
         model.load_state_dict(initial.weights)
@@ -181,7 +186,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     if group.main:
         (folder / RECIPE_FILE).write_text(tomli_w.dumps(recipe_table(arguments)), encoding="utf-8")
     trainer.run(
-        dev=dev_batches(dev_utterances, dev_store, trainer.front_end, pieces, lexicon),
+        dev=dev_batches(dev_examples, dev_store, trainer.front_end),
         evaluate_every=arguments.evaluate_every,
         save_every_s=arguments.save_minutes * 60,
         max_minutes=arguments.max_minutes and arguments.max_minutes - (time.monotonic() - begun) / 60,

@@ -23,7 +23,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         main(arguments)
     assert ended.value.code == 2
     line: str
-    (line,) = capsys.readouterr().err.splitlines()
+    *bar, line = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in "".join(bar)
     return line
 
 
@@ -51,6 +52,14 @@ def test_a_mistake_is_one_line_and_nothing_is_decoded(
     assert not (command.folder / "runs" / "pcm").exists()
 
 
+def test_a_dev_set_of_which_nothing_can_be_looked_at_is_refused(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = command.speech / "dev.jsonl"
+    dev.write_text("".join(f"{line}\n" for line in dev.read_text().replace('"text": "', '"text": "7 ').splitlines()))
+    assert "none of 6 dev utterances" in refused(command.arguments("runs"), capsys)
+
+
 def test_nobody_held_out_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert "tuning_speakers names nobody" in refused(command.arguments("runs", "--hold-out"), capsys)
 
@@ -69,6 +78,7 @@ def test_what_the_command_line_changes_is_in_the_runs_own_recipe_and_a_run_has_i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # of the compiler itself
 def test_a_compiled_run_has_the_losses_of_a_plain_one(command: Command) -> None:
     from training.metrics import read_metrics
