@@ -6,7 +6,6 @@ The run's folder holds whatever it needs to go on: checkpoints, the looks so far
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from asr_service.lexicon import PHONE_VOCABULARY_SIZE, Lexicon
 from asr_service.model.bundle import CARD_FILE, Bundle, load_bundle
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
-from training.atomic import atomic_text
 from training.data import PcmStore, Utterance, speech_dir
 from training.dataset import make_examples
 from training.finetune_data import Mix, check_texts, check_tokenizer, extended_lexicon, mix, short_enough
+from training.finetune_identity import identity, is_same, keep_identity
 from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
 from training.lexicon import Pronouncer
 from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, write_bundle
@@ -33,7 +32,7 @@ from training.trainer import Trainer
 
 BEST_FILE = "best.safetensors"
 ADAPTERS_FILE = "adapters.safetensors"
-_BASE_FILE = "base.json"
+_LOOKS_FILE = "looks.json"
 
 
 class FineTuning:
@@ -60,6 +59,10 @@ class FineTuning:
         self.recipe = dataclasses.replace(recipe, model=base.model.config)
         self.base, self.folder, self.device = base, folder, device
         self._check_base()
+        if lm is not None and not lm.is_file():
+            raise BundleError(f"{lm}: no such file")
+        now = identity(self.recipe, base, lm or base.lm_path)
+        same = is_same(folder, now)
         self.target, self.old = self._utterances()
         self.searched = self._searched(lm, pronouncer or Pronouncer())
         old_dev = dataclasses.replace(
@@ -71,11 +74,15 @@ class FineTuning:
         self.dev, self.old_dev = (
             evenly(dev_utterances(data), self.config.report_utterances) for data in (recipe.data, old_dev)
         )
-        self.looks = Looks(folder / "looks.json", limit=self.config.forgetting_limit)
         self.trainer = self._trainer(workers)
+        # What is refused above leaves the folder as it was, to be started again with what was wrong put right.
+        if not same:
+            (folder / _LOOKS_FILE).unlink(missing_ok=True)
+            keep_identity(folder, now)
+        self.looks = Looks(folder / _LOOKS_FILE, limit=self.config.forgetting_limit)
 
     def _check_base(self) -> None:
-        """The run's tokenizer and phones are the bundle's, and the folder is of this base."""
+        """The run's tokenizer and phones are the bundle's."""
         base, config = self.base, self.config
         if config.tokenizer:
             check_tokenizer(base.pieces, WordPieces.load(Path(config.tokenizer)), Path(config.tokenizer))
@@ -89,20 +96,6 @@ class FineTuning:
                 f"{base.directory}: phone CTC of {phones} outputs, the lexicon's phones and blank are "
                 f"{PHONE_VOCABULARY_SIZE}"
             )
-        shape = {"method": config.method} | (
-            {"rank": config.rank, "alpha": config.alpha, "targets": list(config.targets)}
-            if config.method == "lora"
-            else {"freeze": list(config.freeze)}
-        )
-        begun = {"weights": weights_digest(base), **shape}
-        path = self.folder / _BASE_FILE
-        if path.exists() and (before := json.loads(path.read_text())) != begun:
-            names = [name for name in {**before, **begun} if before.get(name) != begun.get(name)]
-            raise ValueError(
-                f"{self.folder} holds a run with other {' and '.join(names)}: move it away, or name the recipe anew"
-            )
-        with atomic_text(path) as file:
-            json.dump(begun, file, indent=1)
 
     def _utterances(self) -> tuple[list[Utterance], Mix]:
         data, config, optim = self.recipe.data, self.config, self.recipe.optim
@@ -138,8 +131,6 @@ class FineTuning:
                 print(f"{len(new)} words are new in the lexicon: {' '.join(new[:20])}{' …' if len(new) > 20 else ''}")
                 bundle = dataclasses.replace(bundle, lexicon=lexicon)
         if lm is not None:
-            if not lm.is_file():
-                raise BundleError(f"{lm}: no such file")
             bundle = dataclasses.replace(bundle, lm_path=lm)
         return bundle
 
@@ -167,6 +158,7 @@ class FineTuning:
             self.searched.lexicon,
             max_utterance_s=self.recipe.data.max_utterance_s,
             store=store,
+            output_subsampling=self.recipe.model.output_subsampling,
         )
         print(f"{len(examples)} examples; {counts}")
         target = [example for example in examples if example.index < len(self.target)]
@@ -191,8 +183,7 @@ class FineTuning:
     def run(self, *, save_every_s: float) -> bool:
         """Train and look in turn; False when a signal ended it before the last step."""
         trainer, steps = self.trainer, self.recipe.optim.max_steps
-        if trainer.resume():
-            print(f"resumed at {trainer.position}")
+        trainer.resume()
         while True:
             step = trainer.position.step
             if step % self.config.look_every == 0 or step == steps:

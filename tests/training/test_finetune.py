@@ -20,7 +20,8 @@ from asr_service.types import Mode
 from tests.engine.conftest import make_tiny_bundle
 from training import finetune, train
 from training.data import Utterance, read_manifest
-from training.finetune_looks import Recognised, evaluated
+from training.finetune_identity import IDENTITY_FILE
+from training.finetune_looks import Look, Recognised, evaluated
 from training.finetune_run import ADAPTERS_FILE, FineTuning, bundle_with
 from training.lora import merge_file
 from training.measure import recognise
@@ -129,10 +130,14 @@ def test_a_bundle_of_other_phones_is_refused(base_dir: Path, tmp_path: Path) -> 
         FineTuning(recipe(), base, tmp_path / "run", device=CPU, workers=1)
 
 
-def test_the_folder_of_another_run_is_refused_with_what_differs(base_dir: Path, tmp_path: Path) -> None:
-    tuning(base_dir, tmp_path / "run")
+def test_the_folder_of_another_run_is_refused_once_something_is_learnt(base_dir: Path, tmp_path: Path) -> None:
+    before = tuning(base_dir, tmp_path / "run", recipe(rank=3))
+    before.looks.add(Look(0, 0.5, 0.5))
+    run = tuning(base_dir, tmp_path / "run")
+    assert not run.looks.looks  # of a run that did not begin
+    run.trainer.save()
     tuning(base_dir, tmp_path / "run")  # the same again is the same run
-    with pytest.raises(ValueError, match="holds a run with other rank"):
+    with pytest.raises(ValueError, match=r"holds another run: finetune\.rank was 2, is 3"):
         tuning(base_dir, tmp_path / "run", recipe(rank=3))
 
 
@@ -260,6 +265,7 @@ def test_frozen_weights_do_not_move_and_the_others_do(base_dir: Path, tmp_path: 
 def test_a_prefix_that_names_no_weight_is_refused(base_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no weight's name starts with 'encoder\.stam'"):
         tuning(base_dir, tmp_path / "run", recipe("full", freeze=("encoder.stam",)))
+    assert not (tmp_path / "run" / IDENTITY_FILE).exists()  # put right, the run begins
 
 
 TOML = """

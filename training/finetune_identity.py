@@ -1,0 +1,69 @@
+"""Whether the fine-tuning run in a folder is the one that is asked for.
+
+The looks of a run are compared with each other, and the best of them is its result: they must all be of one recipe, one
+base and one language model. That is stricter than what training may go on with (training/same_run.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from asr_service.model.bundle import Bundle
+from training.atomic import atomic_text
+from training.checkpoint import latest_checkpoint
+from training.lora import weights_digest
+from training.recipe import Recipe
+
+IDENTITY_FILE = "identity.json"
+# What decides over no weight and no look.
+_FREE = {"name", "data.prefetch", "finetune.on_forgetting"}
+
+
+def identity(recipe: Recipe, base: Bundle, lm: Path | None) -> dict[str, Any]:
+    """What must not change in a run, by name; `lm` is the language model that its looks search with."""
+    settings: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            settings |= {f"{name}.{inner}": setting for inner, setting in value.items()}
+        else:
+            settings[name] = value
+    kept = {name: value for name, value in settings.items() if name not in _FREE}
+    kept["SHA-256 of the base's weights"] = weights_digest(base)
+    kept["SHA-256 of the language model"] = _digest(lm)
+    read_again: dict[str, Any] = json.loads(json.dumps(kept))
+    return read_again
+
+
+def _digest(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_same(folder: Path, now: dict[str, Any]) -> bool:
+    """Whether the folder's looks are those of the run `now`; where there was none before, they are not.
+
+    Raises ValueError that names what differs when the folder has a checkpoint of another run: going on, that would
+    report what the other recipe has learnt.
+    """
+    path = folder / IDENTITY_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if before == now:
+        return True
+    if latest_checkpoint(folder) is None:
+        return False
+    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    named = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)
+    found = named if before else f"it has no {IDENTITY_FILE}"
+    raise ValueError(f"{folder} holds another run: {found}. Move it away, or name the recipe anew")
+
+
+def keep_identity(folder: Path, now: dict[str, Any]) -> None:
+    """Make the folder that of the run `now`."""
+    with atomic_text(folder / IDENTITY_FILE) as file:
+        json.dump(now, file, indent=1)
