@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from asr_service.errors import BundleError
 from asr_service.lexicon import PHONE_VOCABULARY_SIZE, Lexicon
-from asr_service.model.bundle import CARD_FILE, Bundle, load_bundle
+from asr_service.model.bundle import CARD_FILE, LEXICON_FILE, Bundle, load_bundle
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.data import PcmStore, Utterance, speech_dir
@@ -24,7 +23,7 @@ from training.finetune_data import Mix, check_texts, check_tokenizer, extended_l
 from training.finetune_identity import identity, is_same, keep_identity
 from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
 from training.lexicon import Pronouncer
-from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, write_bundle
+from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, with_lm, write_bundle
 from training.recipe import FinetuneConfig, Recipe
 from training.selection import dev_utterances, training_utterances
 from training.tokenizer import NORMALIZERS, normalizer_of
@@ -59,12 +58,11 @@ class FineTuning:
         self.recipe = dataclasses.replace(recipe, model=base.model.config)
         self.base, self.folder, self.device = base, folder, device
         self._check_base()
-        if lm is not None and not lm.is_file():
-            raise BundleError(f"{lm}: no such file")
-        now = identity(self.recipe, base, lm or base.lm_path)
+        searched = base if lm is None else with_lm(base, lm)
+        now = identity(self.recipe, base, searched.lm_path)
         same = is_same(folder, now)
         self.target, self.old = self._utterances()
-        self.searched = self._searched(lm, pronouncer or Pronouncer())
+        self.searched = self._with_words(searched, pronouncer or Pronouncer())
         old_dev = dataclasses.replace(
             recipe.data,
             dev_manifest=self.config.old_dev_manifest,
@@ -120,19 +118,17 @@ class FineTuning:
         )
         return target, mixed
 
-    def _searched(self, lm: Path | None, pronouncer: Pronouncer) -> Bundle:
-        """The base with the lexicon and the language model that the result will be searched with."""
-        bundle = self.base
-        if bundle.lexicon is not None:
-            extra = Lexicon.load(Path(self.recipe.data.lexicon)) if self.recipe.data.lexicon else None
-            texts = [utterance.text for utterance in self.target]
-            lexicon, new = extended_lexicon(bundle.lexicon, extra, texts, pronouncer)
-            if new or extra is not None:
-                print(f"{len(new)} words are new in the lexicon: {' '.join(new[:20])}{' …' if len(new) > 20 else ''}")
-                bundle = dataclasses.replace(bundle, lexicon=lexicon)
-        if lm is not None:
-            bundle = dataclasses.replace(bundle, lm_path=lm)
-        return bundle
+    def _with_words(self, bundle: Bundle, pronouncer: Pronouncer) -> Bundle:
+        """The bundle with the lexicon that the result will be searched with."""
+        if bundle.lexicon is None:
+            return bundle
+        extra = Lexicon.load(Path(self.recipe.data.lexicon)) if self.recipe.data.lexicon else None
+        texts = [utterance.text for utterance in self.target]
+        lexicon, new = extended_lexicon(bundle.lexicon, extra, texts, pronouncer)
+        if not new and extra is None:
+            return bundle
+        print(f"{len(new)} words are new in the lexicon: {' '.join(new[:20])}{' …' if len(new) > 20 else ''}")
+        return dataclasses.replace(bundle, lexicon=lexicon)
 
     def _trainer(self, workers: int) -> Trainer:
         """The ordinary trainer over the adapted model and the mixed data."""
@@ -229,6 +225,8 @@ class FineTuning:
             adapters = adapters_of(self.trainer.average)
             config = self.config
             Adapters(adapters, config.rank, config.alpha, weights_digest(self.base)).save(self.folder / ADAPTERS_FILE)
+            if self.searched.lexicon is not None:  # for who merges them into the base later
+                self.searched.lexicon.save(self.folder / LEXICON_FILE)
 
     def before(self, utterances: Sequence[Utterance]) -> Recognised:
         """What the base as it is delivered makes of a set; done once for one bundle."""

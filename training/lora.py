@@ -2,7 +2,8 @@
 
     python -m training.lora --bundle BASE --adapters runs/NAME/adapters.safetensors --out DIR
 
-merges a file of adapters into its base: the result is an ordinary bundle.
+merges a file of adapters into its base: the result is an ordinary bundle. It is what fine-tuning made of them, with the
+lexicon that lies beside them, where fine-tuning's `--lm` is given here too.
 
 Dimensions: I inputs, O outputs of a layer, r rank.
 """
@@ -26,7 +27,16 @@ from torch import Tensor, nn
 from asr_service.engine.search_space import LETTER_TO_SOUND_FILE
 from asr_service.engine.voice_activity import VOICE_FILE
 from asr_service.errors import BundleError
-from asr_service.model.bundle import CARD_FILE, LM_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
+from asr_service.lexicon import Lexicon
+from asr_service.model.bundle import (
+    CARD_FILE,
+    LEXICON_FILE,
+    LM_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    load_bundle,
+    save_bundle,
+)
 from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE
 from training.mistakes import told_in_one_line
 
@@ -132,6 +142,13 @@ def check_out(base: Bundle, out: Path) -> None:
         raise ValueError(f"{out}: the directory of the base, which would be overwritten; name another with --out")
 
 
+def with_lm(base: Bundle, lm: Path) -> Bundle:
+    """The bundle with the language model `lm`. Raises BundleError when there is no such file."""
+    if not lm.is_file():
+        raise BundleError(f"{lm}: no such file")
+    return dataclasses.replace(base, lm_path=lm)
+
+
 def write_bundle(
     base: Bundle, weights: Mapping[str, Tensor], out: Path, *, name: str, card: str, lm: Path | None
 ) -> None:
@@ -173,7 +190,7 @@ def _put(source: Path | None, target: Path) -> None:
 
 
 def merge_file(base: Bundle, path: Path, out: Path, *, name: str) -> None:
-    """Merge a file of adapters into its base.
+    """Merge a file of adapters into its base, with whatever lexicon and language model `base` has been given.
 
     Raises BundleError when they belong to other weights: an adapter is a difference, and means nothing elsewhere;
     ValueError as `check_out` does.
@@ -193,12 +210,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle that the adapters were trained on")
     parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
+    parser.add_argument("--lm", type=Path, help="KenLM binary that takes the place of the bundle's language model")
     parser.add_argument("--name", help="of the new bundle (default: the directory's)")
     arguments = parser.parse_args(argv)
     with told_in_one_line("lora"):
         base = load_bundle(arguments.bundle)
+        lexicon = arguments.adapters.with_name(LEXICON_FILE)
+        if beside := lexicon.is_file():
+            base = dataclasses.replace(base, lexicon=Lexicon.load(lexicon))
+        if arguments.lm is not None:
+            base = with_lm(base, arguments.lm)
         merge_file(base, arguments.adapters, arguments.out, name=arguments.name or arguments.out.name)
-    print(f"{arguments.out}: an ordinary bundle")
+    print(
+        f"{arguments.out}: an ordinary bundle; lexicon: {lexicon if beside else 'that of the base'}, "
+        f"language model: {arguments.lm or 'that of the base'}"
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import soundfile
 import torch
 
 from asr_service.errors import BundleError
-from asr_service.model.bundle import Bundle, load_bundle
+from asr_service.lexicon import Lexicon
+from asr_service.model.bundle import LEXICON_FILE, LM_FILE, TOKENIZER_FILE, Bundle, load_bundle
 from asr_service.tokenizer import Normalization, WordPieces
 from asr_service.types import Mode
 from tests.engine.conftest import make_tiny_bundle
@@ -23,7 +24,7 @@ from training.data import Utterance, read_manifest
 from training.finetune_identity import IDENTITY_FILE
 from training.finetune_looks import Look, Recognised, evaluated
 from training.finetune_run import ADAPTERS_FILE, FineTuning, bundle_with
-from training.lora import merge_file
+from training.lora import main as merge
 from training.measure import recognise
 from training.recipe import AugmentConfig, DataConfig, FinetuneConfig, OptimConfig, Recipe, load_recipe
 
@@ -291,24 +292,21 @@ look_every = 6
 def test_the_command_makes_an_ordinary_bundle_and_adapters_that_merge_into_the_same(
     base_dir: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    base = load_bundle(base_dir).model.state_dict()
+
     def perfect(bundle: Bundle, utterances: list[Utterance], cache: Path | None = None) -> Recognised:
         """The base as it is; every look after step 0 without an error, for noise teaches nothing in a few steps."""
         found = evaluated(bundle, utterances)
-        return found if cache else Recognised(found.references, found.references)
+        untrained = all(torch.equal(value, base[name]) for name, value in bundle.model.state_dict().items())
+        return found if untrained else Recognised(found.references, found.references)
 
     monkeypatch.setattr("training.finetune_run.evaluated", perfect)
     config = tmp_path / "small.toml"
-    config.write_text(TOML)
-    arguments = [
-        "--config",
-        str(config),
-        "--bundle",
-        str(base_dir),
-        "--runs",
-        str(tmp_path),
-        "--device",
-        "cpu",
-    ]
+    (tmp_path / "lm.arpa").write_text((base_dir / LM_FILE).read_text() + "\n")
+    Lexicon({"tack": (("T", "AE", "K"),)}).save(tmp_path / "tack.txt.gz")
+    config.write_text(TOML.replace("batch_s = 4.0", f'batch_s = 4.0\nlexicon = "{tmp_path / "tack.txt.gz"}"'))
+    common = ["--bundle", str(base_dir), "--lm", str(tmp_path / "lm.arpa")]
+    arguments = [*common, "--config", str(config), "--runs", str(tmp_path), "--device", "cpu"]
     assert finetune.main([*arguments, "--name", "small-en", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert printed.index("before step 0, target dev") < printed.index("before step 0, old") < printed.index("step 6 ")
@@ -317,10 +315,11 @@ def test_the_command_makes_an_ordinary_bundle_and_adapters_that_merge_into_the_s
     out = load_bundle(tmp_path / "out")
     assert result["after"]["target"] == evaluated(out, read_manifest(speech / "dev.jsonl")[:2]).summary()
     assert out.name == "small-en"
-    assert out.lm_path is not None
-    merge_file(load_bundle(base_dir), tmp_path / "small" / ADAPTERS_FILE, tmp_path / "merged", name="merged")
+    merge([*common, "--adapters", str(tmp_path / "small" / ADAPTERS_FILE), "--out", str(tmp_path / "merged")])
+    for file in (LM_FILE, LEXICON_FILE, TOKENIZER_FILE):
+        assert (tmp_path / "merged" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
+    assert out.lexicon is not None and "tack" in out.lexicon
     merged = load_bundle(tmp_path / "merged").model.state_dict()
-    base = load_bundle(base_dir).model.state_dict()
     for name, value in out.model.state_dict().items():
         torch.testing.assert_close(merged[name], value, rtol=0, atol=0)
     assert any(not torch.equal(value, base[name]) for name, value in out.model.state_dict().items())
