@@ -14,7 +14,14 @@ from typing import Any
 
 from asr_service.features import FeatureConfig
 from asr_service.lexicon import Lexicon
-from asr_service.model.bundle import CONFIG_FILE, TOKENIZER_FILE, StreamingConfig, save_bundle
+from asr_service.model.bundle import (
+    CONFIG_FILE,
+    LEXICON_FILE,
+    TOKENIZER_FILE,
+    StreamingConfig,
+    load_bundle,
+    save_bundle,
+)
 from asr_service.model.config import TransformerConfig
 from asr_service.tokenizer import WordPieces
 from training.average import best_paths, mean_of_averages
@@ -22,6 +29,7 @@ from training.checkpoint import latest_checkpoint
 from training.initial import read_initial, take_tokenizer
 from training.mistakes import told_in_one_line
 
+SHARED_LEXICON = Path("runs/lexicon") / LEXICON_FILE
 # In nepers: rounding leaves less, the statistics of another corpus are further away.
 MAX_CMVN_DISTANCE = 1e-4
 
@@ -58,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", default="en-s")
-    parser.add_argument("--lexicon", type=Path, default=Path("runs/lexicon/lexicon.txt.gz"))
+    parser.add_argument("--lexicon", type=Path, help=f"default: the run's own, where it has one, else {SHARED_LEXICON}")
     parser.add_argument(
         "--also",
         type=Path,
@@ -75,13 +83,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write the bundle. Raises ValueError or BundleError that names the weights that are missing or do not fit."""
+    """Write the bundle, and read it as a server would.
+
+    Raises ValueError or BundleError that names the weights or the file that are missing or do not fit.
+    """
     pieces = WordPieces.load(arguments.run / TOKENIZER_FILE)
     paths = [*chosen_weights(arguments.run, arguments.average), *arguments.also]
     state, weights = mean_of_averages(paths)
     for path in dict.fromkeys(arguments.also):
         check_alike(arguments.run, state, path)
     config = TransformerConfig.from_dict(state["model_config"])
+    own = arguments.run / LEXICON_FILE
+    lexicon = arguments.lexicon or (own if own.is_file() else SHARED_LEXICON)
     # Search weights and chunks are chosen after training and belong to the bundle: exporting again keeps them.
     previous = arguments.out / CONFIG_FILE
     kept = json.loads(previous.read_text()) if previous.exists() else {"streaming": {}, "decoding": {}}
@@ -97,8 +110,9 @@ def export(arguments: argparse.Namespace) -> None:
         decoding=kept["decoding"],
         dial=kept.get("dial"),
         pieces=pieces,
-        lexicon=Lexicon.load(arguments.lexicon) if config.phone_vocab_size else None,
+        lexicon=Lexicon.load(lexicon) if config.phone_vocab_size else None,
     )
+    load_bundle(arguments.out)
     print(f"{arguments.out}: weights of {', '.join(path.name for path in paths)}")
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import load_bundle
 from asr_service.tokenizer import WordPieces
+from tests.engine.conftest import make_tiny_bundle
 from tests.training.conftest import Corpus
 from training.average import best_paths, keep_best, mean_of_averages
-from training.checkpoint import latest_checkpoint
+from training.checkpoint import latest_checkpoint, save_checkpoint
 from training.export import chosen_weights
 from training.export import main as export
 
@@ -115,3 +117,29 @@ def test_weights_of_other_features_or_another_tokenizer_are_refused_by_name(
         error = capsys.readouterr().err
         assert str(also) in error and wrong in error
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_run_that_made_its_own_lexicon_is_exported_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = load_bundle(make_tiny_bundle(tmp_path / "tiny"))
+    run = tmp_path / "run"
+    state = {"step": 1, "average": bundle.model.state_dict(), "model_config": bundle.model.config.to_dict()}
+    save_checkpoint(run, state | {"cmvn": {"mean": bundle.front_end.mean, "std": bundle.front_end.std}})
+    bundle.pieces.save(run / "tokenizer.json")
+    monkeypatch.chdir(tmp_path)
+    shared, own = Path("runs/lexicon/lexicon.txt.gz"), run / "lexicon.txt.gz"
+    shared.parent.mkdir(parents=True)
+    for path, word in ((shared, "shared"), (own, "own")):
+        Lexicon({word: (("B", "AA"),)}).save(path)
+    command = ["--run", str(run), "--out", str(tmp_path / "out")]
+    export(command)
+    assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["own"]
+    own.unlink()
+    export(command)
+    assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["shared"]
+
+    WordPieces.train(["xyzzy zzyzx"] * 9, 35).save(run / "tokenizer.json")
+    with pytest.raises(SystemExit, match="2"):  # here, not when the bundle is to be served
+        export(command)
+    assert "out: tokenizer.json has 35 tokens, the model 40" in capsys.readouterr().err
