@@ -26,6 +26,7 @@ from asr_service.letter_to_sound import LetterToSound
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
 from training.letter_to_sound import align
 from training.letter_to_sound_comparison import compare
+from training.mistakes import told_in_one_line
 from training.spoken import as_said
 from training.tokenizer import raw_texts
 
@@ -171,6 +172,14 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="only compare letter-to-sound methods, write nothing")
     parser.add_argument("--letter-to-sound", type=Path, help="only write this file, for a bundle")
     arguments = parser.parse_args()
+    corpus = arguments.speech_dir is not None and arguments.out is not None
+    if not (corpus or arguments.measure or arguments.letter_to_sound):
+        parser.error("--speech-dir and --out are needed to build a lexicon")
+    with told_in_one_line("lexicon"):
+        _write(arguments)
+
+
+def _write(arguments: argparse.Namespace) -> None:
     if arguments.measure:
         compare(dictionary(), _learn_pronounce)
         return
@@ -178,8 +187,6 @@ def main() -> None:
         learn_letter_to_sound(dictionary(), SERVED_ORDER).save(arguments.letter_to_sound)
         print(f"{arguments.letter_to_sound}: {arguments.letter_to_sound.stat().st_size} bytes")
         return
-    if arguments.speech_dir is None or arguments.out is None:
-        parser.error("--speech-dir and --out are needed to build a lexicon")
     known = dictionary()
     unseen = () if arguments.only_read else known
     vocabulary = vocabulary_of(arguments.speech_dir, arguments.min_count, known, unseen)

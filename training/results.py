@@ -4,7 +4,8 @@
     python -m training.results --recipe libri-mini --bundle asr_service/models/en-s    # no training
     python -m training.results                                                        # RESULTS.md alone
 
-A seed that is trained already is not trained again, one that was interrupted goes on. The bundle in runs/NAME-seedN
+Record and table of a recipe that is not of training/recipes go beside its runs: RUNS/results and RUNS/RESULTS.md. A
+seed that is trained already is not trained again, one that was interrupted goes on. The bundle in runs/NAME-seedN
 gets the lexicon of the run and an n-gram of the recipe's own training transcripts.
 """
 
@@ -36,6 +37,7 @@ from training.export import main as export_main
 from training.lexicon import LEXICON_FILE
 from training.lm import estimate
 from training.measure import MAX_CONFUSIONS, Measurement, measure
+from training.mistakes import told_in_one_line
 from training.recipe import Recipe, load_recipe
 from training.results_table import SYSTEMS, table
 from training.selection import dev_utterances, training_utterances
@@ -162,18 +164,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that recognise side by side")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
-    parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the records")
-    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--records", type=Path, help="folder of the records, instead of that of the repository")
+    parser.add_argument("--table", type=Path, help="instead of the repository's RESULTS.md")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
+    with told_in_one_line("results"):
+        _write(arguments)
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    records, path = RECORDS, TABLE
+    if arguments.recipe is not None and not _file(arguments.recipe).resolve().is_relative_to(RECIPES.resolve()):
+        records, path = arguments.runs / RECORDS.name, arguments.runs / TABLE.name
+    records, path = arguments.records or records, arguments.table or path
     if arguments.recipe is not None:
         record = measured(arguments)
-        arguments.records.mkdir(parents=True, exist_ok=True)
-        path = arguments.records / f"{record['name']}.json"
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    arguments.table.write_text(table(arguments.records), encoding="utf-8")
-    print(f"{arguments.table} written")
+        records.mkdir(parents=True, exist_ok=True)
+        (records / f"{record['name']}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.write_text(table(records), encoding="utf-8")
+    print(f"{path} written")
+
+
+def _file(recipe: str) -> Path:
+    """The recipe's file, by its name in training/recipes or by its path."""
+    return Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:
@@ -187,14 +202,13 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """The record of one recipe: trained, or a bundle as it is, and measured."""
-    named = Path(arguments.recipe)
-    config = named if named.suffix == ".toml" else RECIPES / f"{named}.toml"
+    config = _file(arguments.recipe)
     recipe = load_recipe(config)
     training = training_utterances(recipe.data)
     dev = by_corpus(dev_utterances(recipe.data))
     for corpus in arguments.corpus:
         if corpus not in dev:
-            raise SystemExit(f"--corpus {corpus}: dev of {recipe.name} has {', '.join(sorted(dev))}")
+            raise ValueError(f"--corpus {corpus}: dev of {recipe.name} has {', '.join(sorted(dev))}")
     corpora = {corpus: dev[corpus][:: arguments.every] for corpus in sorted(arguments.corpus or dev)}
     record: dict[str, Any] = {
         "name": recipe.name,

@@ -146,32 +146,41 @@ def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: 
     _tones(speech)
     (tmp_path / "tones.toml").write_text(RECIPE)
     monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
-    places = {"--runs": "runs", "--records": "records", "--table": "RESULTS.md"}
-    main(["--recipe", str(tmp_path / "tones.toml"), *(w for k, v in places.items() for w in (k, str(tmp_path / v)))])
-    kept = json.loads((tmp_path / "records" / "tones.json").read_text())
+    main(["--recipe", str(tmp_path / "tones.toml"), "--runs", str(tmp_path / "runs")])
+    kept = json.loads((tmp_path / "runs" / "results" / "tones.json").read_text())
     assert kept["utterances"] == 38 and kept["runs"][0]["steps"] == 60 and kept["runs"][0]["cpu_s"] > 0
     measured = kept["measurements"]["tones"]
     assert measured["words"] == " ".join(["1"] * 10)
     errors = {system: sum(map(int, result["errors"][0].split())) for system, result in measured["systems"].items()}
     assert errors["accurate, LM"] <= 1 and errors["streaming, LM"] <= 1
-    assert "| tones | tones (10 utterances, 10 words) | accuracy" in (tmp_path / "RESULTS.md").read_text()
+    assert "| tones | tones (10 utterances, 10 words) | accuracy" in (tmp_path / "runs" / "RESULTS.md").read_text()
 
 
 def test_a_corpus_that_dev_lacks_is_refused_before_anything_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _tones(tmp_path)
     (tmp_path / "tones.toml").write_text(RECIPE)
     monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
-    places = {"--runs": "runs", "--records": "records", "--table": "RESULTS.md"}
-    command = [
-        "--recipe",
-        str(tmp_path / "tones.toml"),
-        *(w for k, v in places.items() for w in (k, str(tmp_path / v))),
-    ]
-    with pytest.raises(SystemExit, match="--corpus tone: dev of tones has tones"):
+    command = ["--recipe", str(tmp_path / "tones.toml"), "--runs", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit, match="2"):
         main([*command, "--corpus", "tones", "--corpus", "tone"])
-    assert not any((tmp_path / name).exists() for name in places.values())
+    assert capsys.readouterr().err == "results: --corpus tone: dev of tones has tones\n"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_only_a_recipe_of_the_repository_changes_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    committed, runs = tmp_path / "committed", tmp_path / "runs"
+    monkeypatch.setattr("training.results.RECORDS", committed / "results")
+    monkeypatch.setattr("training.results.TABLE", committed / "RESULTS.md")
+    monkeypatch.setattr("training.results.measured", lambda _: record("an4", {}))
+    main(["--recipe", str(tmp_path / "an4.toml") if own else "an4", "--runs", str(runs)])
+    for folder in (committed, runs):
+        written = folder == (runs if own else committed)
+        assert (folder / "results" / "an4.json").exists() == (folder / "RESULTS.md").exists() == written
 
 
 def test_the_n_gram_of_a_bundle_is_of_texts_as_they_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
