@@ -28,8 +28,8 @@ from training.average import best_paths, mean_of_averages
 from training.checkpoint import latest_checkpoint
 from training.initial import read_initial, take_tokenizer
 from training.mistakes import told_in_one_line
+from training.recipe import SHIPPED_LEXICON
 
-SHARED_LEXICON = Path("runs/lexicon") / LEXICON_FILE
 # In nepers: rounding leaves less, the statistics of another corpus are further away.
 MAX_CMVN_DISTANCE = 1e-4
 
@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--name", default="en-s")
-    parser.add_argument("--lexicon", type=Path, help=f"default: the run's own, where it has one, else {SHARED_LEXICON}")
+    parser.add_argument(
+        "--lexicon", type=Path, help="default: the run's own, where it has one, else the shipped model's"
+    )
     parser.add_argument(
         "--also",
         type=Path,
@@ -94,7 +96,7 @@ def export(arguments: argparse.Namespace) -> None:
         check_alike(arguments.run, state, path)
     config = TransformerConfig.from_dict(state["model_config"])
     own = arguments.run / LEXICON_FILE
-    lexicon = arguments.lexicon or (own if own.is_file() else SHARED_LEXICON)
+    lexicon = arguments.lexicon or (own if own.is_file() else SHIPPED_LEXICON)
     # Search weights and chunks are chosen after training and belong to the bundle: exporting again keeps them.
     previous = arguments.out / CONFIG_FILE
     kept = json.loads(previous.read_text()) if previous.exists() else {"streaming": {}, "decoding": {}}

@@ -14,8 +14,11 @@ from typing import Any, Literal
 
 from asr_service.decoding.config import DecodingConfig
 from asr_service.errors import ConfigError
+from asr_service.model.bundle import DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
 from asr_service.model.config import TransformerConfig, preset
 from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, of_type, typed, within
+
+SHIPPED_LEXICON = SHIPPED_DIR / DEFAULT_MODEL / LEXICON_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class DataConfig:
         tuning_speakers: training speakers that `--hold-out` leaves out, to tune a search on.
         max_utterance_s: longer ones are left out, and counted.
         batch_s: padded seconds in a batch.
-        lexicon: pronunciations for the phone targets, made by `python -m training.lexicon`; empty: made from the
-            training transcripts, and kept in the run's folder.
+        lexicon: pronunciations for the phone targets, such as `python -m training.lexicon` makes; by default those of
+            the shipped model; empty: made from the training transcripts, and kept in the run's folder.
         short_first_epochs: this many epochs start with the shortest utterances (they leave CTC's plateau sooner).
         prefetch: on a CPU, batches made ahead by a process of their own; 0: made by the loop when it needs them. A GPU
             makes the batches itself.
@@ -47,7 +50,7 @@ class DataConfig:
     tuning_speakers: tuple[str, ...] = ()
     max_utterance_s: float = 36.0
     batch_s: float = 120.0
-    lexicon: str = "runs/lexicon/lexicon.txt.gz"
+    lexicon: str = str(SHIPPED_LEXICON)
     short_first_epochs: int = 1
     prefetch: int = 0
 

@@ -127,17 +127,16 @@ def test_a_run_that_made_its_own_lexicon_is_exported_with_it(
     state = {"step": 1, "average": bundle.model.state_dict(), "model_config": bundle.model.config.to_dict()}
     save_checkpoint(run, state | {"cmvn": {"mean": bundle.front_end.mean, "std": bundle.front_end.std}})
     bundle.pieces.save(run / "tokenizer.json")
-    monkeypatch.chdir(tmp_path)
-    shared, own = Path("runs/lexicon/lexicon.txt.gz"), run / "lexicon.txt.gz"
-    shared.parent.mkdir(parents=True)
-    for path, word in ((shared, "shared"), (own, "own")):
+    shipped, own = tmp_path / "lexicon.txt.gz", run / "lexicon.txt.gz"
+    monkeypatch.setattr("training.export.SHIPPED_LEXICON", shipped)
+    for path, word in ((shipped, "shipped"), (own, "own")):
         Lexicon({word: (("B", "AA"),)}).save(path)
     command = ["--run", str(run), "--out", str(tmp_path / "out")]
     export(command)
     assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["own"]
     own.unlink()
     export(command)
-    assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["shared"]
+    assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["shipped"]
 
     WordPieces.train(["xyzzy zzyzx"] * 9, 35).save(run / "tokenizer.json")
     with pytest.raises(SystemExit, match="2"):  # here, not when the bundle is to be served

@@ -40,7 +40,11 @@ def rewritten(arguments: list[str], old: str, new: str) -> list[str]:
         ("vocab_size = 36", "vocab_size = 5000", "vocab_size is 5000, but .*tokenizer.json has"),
         ("batch_s = 1.6", "batch_s = 1.6\nbatch_sec = 3", "batch_sec: no such setting"),
         ("[data]", '[data]\nmanifest = "nobody.jsonl"', "nobody.jsonl"),
-        ("phone_vocab_size = 0", "phone_vocab_size = 40\nphone_layer = 1", "lexicon.txt.gz"),
+        (
+            "phone_vocab_size = 0\n[data]",
+            'phone_vocab_size = 40\nphone_layer = 1\n[data]\nlexicon = "lexicon.gz"',
+            "lexicon.gz: no such",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_decoded(
