@@ -1,7 +1,8 @@
 """Whether the fine-tuning run in a folder is the one that is asked for.
 
 The looks of a run are compared with each other, and the best of them is its result: they must all be of one recipe, one
-base and one language model. That is stricter than what training may go on with (training/same_run.py).
+base with all that it searches with, one language model and the same dev sets. That is stricter than what training may go
+on with (training/same_run.py).
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from asr_service.model.bundle import Bundle
+from asr_service.model.bundle import CARD_FILE, LM_FILE, WEIGHTS_FILE, Bundle
 from training.atomic import atomic_text
 from training.checkpoint import latest_checkpoint
+from training.data import speech_dir
 from training.lora import weights_digest
 from training.recipe import Recipe
 
 IDENTITY_FILE = "identity.json"
 # What decides over no weight and no look.
 _FREE = {"name", "data.prefetch", "finetune.on_forgetting"}
+# The base's weights and language model count as they are used; its card does not.
+_KNOWN_OTHERWISE = {WEIGHTS_FILE, LM_FILE, CARD_FILE}
 
 
 def identity(recipe: Recipe, base: Bundle, lm: Path | None) -> dict[str, Any]:
@@ -34,12 +38,18 @@ def identity(recipe: Recipe, base: Bundle, lm: Path | None) -> dict[str, Any]:
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     kept["SHA-256 of the base's weights"] = weights_digest(base)
     kept["SHA-256 of the language model"] = _digest(lm)
+    for file in sorted(base.directory.iterdir()):
+        if file.name not in _KNOWN_OTHERWISE:
+            kept[f"SHA-256 of the base's {file.name}"] = _digest(file)
+    old_dev = [recipe.finetune.old_dev_manifest] if recipe.finetune else []
+    for manifest in (recipe.data.dev_manifest, *old_dev):
+        kept[f"SHA-256 of {manifest}"] = _digest(speech_dir() / manifest)
     read_again: dict[str, Any] = json.loads(json.dumps(kept))
     return read_again
 
 
 def _digest(path: Path | None) -> str | None:
-    if path is None:
+    if path is None or not path.is_file():  # what must be there is missed where it is read
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ MOST = 1e9
 SHARE = (0.0, 1.0)
 AT_LEAST_0 = (0.0, MOST)
 AT_LEAST_1 = (1.0, MOST)
+# 0 itself is refused; nothing is as small as this.
 ABOVE_0 = (1e-9, MOST)
 
 _CALLED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a table"}
@@ -63,4 +64,5 @@ def within(section: str, settings: Any, limits: Mapping[str, tuple[float, float]
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         if not low <= value <= high:
-            raise ValueError(f"[{section}] {name} is {value}, must be {low:g} to {high:g}")
+            rule = f"{low:g} to {high:g}" if high < MOST else "above 0" if low == ABOVE_0[0] else f"{low:g} or more"
+            raise ValueError(f"[{section}] {name} is {value}, must be {rule}")

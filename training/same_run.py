@@ -17,6 +17,7 @@ from training.recipe import Recipe
 
 # What else decides over the batches, which utterances there are, is seen in the examples.
 _FIXED = {("seed",), ("data", "batch_s"), ("data", "short_first_epochs"), ("optim", "optimizer")}
+_WAYS_OUT = "Move it away, name the recipe anew, or begin a new run with its weights (--init-from)"
 
 
 def identity(recipe: Recipe, examples: Sequence[Example]) -> dict[str, Any]:
@@ -24,14 +25,16 @@ def identity(recipe: Recipe, examples: Sequence[Example]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.index, example.duration_s, example.tokens, example.phones)).encode())
-    return {"recipe": dataclasses.asdict(recipe), "examples": digest.hexdigest()}
+    return {"recipe": dataclasses.asdict(recipe), "examples": digest.hexdigest(), "count": len(examples)}
 
 
-def check_same(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What has changed in the recipe since, as lines to show; both are an `identity`.
+def check_same(folder: Path, kept: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """What has changed in the recipe since, as lines to show; `kept` and `now` are each an `identity`.
 
-    Raises ValueError that names every change with which the run cannot go on.
+    Raises ValueError that names every change with which the run cannot go on, or says that nothing was kept.
     """
+    if kept is None:
+        raise ValueError(f"{folder}: its checkpoint does not say of what run it is. {_WAYS_OUT}")
     lines: list[str] = []
     fatal: list[str] = []
     before, after = _settings(kept["recipe"]), _settings(now["recipe"])
@@ -41,12 +44,12 @@ def check_same(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) ->
             found = fatal if model or name in _FIXED else lines
             found.append(f"{'.'.join(name)} was {before.get(name)!r}, is {after.get(name)!r}")
     if not fatal and kept["examples"] != now["examples"]:
-        fatal.append("the training utterances or their targets are others")
-    if fatal:
-        raise ValueError(
-            f"{folder} holds another run: {'; '.join(fatal)}. Move it away, name the recipe anew, or begin a new run "
-            "with its weights (--init-from)"
+        fatal.append(
+            f"the training utterances or their targets are others ({kept['count']} then, {now['count']} now; "
+            "a recording that could not be read may be there by now)"
         )
+    if fatal:
+        raise ValueError(f"{folder} holds another run: {'; '.join(fatal)}. {_WAYS_OUT}")
     return lines
 
 

@@ -71,12 +71,8 @@ def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
         raise ValueError(f"{arguments.config} adapts a bundle, it does not train one: python -m training.finetune")
     if arguments.hold_out and not recipe.data.tuning_speakers:
         raise ValueError(f"{arguments.config}: --hold-out, but [data] tuning_speakers names nobody")
-    changed = {"max_steps": arguments.max_steps, "accumulate": arguments.accumulate}
-    optim = dataclasses.replace(recipe.optim, **{name: value for name, value in changed.items() if value is not None})
-    data = recipe.data
-    if arguments.batch_seconds is not None:
-        data = dataclasses.replace(data, batch_s=arguments.batch_seconds)
-    recipe = dataclasses.replace(recipe, optim=optim, data=data)
+    changed = {section: dataclasses.replace(getattr(recipe, section), **of) for section, of in _changes(arguments)}
+    recipe = dataclasses.replace(recipe, **changed)
     name = recipe.name
     if arguments.seed is not None:
         recipe = dataclasses.replace(recipe, seed=arguments.seed)
@@ -84,18 +80,20 @@ def read_recipe(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
     return recipe, arguments.runs / (f"{name}-held-out" if arguments.hold_out else name)
 
 
+def _changes(arguments: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
+    """Sections of the recipe, and what the command line sets in them."""
+    optim = {"max_steps": arguments.max_steps, "accumulate": arguments.accumulate}
+    tables = [("optim", optim), ("data", {"batch_s": arguments.batch_seconds})]
+    return [(section, {name: value for name, value in of.items() if value is not None}) for section, of in tables]
+
+
 def recipe_table(arguments: argparse.Namespace) -> dict[str, Any]:
     """The run's recipe as one TOML table, with what the command line changes."""
     table = read_table(arguments.config)
     if arguments.seed is not None:
         table["seed"] = arguments.seed
-    for section, name, value in (
-        ("optim", "max_steps", arguments.max_steps),
-        ("optim", "accumulate", arguments.accumulate),
-        ("data", "batch_s", arguments.batch_seconds),
-    ):
-        if value is not None:
-            table.setdefault(section, {})[name] = value
+    for section, changed in _changes(arguments):
+        table[section] = {**table.get(section, {}), **changed}
     return table
 
 

@@ -69,7 +69,7 @@ class _Maker:
         return self.maker(planned.indices, seed, augmented=planned.step >= self.start_step)
 
     def largest(self, indices: Sequence[int]) -> Batch:
-        """The most that augmentation makes of a batch; joined utterances have as many padded seconds."""
+        """The most that augmentation makes of a batch's utterances, where one is as long as joined ones become."""
         drawn = self.maker.augment
         self.maker.augment = dataclasses.replace(
             drawn, speeds=(min(drawn.speeds),), join_probability=0.0, pad_probability=0.0
@@ -135,7 +135,7 @@ class Trainer:
         state = load_newest(self.folder)
         if state is None:
             return False
-        changed = check_same(self.folder, state["run"], identity(self.recipe, self.examples))
+        changed = check_same(self.folder, state.get("run"), identity(self.recipe, self.examples))
         self.model.load_state_dict(state["model"])
         self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

@@ -37,6 +37,11 @@ def test_what_a_run_cannot_go_on_with_is_refused_by_name(recipe: Recipe, example
         check_same(Path("runs/mine"), identity(RECIPE, EXAMPLES), identity(recipe, examples))
 
 
+def test_a_checkpoint_that_does_not_say_of_what_run_it_is_is_refused() -> None:
+    with pytest.raises(ValueError, match="runs/mine: its checkpoint does not say"):
+        check_same(Path("runs/mine"), None, identity(RECIPE, EXAMPLES))
+
+
 def test_what_it_may_go_on_with_is_told() -> None:
     recipe = changed(
         changed(changed(RECIPE, "optim", max_steps=9), "augment", noise_probability=0.5), "data", prefetch=2
