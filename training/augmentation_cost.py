@@ -1,6 +1,8 @@
 """What each augmentation costs: milliseconds to make a batch, alone and all of the recipe's together.
 
-python -m training.augmentation_cost --config training/recipes/libri-mini.toml --store runs/pcm/train
+    python -m training.augmentation_cost --config training/recipes/libri-mini.toml --store runs/pcm/NAME
+
+NAME is the folder of decoded audio that training with the recipe has left in runs/pcm.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def measure(maker: BatchMaker, batches: list[list[int]]) -> tuple[list[float], f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True, help="folder of decoded audio, as training leaves it")
+    parser.add_argument("--store", type=Path, required=True, help="folder of decoded audio that training left")
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()

@@ -7,7 +7,6 @@ one int16 file, so an epoch costs no decoding.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import json
@@ -275,18 +274,3 @@ def epoch_batches(
     """The batches of one epoch: a function of (seed, epoch) alone, so that a resumed run sees what it would have."""
     rng = random.Random(f"{seed}/{epoch}")
     yield from batches_by_seconds(durations_s, indices, batch_s=batch_s, rng=rng, shuffle=not shortest_first)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Decode a manifest's audio into the training store")
-    parser.add_argument("--manifest", type=Path, default=speech_dir() / "train.jsonl")
-    parser.add_argument("--exclude-corpus", action="append", default=[])
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    utterances = read_manifest(arguments.manifest, exclude_corpora=arguments.exclude_corpus)
-    store = PcmStore.build(utterances, arguments.out)
-    print(f"{len(store)} utterances, {store.offsets[-1] / SAMPLE_RATE_HZ / 3600:.2f} h in {arguments.out}")
-
-
-if __name__ == "__main__":
-    main()

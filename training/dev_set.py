@@ -27,7 +27,12 @@ def add_dev_options(parser: argparse.ArgumentParser, *, every: int) -> None:
         "--corpus", action="append", default=[], metavar="NAME", help="only this corpus; may be given again"
     )
     parser.add_argument("--every", type=positive, default=every, help=f"take every k-th utterance; default: {every}")
-    parser.add_argument("--pcm", type=Path, help="folder of the decoded audio; default: that of training, in runs/pcm")
+    parser.add_argument(
+        "--pcm",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the decoded audio; default: in runs/pcm, shared with recipes that take all of this dev set",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
 
 

@@ -17,8 +17,9 @@ from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.stabiliser import Stabiliser, shared_length
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
-from training.data import PcmStore, read_manifest, speech_dir
+from training.dev_set import add_dev_options, dev_set
 from training.letter_to_sound_comparison import edit_distance
+from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
 FRAME_S = 0.04
@@ -64,17 +65,17 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/tune"), help="folder for the posteriors")
-    parser.add_argument("--pcm", type=Path, default=Path("runs/pcm/dev"), help="decoded dev audio (training.data)")
-    parser.add_argument("--every", type=int, default=8, help="take every k-th utterance")
+    add_dev_options(parser, every=8)
     arguments = parser.parse_args()
+    with told_in_one_line("stability"):
+        _report(arguments)
+
+
+def _report(arguments: argparse.Namespace) -> None:
     bundle = load_bundle(arguments.bundle)
     if bundle.lexicon is None or bundle.lm_path is None:
-        raise SystemExit(f"{arguments.bundle} has no lexicon or no language model")
-    utterances = read_manifest(speech_dir() / "dev.jsonl")
-    store = PcmStore.build(utterances, arguments.pcm)
-    rows = [i for i, utterance in enumerate(utterances) if utterance.corpus.startswith("librispeech")]
-    dev = posteriors(bundle, utterances, store, rows[:: arguments.every], Mode.STREAMING, arguments.out)
+        raise ValueError(f"{arguments.bundle} has no lexicon or no language model: nothing to measure")
+    dev = posteriors(bundle, *dev_set(arguments), Mode.STREAMING, arguments.out)
     tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
     options = LexiconBeamOptions(**bundle.decoding.get("streaming", {}))
     print(f"{len(dev)} utterances, updates every {bundle.streaming.chunk_frames * FRAME_S:.2f} s")

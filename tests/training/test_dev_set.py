@@ -17,7 +17,7 @@ from asr_service.engine.runner import Encoded
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
 from tests.training.conftest import Corpus
-from training import calibrate, distort, hints_report, neural_lm, prepare, tune_decoding, tune_recipe
+from training import calibrate, distort, hints_report, neural_lm, prepare, stability, tune_decoding, tune_recipe
 from training.dev_set import add_dev_options, dev_set
 from training.posteriors import DevUtterance, posteriors
 from training.tune_decoding import FEATURES, Candidate, report_ranking
@@ -87,6 +87,16 @@ def test_what_is_tuned_is_printed_as_the_bundles_config_has_it(
     assert json.loads(found) == {"decoding": {"accurate": {"lm_weight": 1.1, "word_score": -1.0}}}
 
 
+def test_stability_is_measured_on_what_the_options_choose_and_can_be_decoded(
+    speech: Path, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stability, "measure", lambda tree, dev, *_: [(0.0,) * 4] * len(stability.AGREEMENTS))
+    for options, count in (("--every 1", 2), ("", 1), ("--corpus own --every 1", 1)):
+        monkeypatch.setattr(sys, "argv", f"stability --bundle {bundle_dir} {options}".split())
+        stability.main()
+        assert f"{count} utterances, updates every" in capsys.readouterr().out
+
+
 def test_a_bundle_without_neural_language_model_gets_no_weight_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     dev = [DevUtterance("the sea", "c", Encoded(*[np.zeros((1, 1), np.float32)] * 2, torch.zeros(1, 1)))] * 2
     right = Candidate("the sea", 0, "lexicon", (-1.0, -2.0, 0.0, 2.0, -1.0, -3.0, 0.0))
@@ -108,6 +118,7 @@ def test_a_bundle_without_neural_language_model_gets_no_weight_for_one(capsys: p
         (tune_decoding, "--bundle no/such"),
         (calibrate, "--bundle no/such"),
         (hints_report, "--bundle no/such"),
+        (stability, "--bundle no/such"),
         (tune_recipe, "--recipe no/such"),
         (distort, "no/such --telephone --out out"),
         (prepare, "no/such --from manifest --out out"),
