@@ -32,6 +32,7 @@ from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import Lexicon
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
 from training.manifest import corpus_and_text, read_rows
+from training.mistakes import told_in_one_line
 from training.spoken import as_said
 
 TRIE_SUFFIX = ".kenlm"
@@ -119,11 +120,11 @@ def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix:
 def find_tool(name: str, folder: Path | None) -> Path | None:
     """Where KenLM's program `name` is: in `folder`, else on PATH; None where `folder` is not given and PATH lacks it.
 
-    Ends the command with the remedy where `folder` lacks it.
+    Raises ValueError with the remedy where `folder` lacks it.
     """
     found = shutil.which(name, path=str(folder) if folder else None)
     if found is None and folder is not None:
-        raise SystemExit(
+        raise ValueError(
             f"{name} is not in {folder}: it comes with KenLM's source package, see `--help` for how to build it"
         )
     return Path(found) if found else None
@@ -178,11 +179,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.text or arguments.manifest):
         parser.error("name a --text or a --manifest")
+    with told_in_one_line("lm"):
+        _make(arguments)
+
+
+def _make(arguments: argparse.Namespace) -> None:
     trie = arguments.out.suffix == TRIE_SUFFIX
     lmplz = find_tool("lmplz", arguments.kenlm_bin)
     build_binary = find_tool("build_binary", arguments.kenlm_bin)
     if trie and build_binary is None:
-        parser.error(f"a {TRIE_SUFFIX} file needs build_binary: name its folder by --kenlm-bin, or write an ARPA file")
+        raise ValueError(
+            f"a {TRIE_SUFFIX} file needs build_binary: name its folder by --kenlm-bin, or write an ARPA file"
+        )
     lexicon = frozenset(Lexicon.load(arguments.lexicon)) if arguments.lexicon else None
     words: set[str] = set()
 
@@ -197,7 +205,7 @@ def main() -> None:
             estimate(sentences(), arpa, order=arguments.order, prune=arguments.prune, vocabulary=lexicon, lmplz=lmplz)
             if build_binary is not None and trie:
                 build_trie(arpa, arguments.out, bits=arguments.bits, build_binary=build_binary)
-        except (ValueError, RuntimeError) as error:
+        except RuntimeError as error:  # KenLM failed, and says why in several lines
             raise SystemExit(str(error)) from error
     vocabulary = words if lexicon is None else words & lexicon
     size = arguments.out.stat().st_size

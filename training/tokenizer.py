@@ -23,6 +23,7 @@ from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_tran
 from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
 from training.atomic import atomic_path
 from training.manifest import corpus_and_text, read_rows
+from training.mistakes import told_in_one_line
 
 _SPACES_AND_CONTROLS = re.compile(f"[\\s\\x00-\\x1f\\x7f-\\x9f{WORD_START}]+")
 
@@ -135,17 +136,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.manifest or arguments.text):
         parser.error("name a --manifest or a --text")
-    try:
-        texts = list(raw_texts(arguments.manifest, arguments.text, arguments.exclude_corpus))
-        pieces = train(
-            texts,
-            arguments.vocab_size,
-            normalizer=arguments.normalizer,
-            byte_fallback=arguments.byte_fallback,
-            character_coverage=arguments.character_coverage if arguments.byte_fallback else 1.0,
-        )
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    with told_in_one_line("tokenizer"):
+        _make(arguments)
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    texts = list(raw_texts(arguments.manifest, arguments.text, arguments.exclude_corpus))
+    pieces = train(
+        texts,
+        arguments.vocab_size,
+        normalizer=arguments.normalizer,
+        byte_fallback=arguments.byte_fallback,
+        character_coverage=arguments.character_coverage if arguments.byte_fallback else 1.0,
+    )
     with atomic_path(arguments.out) as draft:
         pieces.save(draft)
     _describe(pieces, texts)

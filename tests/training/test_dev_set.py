@@ -17,7 +17,18 @@ from asr_service.engine.runner import Encoded
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
 from tests.training.conftest import Corpus
-from training import calibrate, distort, hints_report, neural_lm, prepare, stability, tune_decoding, tune_recipe
+from training import (
+    calibrate,
+    distort,
+    hints_report,
+    lm,
+    neural_lm,
+    prepare,
+    stability,
+    tokenizer,
+    tune_decoding,
+    tune_recipe,
+)
 from training.dev_set import add_dev_options, dev_set
 from training.posteriors import DevUtterance, posteriors
 from training.tune_decoding import FEATURES, Candidate, report_ranking
@@ -122,6 +133,11 @@ def test_a_bundle_without_neural_language_model_gets_no_weight_for_one(capsys: p
         (tune_recipe, "--recipe no/such"),
         (distort, "no/such --telephone --out out"),
         (prepare, "no/such --from manifest --out out"),
+        (tokenizer, "--text no/such --vocab-size 64 --out out"),
+        (tokenizer, "--manifest no/such --vocab-size 64 --out out"),
+        (lm, "--text no/such --out out"),
+        (lm, "--manifest no/such --out out"),
+        (lm, "--text no/such --out out --kenlm-bin no/such"),
         (neural_lm, "--tokenizer no/such --text text --run run --out out"),
     ],
     ids=lambda value: value.__name__ if hasattr(value, "__name__") else "",

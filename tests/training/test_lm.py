@@ -170,7 +170,7 @@ def test_a_text_too_large_for_dictionaries_is_refused_with_the_remedy(monkeypatc
 
 
 def test_a_missing_tool_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(SystemExit, match=r"lmplz is not in .*source package"):
+    with pytest.raises(ValueError, match=r"lmplz is not in .*source package"):
         lm.find_tool("lmplz", tmp_path)
 
 
