@@ -5,7 +5,7 @@
     asr eval runs/distorted/pink10/manifest.jsonl
 
 `--noise` is a colour or `babble` (five other speakers of the manifest); `--telephone` writes 8 kHz mu-law WAV files.
-A clip's noise is a function of its name: the same for every call.
+A clip's noise is a function of its name and offset: the same for every call.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from asr_service.commands.option_types import positive
 from asr_service.evaluation.references.rows import Row, text_field
+from asr_service.evaluation.references.text import seconds
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.data import SAMPLE_RATE_HZ
 from training.manifest import read_rows
@@ -37,18 +39,45 @@ TELEPHONE_HZ = 8_000
 PEAK = 0.99
 
 
-def read_audio(row: Row, folder: Path) -> NDArray[np.float32]:
-    """(N,) mono samples at 16 kHz in [-1, 1] of a manifest's row, its part of the file where it has an `offset`.
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A row of a manifest, and the audio that it names.
 
-    Raises ValueError that names a file that cannot be read.
+    Attributes:
+        part_s: where it begins in its file and how long it lasts; None: it is the file.
     """
-    path = folder / text_field(row, ("audio_filepath",))
+
+    row: Row
+    name: str
+    part_s: tuple[float, float] | None
+
+    @property
+    def seed(self) -> str:
+        """Of its noise: parts of one recording have different noise."""
+        return self.name if self.part_s is None else f"{self.name}@{self.part_s[0]}"
+
+
+def clip_of(row: Row) -> Clip:
+    """Raises ValueError, which names the field that is missing or wrong."""
+    if not (name := text_field(row, ("audio_filepath",))):
+        raise ValueError("no audio_filepath")
+    if row.get("offset") is None:
+        return Clip(row, name, None)
+    if row.get("duration") is None:
+        raise ValueError("no duration")
+    return Clip(row, name, (seconds(row["offset"], "offset"), seconds(row["duration"], "duration")))
+
+
+def read_audio(clip: Clip, folder: Path) -> NDArray[np.float32]:
+    """(N,) mono samples at 16 kHz in [-1, 1]. Raises ValueError that names a file that cannot be read."""
+    path = folder / clip.name
     try:
         with soundfile.SoundFile(path) as file:
             rate, frames = file.samplerate, -1
-            if row.get("offset") is not None:
-                file.seek(round(row["offset"] * rate))
-                frames = round(row["duration"] * rate)
+            if clip.part_s is not None:
+                offset_s, duration_s = clip.part_s
+                file.seek(round(offset_s * rate))
+                frames = round(duration_s * rate)
             pcm = file.read(frames, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
@@ -88,29 +117,30 @@ def main() -> None:
 
 
 def _distort(arguments: argparse.Namespace) -> None:
-    rows = read_rows(arguments.manifest, dict)
-    chosen = [row for row in rows if not arguments.corpus or row.get("corpus") in arguments.corpus][:: arguments.every]
+    clips = read_rows(arguments.manifest, clip_of)
+    wanted = [clip for clip in clips if not arguments.corpus or clip.row.get("corpus") in arguments.corpus]
+    chosen = wanted[:: arguments.every]
     if not chosen:
         raise ValueError(f"{arguments.manifest}: no utterance of {', '.join(arguments.corpus) or 'any corpus'}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     folder = arguments.manifest.parent
     lines = []
-    for number, row in enumerate(tqdm(chosen, mininterval=5)):
-        pcm = read_audio(row, folder)
+    for number, clip in enumerate(tqdm(chosen, mininterval=5)):
+        pcm = read_audio(clip, folder)
         path = arguments.out / f"{number:05d}.wav"
         if arguments.telephone:
             soundfile.write(path, soxr.resample(pcm, SAMPLE_RATE_HZ, TELEPHONE_HZ), TELEPHONE_HZ, subtype="ULAW")
         else:
-            rng = random.Random(row["audio_filepath"])
-            others = [other for other in chosen if other.get("speaker") != row.get("speaker")]
+            rng = random.Random(clip.seed)
+            others = [other for other in chosen if other.row.get("speaker") != clip.row.get("speaker")]
             voices: list[NDArray[np.float32]] = []
             if arguments.noise == "babble":
                 if len(others) < VOICES:
                     raise ValueError(f"{arguments.manifest}: babble is of {VOICES} utterances of other speakers")
                 voices = [read_audio(other, folder) for other in rng.sample(others, VOICES)]
-            mixed = noisy(pcm, arguments.noise, arguments.snr_db, voices, row["audio_filepath"])
+            mixed = noisy(pcm, arguments.noise, arguments.snr_db, voices, clip.seed)
             soundfile.write(path, mixed, SAMPLE_RATE_HZ)
-        whole = {name: value for name, value in row.items() if name != "offset"}
+        whole = {name: value for name, value in clip.row.items() if name != "offset"}
         lines.append(json.dumps({**whole, "audio_filepath": path.name}))
     (arguments.out / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(lines)} clips in {arguments.out}")

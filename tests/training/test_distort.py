@@ -72,6 +72,53 @@ def test_a_part_of_a_recording_becomes_a_file_of_its_own(
     assert "offset" not in written and written["duration"] == 0.25
 
 
+@pytest.mark.parametrize("kind", ["white", "babble"])
+def test_parts_of_one_recording_have_different_noise(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    audio = np.zeros(16_000)
+    audio[:4_000] = audio[8_000:12_000] = np.sin(np.arange(4_000))
+    soundfile.write(tmp_path / "0.flac", audio, 16_000)
+    others = manifest.read_text().splitlines()[1:]
+    parts = [{"audio_filepath": "0.flac", "text": "a", "duration": 0.25, "offset": offset} for offset in (0.0, 0.5)]
+    manifest.write_text("\n".join([*map(json.dumps, parts), *others]) + "\n")
+    run(monkeypatch, str(manifest), "--noise", kind, "--out", str(tmp_path / "out"))
+    one, two = (soundfile.read(tmp_path / "out" / f"0000{number}.wav")[0] for number in range(2))
+    assert len(one) == len(two) == 4_000
+    assert not np.array_equal(one, two)
+
+
+def test_the_seed_of_a_whole_file_is_its_name() -> None:
+    row: dict[str, object] = {"audio_filepath": "0.flac", "duration": 1.0}
+    assert distort.clip_of(row).seed == "0.flac"
+    assert distort.clip_of({**row, "offset": 2}).seed == distort.clip_of({**row, "offset": 2.0}).seed == "0.flac@2.0"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"audio_filepath": "0.flac", "offset": 0.5}, "no duration"),
+        ({"audio_filepath": "0.flac", "offset": "soon", "duration": 0.25}, "offset is 'soon', not a number of seconds"),
+        ({"audio_filepath": "0.flac", "offset": 0.5, "duration": -1}, "duration is -1, not a number of seconds"),
+        ({}, "no audio_filepath"),
+    ],
+)
+def test_a_wrong_field_is_told_in_a_line(
+    manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fields: dict[str, object],
+    told: str,
+) -> None:
+    manifest.write_text(json.dumps({"text": "a", **fields}) + "\n")
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, str(manifest), "--telephone", "--out", str(tmp_path / "line"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"clean.jsonl:1: {told}" in line
+    assert not (tmp_path / "line").exists()
+
+
 @pytest.mark.parametrize("wrong", ["too few voices", "no audio"])
 def test_what_makes_a_clip_impossible_is_told_in_a_line(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
