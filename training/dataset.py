@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from asr_service.decoding.ctc_forward import padded_labels
+from asr_service.evaluation.normalizer import dropped_characters
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.tokenizer import WordPieces
@@ -26,7 +27,7 @@ from training.example import Example
 from training.lexicon import phones_of
 from training.loss import Batch
 from training.recipe import AugmentConfig
-from training.spoken import as_said, dropped_characters
+from training.spoken import as_said
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 

@@ -39,8 +39,8 @@ def add_dev_options(parser: argparse.ArgumentParser, *, every: int) -> None:
 def dev_set(arguments: argparse.Namespace) -> tuple[list[Utterance], PcmStore, list[int]]:
     """All utterances of the manifest, their samples, and the places of those that the options choose.
 
-    Recordings that cannot be decoded are left out. Raises ValueError, naming manifest and corpora, where nothing with
-    words is left.
+    Recordings that cannot be decoded are left out. Raises ValueError, naming manifest and corpora, for a corpus that is
+    not in the manifest, and where nothing with words is left.
     """
     manifest = arguments.manifest or speech_dir() / _DEFAULT_MANIFEST
     prefix = "" if arguments.manifest or arguments.corpus else _DEFAULT_PREFIX
@@ -51,9 +51,11 @@ def dev_set(arguments: argparse.Namespace) -> tuple[list[Utterance], PcmStore, l
         for row, utterance in enumerate(utterances)
         if utterance.corpus.startswith(prefix) and (not arguments.corpus or utterance.corpus in arguments.corpus)
     ][:: arguments.every]
-    if not rows:
-        there = ", ".join(sorted({utterance.corpus or "(no name)" for utterance in utterances})) or "none"
-        raise ValueError(f"{manifest}: no utterance of {wanted}; its corpora, for --corpus: {there}")
+    there = {utterance.corpus for utterance in utterances}
+    missing = ", ".join(corpus for corpus in arguments.corpus if corpus not in there)
+    if missing or not rows:
+        names = ", ".join(sorted(corpus or "(no name)" for corpus in there)) or "none"
+        raise ValueError(f"{manifest}: no utterance of {missing or wanted}; its corpora, for --corpus: {names}")
     own = DataConfig(dev_manifest=str(manifest.resolve()))
     store = PcmStore.build(utterances, arguments.pcm or dev_store(Path("runs"), own))
     rows = [row for row in rows if row not in store.skipped]

@@ -70,6 +70,8 @@ def test_an_empty_choice_is_refused_with_manifest_and_corpora(speech: Path) -> N
         ValueError, match=r"dev\.jsonl: no utterance of an4; its corpora, for --corpus: \(no name\), libri.*, own$"
     ):
         chosen("--corpus", "an4")
+    with pytest.raises(ValueError, match=r"dev\.jsonl: no utterance of typo; its corpora"):
+        chosen("--corpus", "own", "--corpus", "typo")
     (speech / "dev.jsonl").write_text('{"audio_filepath": "1.wav", "duration": 0.05, "text": "", "corpus": "own"}\n')
     with pytest.raises(ValueError, match=r"dev\.jsonl: no utterance of librispeech\*; its corpora, for --corpus: own$"):
         chosen()
