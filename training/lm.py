@@ -18,7 +18,6 @@ KenLM's `build_binary`. PyPI's `kenlm` wheel does not hold these tools, its sour
 from __future__ import annotations
 
 import argparse
-import gzip
 import math
 import re
 import shutil
@@ -34,6 +33,7 @@ from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thre
 from training.manifest import corpus_and_text, read_rows
 from training.mistakes import told_in_one_line
 from training.spoken import as_said
+from training.tokenizer import text_lines
 
 TRIE_SUFFIX = ".kenlm"
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"\u201d']?\s+")
@@ -103,11 +103,10 @@ def perplexity(model: Path, sentences: Iterable[str], vocabulary: Collection[str
 
 
 def text_sentences(path: Path) -> Iterator[str]:
-    """Normalised sentences of a text file, gzipped where its name ends with .gz; empty ones left out."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as paragraphs:
-        for paragraph in paragraphs:
-            sentences = map(normalize_transcript, _SENTENCE_END.split(paragraph))
-            yield from filter(None, map(as_said, sentences))
+    """Normalised sentences of a text file; empty ones left out. Raises ValueError and OSError as `text_lines` does."""
+    for paragraph in text_lines(path):
+        sentences = map(normalize_transcript, _SENTENCE_END.split(paragraph))
+        yield from filter(None, map(as_said, sentences))
 
 
 def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ import argparse
 import gzip
 import re
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -109,18 +110,29 @@ def covering(lines: Iterable[str], coverage: float) -> str:
     return "".join(dict.fromkeys((*LETTERS, *chosen)))
 
 
-def raw_texts(manifests: Iterable[Path], files: Iterable[Path], exclude: Collection[str] = ()) -> Iterator[str]:
-    """Texts of manifests and the lines of text files (gzipped where the name ends with .gz), as they are written.
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file, gzipped where its name ends with .gz.
 
-    Raises ValueError for a manifest as `read_rows` does.
+    Raises ValueError, which names the file, where it is not that, and OSError where it cannot be opened.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            yield from lines
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def raw_texts(manifests: Iterable[Path], files: Iterable[Path], exclude: Collection[str] = ()) -> Iterator[str]:
+    """Texts of manifests and the lines of text files, as they are written.
+
+    Raises ValueError for a manifest as `read_rows` does, and for a text file as `text_lines` does.
     """
     for manifest in manifests:
         for corpus, text in read_rows(manifest, corpus_and_text):
             if corpus not in exclude:
                 yield text
     for path in files:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            yield from lines
+        yield from text_lines(path)
 
 
 def main() -> None:

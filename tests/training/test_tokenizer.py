@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr_service.evaluation.normalizer import NORMALIZER_VERSION
 from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
-from training import tokenizer
+from training import lm, tokenizer
 
 TEXT = ["The sea, the SEA!", "Café “Noir”", "don't"] * 4
 
@@ -88,6 +88,28 @@ def test_the_command_reads_manifests_and_texts_and_says_what_is_spelled_in_bytes
     with pytest.raises(SystemExit, match="2"):
         tokenizer.main()
     assert "too small" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("t.txt", b"caf\xe9\n"),
+        ("t.txt.gz", b"plain text"),
+        ("t.txt.gz", gzip.compress(b"caf\xe9\n")),
+        ("t.txt.gz", gzip.compress(b"the sea")[:-9]),
+        ("t.txt.gz", gzip.compress(b"")[:10] + b"\xff" * 9),
+    ],
+)
+@pytest.mark.parametrize("command", [tokenizer, lm])
+def test_a_text_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, command, name, data):
+    path = tmp_path / name
+    path.write_bytes(data)
+    size = ["--vocab-size", "300"] if command is tokenizer else []
+    monkeypatch.setattr(sys, "argv", ["command", *size, "--text", str(path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: " in told
 
 
 def test_the_command_names_a_line_of_a_manifest_that_is_no_json(tmp_path, monkeypatch, capsys):
