@@ -1,8 +1,8 @@
 """Whether the fine-tuning run in a folder is the one that is asked for.
 
-The looks of a run are compared with each other, and the best of them is its result: they must all be of one recipe, one
-base with all that it searches with, one language model and the same dev sets. That is stricter than what training may go
-on with (training/same_run.py).
+The looks of a run are compared with each other, and the best of them is its result: they must all be of one recipe,
+one base with all that it searches with, one language model and the same dev sets. That is stricter than what training
+may go on with (training/same_run.py).
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from asr_service.evaluation.normalizer import dropped_characters
 from asr_service.tokenizer import WordPieces
 from training.importers.record import Record
-from training.spoken import dropped_characters
 from training.tokenizer import NORMALIZERS
 
 # What can be wrong with an utterance; the last three are found by comparing it with the others.

@@ -1,10 +1,6 @@
-"""What of a written text is said aloud: titles in full, and what would be missing from a normalised transcript."""
+"""What a transcript's words are when they are said: titles in full."""
 
 from __future__ import annotations
-
-from asr_service.evaluation.normalizer import dropped_characters
-
-__all__ = ["TITLES", "as_said", "dropped_characters"]
 
 # Written short and never said so. Books and transcripts differ in how they write them; a transcript has what is said.
 TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}

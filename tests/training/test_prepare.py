@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_service.evaluation.normalizer import dropped_characters
 from training import prepare
 from training.data import read_manifest
 from training.importers.native import read_native
 from training.importers.record import Record
-from training.inspection import REASONS, Inspector, Limits, dropped_characters
+from training.inspection import REASONS, Inspector, Limits
 from training.tokenizer import train
 
 RATE = 16_000
