@@ -1,4 +1,4 @@
-"""`torch.compile` for training. It is for GPUs: on a CPU the plain operations are faster (docs/benchmarks.md)."""
+"""`torch.compile` for training. It is for GPUs, not measured there yet: on a CPU plain operations are faster."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, help="instead of the recipe's")
     parser.add_argument("--accumulate", type=int, help="batches an update, instead of the recipe's")
     parser.add_argument("--batch-seconds", type=float, help="padded seconds a batch, instead of the recipe's")
-    parser.add_argument("--compile", action="store_true", help="the encoder's blocks by torch.compile: pays on a GPU")
+    parser.add_argument("--compile", action="store_true", help="the encoder's blocks by torch.compile, for GPUs")
     return parser.parse_args(argv)
 
 
