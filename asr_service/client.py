@@ -47,6 +47,7 @@ M = TypeVar("M", bound=Message)
 Content = bytes | bytearray | memoryview
 Metadata = Sequence[tuple[str, str | bytes]]
 Control = pb.StreamControl
+Credentials = grpc.ChannelCredentials
 
 FLUSH = Control(flush=Control.Flush())
 KEEP_ALIVE = Control(keep_alive=Control.KeepAlive())
@@ -106,7 +107,7 @@ class Client:
         address: str = "localhost:50051",
         *,
         timeout_s: float | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=_channel_options())
@@ -184,7 +185,7 @@ class AsyncClient:
         address: str = "localhost:50051",
         *,
         timeout_s: float | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
         own_connection: bool = False,
     ) -> None:
         options = [*_channel_options(), ("grpc.use_local_subchannel_pool", int(own_connection))]
@@ -233,7 +234,7 @@ class AsyncClient:
         await self.close()
 
 
-def tls_credentials(ca: Path | None = None) -> grpc.ChannelCredentials:
+def tls_credentials(ca: Path | None = None) -> Credentials:
     """Credentials of TLS; `ca` has the certificates (PEM) to trust instead of gRPC's own. Raises OSError."""
     return grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes())
 

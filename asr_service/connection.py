@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr_service.client import Client, tls_credentials
+from asr_service.client import AsyncClient, Client, Credentials, tls_credentials
 from asr_service.errors import ConfigError
 
 
@@ -26,12 +26,19 @@ class Connection:
 
     def client(self) -> Client:
         """A client of it. Raises ConfigError for a certificate file that cannot be read, or has none."""
+        return Client(self.address, credentials=self._credentials())
+
+    def async_client(self, *, own_connection: bool = False) -> AsyncClient:
+        """As `client`, on an event loop; without a connection of its own it shares one with others of the process."""
+        return AsyncClient(self.address, credentials=self._credentials(), own_connection=own_connection)
+
+    def _credentials(self) -> Credentials | None:
         if not self.tls:
-            return Client(self.address)
+            return None
         try:
             if self.ca is not None:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca)  # gRPC would only log it
-            return Client(self.address, credentials=tls_credentials(self.ca))
+            return tls_credentials(self.ca)
         except ssl.SSLError as error:
             raise ConfigError(f"--ca {self.ca} has no certificate (PEM)") from error
         except OSError as error:

@@ -37,7 +37,7 @@ BESIDE = {
     # Evaluation may use all but the server; it may call one through the client.
     "evaluation": (set(RANK) - {"server"}) | {"evaluation", "client", "connection"},
     # The load generator knows a server through the client alone.
-    "bench": {"bench", "client", "evaluation", "audio", "types", "errors", "config"},
+    "bench": {"bench", "client", "connection", "evaluation", "audio", "types", "errors", "config"},
     # The command line is above everything, and nothing is above it.
     "commands": set(RANK) | {"bench", "evaluation", "client", "connection", "commands", "samples"},
     "cli": {"commands", "errors", "types", "config"},

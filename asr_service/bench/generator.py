@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import itertools
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from asr_service.bench.pacing import PaceLog, in_real_time, watch_event_loop
 from asr_service.bench.playlist import Call, Clip, playlist
 from asr_service.bench.process_usage import Usage, usage
 from asr_service.client import AsyncClient, ServiceError, result_of
+from asr_service.connection import Connection
 from asr_service.evaluation.latency import DisplayLog
 from asr_service.types import Word
 
@@ -28,6 +30,8 @@ PATIENCE_S = 60.0
 USAGE_PERIOD_S = 1.0
 # Where a stream that has begun late would still be on its way to the server.
 LEAD_S = 0.5
+# A live stream of these messages, and what it is answered.
+Send = Callable[[AsyncIterable[bytes]], AsyncGenerator[Any, None]]
 REFUSED = "RESOURCE_EXHAUSTED"
 GIVEN_UP = "GIVEN_UP"
 
@@ -124,26 +128,30 @@ def stream_calls(clips: Sequence[Clip], load: Load, stream: int) -> list[Call]:
     return playlist(clips, stream, seconds=load.seconds, pause_s=load.pause_s, clips_per_call=load.clips_per_call)
 
 
-async def run_load(address: str, clips: Sequence[Clip], load: Load, *, pid: int | None = None) -> LoadRecord:
-    """Play until every stream has ended. `pid` is the server's process, where it may be looked at."""
+async def run_load(connection: Connection, clips: Sequence[Clip], load: Load, *, pid: int | None = None) -> LoadRecord:
+    """Play until every stream has ended. `pid` is the server's process, where it may be looked at.
+
+    Raises ConfigError as `Connection` does.
+    """
     pace, calls, used = PaceLog(), list[CallRecord](), list[tuple[float, Usage]]()
     plans = [stream_calls(clips, load, stream) for stream in range(load.streams)]
     gc.collect()
     gc.freeze()  # what is here stays: a collection that walks all of it would make the generator late
     async with contextlib.AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(AsyncClient(address, own_connection=load.channels > 1))
+            await stack.enter_async_context(connection.async_client(own_connection=load.channels > 1))
             for _ in range(min(load.channels, load.streams))
         ]
+        sends = [_sending(client, connection) for client in clients]
         origin, spent_s = time.monotonic() + LEAD_S, time.process_time()
         watchers = [asyncio.create_task(watch_event_loop(pace))]
         if pid is not None:
             watchers.append(asyncio.create_task(_watch_usage(pid, origin, used)))
         try:
             async with asyncio.TaskGroup() as group:
-                for stream, (plan, client) in enumerate(zip(plans, itertools.cycle(clients))):
+                for stream, (plan, send) in enumerate(zip(plans, itertools.cycle(sends))):
                     begun = origin + load.stagger_s * stream / load.streams
-                    group.create_task(_play(client, stream, plan, load, begun, origin, pace, calls))
+                    group.create_task(_play(send, stream, plan, load, begun, origin, pace, calls))
         finally:
             spent_s = time.process_time() - spent_s
             gc.unfreeze()
@@ -156,17 +164,35 @@ async def run_load(address: str, clips: Sequence[Clip], load: Load, *, pid: int 
     return LoadRecord(load, in_order, pace, tuple(used), spent_s)
 
 
-async def play_alone(address: str, calls: Iterable[tuple[int, Call]], message_s: float) -> AsyncIterator[CallRecord]:
-    """Each call by itself, as fast as the server takes it. What was shown when says nothing here; the words do."""
-    async with AsyncClient(address) as client:
+async def play_alone(
+    connection: Connection, calls: Iterable[tuple[int, Call]], message_s: float
+) -> AsyncIterator[CallRecord]:
+    """Each call by itself, as fast as the server takes it. What was shown when says nothing here; the words do.
+
+    Raises ConfigError as `Connection` does.
+    """
+    async with connection.async_client() as client:
+        send = _sending(client, connection)
         for stream, call in calls:
             record = CallRecord(stream, call, 0.0)
-            await _call(client, record, _at_once(call.messages(message_s)), time.monotonic())
+            await _call(send, record, _at_once(call.messages(message_s)), time.monotonic())
             yield record
 
 
+def _sending(client: AsyncClient, connection: Connection) -> Send:
+    return functools.partial(
+        client.stream,
+        metadata=connection.metadata,
+        encoding="LINEAR16",
+        sample_rate_hertz=SAMPLE_RATE_HZ,
+        mode="streaming",
+        interim_results=True,
+        enable_word_time_offsets=True,
+    )
+
+
 async def _play(
-    client: AsyncClient,
+    send: Send,
     stream: int,
     plan: Sequence[Call],
     load: Load,
@@ -183,21 +209,14 @@ async def _play(
         messages = in_real_time(
             call.messages(load.message_s), begun=begun, message_s=load.message_s, duration_s=call.duration_s, log=pace
         )
-        await _call(client, record, messages, begun)
+        await _call(send, record, messages, begun)
         if record.status != "OK":
             return
         begun = max(begun + call.duration_s + call.pause_s, time.monotonic())
 
 
-async def _call(client: AsyncClient, record: CallRecord, messages: AsyncIterable[bytes], begun: float) -> None:
-    responses = client.stream(
-        messages,
-        encoding="LINEAR16",
-        sample_rate_hertz=SAMPLE_RATE_HZ,
-        mode="streaming",
-        interim_results=True,
-        enable_word_time_offsets=True,
-    )
+async def _call(send: Send, record: CallRecord, messages: AsyncIterable[bytes], begun: float) -> None:
+    responses = send(messages)
     try:
         async with asyncio.timeout(max(0.0, begun - time.monotonic()) + record.call.duration_s + PATIENCE_S):
             async with contextlib.aclosing(responses):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.demo import ServerProcess
 from asr_service.commands.option_types import positive
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from asr_service.bench.generator import CallRecord, Load
     from asr_service.bench.playlist import Clip
     from asr_service.bench.ramp import Objective
+    from asr_service.connection import Connection
 
 ALIGNMENTS = Path.home() / ".cache" / "asr-service" / "alignments"
 
@@ -32,7 +34,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("manifests", nargs="+", type=Path, metavar="MANIFEST", help="as for `asr eval`")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
     server = parser.add_argument_group("server")
-    server.add_argument("--server", metavar="HOST:PORT", help="a running server (default: one of its own)")
+    add_server_options(server, "a running server (default: one of its own)")
     server.add_argument("--pid", type=int, help="process of --server on this machine, for CPU and memory")
     server.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     server.add_argument("--config", type=Path, metavar="FILE", help="settings of its own server (TOML)")
@@ -66,21 +68,23 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         clips = _clips(arguments)
         with _server(arguments) as (address, pid):
-            _run(arguments, clips, address, pid, objective)
+            _run(arguments, clips, connection(arguments, address), pid, objective)
     except (OSError, RuntimeError) as error:
         print(f"asr bench live: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(arguments: argparse.Namespace, clips: Sequence[Clip], address: str, pid: int | None, rule: Objective) -> None:
+def _run(
+    arguments: argparse.Namespace, clips: Sequence[Clip], server: Connection, pid: int | None, rule: Objective
+) -> None:
     from asr_service.bench.output import document, lines, ramp_line, write_json
     from asr_service.bench.plots import write_png
     from asr_service.bench.ramp import ramp
 
-    about = _about(arguments, address)
+    about = _about(arguments, server)
     print(f"{about['model']}; generator on {about['machine']}, server {about['server']}")
-    bench = Bench(arguments, clips, address, pid)
+    bench = Bench(arguments, clips, server, pid)
     runs: list[Figures] = []
 
     def measure(streams: int) -> Figures:
@@ -108,8 +112,10 @@ def _run(arguments: argparse.Namespace, clips: Sequence[Clip], address: str, pid
 class Bench:
     """Loads of one command on one server; what streams say alone is asked for once."""
 
-    def __init__(self, arguments: argparse.Namespace, clips: Sequence[Clip], address: str, pid: int | None) -> None:
-        self._arguments, self._clips, self._address, self._pid = arguments, clips, address, pid
+    def __init__(
+        self, arguments: argparse.Namespace, clips: Sequence[Clip], server: Connection, pid: int | None
+    ) -> None:
+        self._arguments, self._clips, self._server, self._pid = arguments, clips, server, pid
         self._alone: dict[int, list[CallRecord]] = {}
         self._warm = False
 
@@ -136,7 +142,7 @@ class Bench:
         elif not self._warm:
             self._play(load, [0])
         self._warm = True
-        record = asyncio.run(run_load(self._address, self._clips, load, pid=self._pid))
+        record = asyncio.run(run_load(self._server, self._clips, load, pid=self._pid))
         return figures(record, alone=alone, normalizer=arguments.normalizer)
 
     def _stream_alone(self, load: Load, stream: int) -> list[CallRecord]:
@@ -150,7 +156,7 @@ class Bench:
         calls = [(stream, call) for stream in streams for call in stream_calls(self._clips, load, stream)]
 
         async def play() -> list[CallRecord]:
-            return [record async for record in play_alone(self._address, calls, load.message_s)]
+            return [record async for record in play_alone(self._server, calls, load.message_s)]
 
         records = asyncio.run(play())
         for record in records:
@@ -195,14 +201,13 @@ def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, int | None]]:
         yield server.address, server.pid
 
 
-def _about(arguments: argparse.Namespace, address: str) -> dict[str, str]:
-    from asr_service.client import Client
+def _about(arguments: argparse.Namespace, server: Connection) -> dict[str, str]:
     from asr_service.evaluation.provenance import provenance
     from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
     from asr_service.model.digest import model_hash
 
-    with Client(address) as client:
-        info = client.server_info()
+    with server.client() as client:
+        info = client.server_info(metadata=server.metadata)
     aligner = model_hash(arguments.model or SHIPPED_DIR / DEFAULT_MODEL)
     # The model that placed the words' ends need not be the server's.
     hashes = {"model_hash": info.models[0].hash, "aligned_by": aligner}
@@ -218,6 +223,7 @@ def _about(arguments: argparse.Namespace, address: str) -> dict[str, str]:
 
 
 def _check_usage(arguments: argparse.Namespace) -> None:
+    check_server_options(arguments)
     if arguments.pid is not None and not arguments.server:
         arguments.usage_error("--pid is for --server; of its own server the process is known")
     if arguments.config and arguments.server:

@@ -10,6 +10,7 @@ from asr_service.bench.figures import figures
 from asr_service.bench.generator import Load, play_alone, run_load, stream_calls
 from asr_service.bench.heard import heard
 from asr_service.config import ServerSettings, Settings
+from asr_service.connection import Connection
 from asr_service.server.app import ServerThread
 from tests.bench.made_up import tone_clip
 from tests.fake_engine import FakeEngine
@@ -28,7 +29,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def loaded(address):
-    return asyncio.run(run_load(address, CLIPS, LOAD))
+    return asyncio.run(run_load(Connection(address), CLIPS, LOAD))
 
 
 def test_streams_that_have_a_place_are_held_and_the_others_are_refused(loaded):
@@ -79,7 +80,7 @@ def test_calls_alone_give_the_same_words(address, loaded):
     calls = [(stream, call) for stream in range(2) for call in stream_calls(CLIPS, LOAD, stream)]
 
     async def play():
-        return [record async for record in play_alone(address, calls, LOAD.message_s)]
+        return [record async for record in play_alone(Connection(address), calls, LOAD.message_s)]
 
     alone = asyncio.run(play())
     assert [record.status for record in alone] == ["OK", "OK"]
@@ -91,5 +92,5 @@ def test_calls_alone_give_the_same_words(address, loaded):
 
 
 def test_a_server_that_is_not_there_is_a_status_and_no_exception():
-    record = asyncio.run(run_load("localhost:9", CLIPS, Load(streams=1, seconds=0.5, stagger_s=0.0)))
+    record = asyncio.run(run_load(Connection("localhost:9"), CLIPS, Load(streams=1, seconds=0.5, stagger_s=0.0)))
     assert figures(record).failed == {"UNAVAILABLE": 1}

@@ -67,6 +67,7 @@ def test_a_ramp_prints_the_largest_number_that_held(tones, capsys):
     [
         (["--pid", "1"], "--pid is for --server"),
         (["--server", "localhost:1", "--config", "x.toml"], "--config has no effect with --server"),
+        (["--metadata", "a=b"], "--metadata has no effect without --server"),
         (["--seconds", "1"], "--seconds must be longer than --stagger"),
         (["--streams", "0"], "must be 1 or more"),
         (["--message-ms", "2000"], "at most 1000"),

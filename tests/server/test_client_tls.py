@@ -12,11 +12,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import soundfile
 
 from asr_service.cli import main
 from asr_service.client import AsyncClient, Client, ServiceError
+from asr_service.evaluation.forced_alignment import AlignmentCache
+from asr_service.model.digest import bundle_digest
+from tests.bench.made_up import tone_clip
+from tests.engine.conftest import make_tiny_bundle
 from tests.fake_engine import linear16, say
 from tests.server.conftest import Service
 from tests.server.messages import transcript
@@ -159,3 +164,24 @@ def test_an_evaluation_reaches_a_server_behind_tls(
     assert "secret" not in report.read_text()
     report.unlink()
     assert main(at_proxy) != 0  # nobody that this machine trusts has signed it
+
+
+def test_a_load_test_reaches_a_server_behind_tls_with_its_token(
+    proxy: str, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_tiny_bundle(tmp_path / "tiny")
+    clip = tone_clip("a", 1, 0.16, 2)
+    samples = np.frombuffer(clip.pcm, dtype="<i2")
+    soundfile.write(tmp_path / "a.wav", samples, 16_000)
+    row = {"audio_filepath": "a.wav", "text": clip.reference.text, "duration": clip.duration_s}
+    (tmp_path / "set.jsonl").write_text(json.dumps(row) + "\n")
+    cache = AlignmentCache(tmp_path / "alignments", bundle_digest(model))
+    cache.put((samples / 32768).astype(np.float32), clip.reference.text, clip.words)
+    at_proxy = ["bench", "live", str(tmp_path / "set.jsonl"), "--server", proxy, "--tls", "--model", str(model)]
+    at_proxy += ["--alignments", str(tmp_path / "alignments"), "--streams", "1", "--seconds", "0.5", "--stagger", "0"]
+    report = tmp_path / "report.json"
+    options = ["--ca", str(certificate), "--metadata", "authorization=Bearer secret", "--json", str(report)]
+    assert main([*at_proxy, *options]) == 0
+    assert "1 held" in capsys.readouterr().out
+    assert "secret" not in report.read_text()
+    assert main(at_proxy) == 1  # nobody that this machine trusts has signed it
