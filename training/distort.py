@@ -120,8 +120,10 @@ def _distort(arguments: argparse.Namespace) -> None:
     clips = read_rows(arguments.manifest, clip_of)
     wanted = [clip for clip in clips if not arguments.corpus or clip.row.get("corpus") in arguments.corpus]
     chosen = wanted[:: arguments.every]
-    if not chosen:
-        raise ValueError(f"{arguments.manifest}: no utterance of {', '.join(arguments.corpus) or 'any corpus'}")
+    there = {clip.row.get("corpus") for clip in clips}
+    missing = ", ".join(corpus for corpus in arguments.corpus if corpus not in there)
+    if missing or not chosen:
+        raise ValueError(f"{arguments.manifest}: no utterance of {missing or 'any corpus'}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     folder = arguments.manifest.parent
     lines = []

@@ -5,13 +5,15 @@
     python -m training.results                                                        # RESULTS.md alone
 
 Record and table of a recipe that is not of training/recipes go beside its runs: RUNS/results and RUNS/RESULTS.md. A
-seed that is trained already is not trained again, one that was interrupted goes on. The bundle in runs/NAME-seedN
-gets the lexicon of the run and an n-gram of the recipe's own training transcripts.
+seed that is trained already is not trained again (what another recipe trained is refused), one that was interrupted
+goes on. The bundle in runs/NAME-seedN gets the lexicon of the run and an n-gram of the recipe's own training
+transcripts.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import resource
@@ -40,6 +42,7 @@ from training.measure import MAX_CONFUSIONS, Measurement, measure
 from training.mistakes import told_in_one_line
 from training.recipe import Recipe, load_recipe
 from training.results_table import SYSTEMS, table
+from training.same_run import check_finished
 from training.selection import dev_utterances, training_utterances
 from training.spoken import as_said
 from training.train import main as train_main
@@ -51,11 +54,17 @@ _TIME_FILE = "time.json"
 
 
 def train(config: Path, recipe: Recipe, seed: int, runs: Path, *, threads: int, hold_out: bool = False) -> Path:
-    """Train one seed, or go on with it; returns the run's folder, where time.json adds up what it took."""
+    """Train one seed, or go on with it; returns the run's folder, where time.json adds up what it took.
+
+    Raises ValueError for a folder that holds the run of another recipe.
+    """
     folder = runs / f"{recipe.name}-seed{seed}{'-held-out' if hold_out else ''}"
     newest = latest_checkpoint(folder) if folder.exists() else None
-    if newest is not None and load_checkpoint(newest)["step"] >= recipe.optim.max_steps:
-        return folder
+    if newest is not None:
+        state = load_checkpoint(newest)
+        if state["step"] >= recipe.optim.max_steps:
+            check_finished(folder, state.get("run"), dataclasses.replace(recipe, seed=seed))
+            return folder
     command = ["--config", config, "--runs", runs, "--seed", seed, "--threads", threads]
     begun, used = time.monotonic(), _cpu_s()
     try:

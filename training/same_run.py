@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,10 @@ def check_same(folder: Path, kept: Mapping[str, Any] | None, now: Mapping[str, A
         raise ValueError(f"{folder}: its checkpoint does not say of what run it is. {_WAYS_OUT}")
     lines: list[str] = []
     fatal: list[str] = []
-    before, after = _settings(kept["recipe"]), _settings(now["recipe"])
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name) and name != ("name",):
-            model = name[0] == "model" and name != ("model", "dropout")
-            found = fatal if model or name in _FIXED else lines
-            found.append(f"{'.'.join(name)} was {before.get(name)!r}, is {after.get(name)!r}")
+    for name, line in _changes(kept["recipe"], now["recipe"]):
+        model = name[0] == "model" and name != ("model", "dropout")
+        found = fatal if model or name in _FIXED else lines
+        found.append(line)
     if not fatal and kept["examples"] != now["examples"]:
         fatal.append(
             f"the training utterances or their targets are others ({kept['count']} then, {now['count']} now; "
@@ -51,6 +49,27 @@ def check_same(folder: Path, kept: Mapping[str, Any] | None, now: Mapping[str, A
     if fatal:
         raise ValueError(f"{folder} holds another run: {'; '.join(fatal)}. {_WAYS_OUT}")
     return lines
+
+
+def check_finished(folder: Path, kept: Mapping[str, Any] | None, recipe: Recipe) -> None:
+    """Whether the finished run in `folder` is that of `recipe`; `kept` is its `identity`.
+
+    Raises ValueError that names every other setting, or says that nothing was kept.
+    """
+    if kept is None:
+        raise ValueError(f"{folder}: its checkpoint does not say of what run it is. {_WAYS_OUT}")
+    # The bundle is made after the run.
+    changed = [line for name, line in _changes(kept["recipe"], dataclasses.asdict(recipe)) if name[0] != "bundle"]
+    if changed:
+        raise ValueError(f"{folder} holds a finished run of another recipe: {'; '.join(changed)}. {_WAYS_OUT}")
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each setting that differs, but for the recipe's name, and a line that says how."""
+    old, new = _settings(before), _settings(after)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and name != ("name",):
+            yield name, f"{'.'.join(name)} was {old.get(name)!r}, is {new.get(name)!r}"
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

@@ -56,8 +56,9 @@ def test_the_telephone_is_8_khz_mu_law(manifest: Path, tmp_path: Path, monkeypat
 def test_no_utterance_is_an_error_that_names_the_corpus(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    corpora = ["--corpus", "c", "--corpus", "other"]
     with pytest.raises(SystemExit, match="2"):
-        run(monkeypatch, str(manifest), "--telephone", "--corpus", "other", "--out", str(tmp_path / "line"))
+        run(monkeypatch, str(manifest), "--telephone", *corpora, "--out", str(tmp_path / "line"))
     assert "clean.jsonl: no utterance of other" in capsys.readouterr().err
 
 

@@ -140,7 +140,9 @@ ngram_order = 2
 """
 
 
-def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_command_goes_from_a_recipe_to_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     speech = tmp_path / "speech"
     speech.mkdir()
     _tones(speech)
@@ -154,6 +156,14 @@ def test_one_command_goes_from_a_recipe_to_its_row(tmp_path: Path, monkeypatch: 
     errors = {system: sum(map(int, result["errors"][0].split())) for system, result in measured["systems"].items()}
     assert errors["accurate, LM"] <= 1 and errors["streaming, LM"] <= 1
     assert "| tones | tones (10 utterances, 10 words) | accuracy" in (tmp_path / "runs" / "RESULTS.md").read_text()
+    # What is trained is trained, unless by another recipe.
+    finished = sorted((tmp_path / "runs" / "tones-seed1").glob("*.pt"))
+    main(["--recipe", str(tmp_path / "tones.toml"), "--runs", str(tmp_path / "runs")])
+    assert sorted((tmp_path / "runs" / "tones-seed1").glob("*.pt")) == finished
+    (tmp_path / "tones.toml").write_text(RECIPE.replace("lr = 1e-2", "lr = 2e-2"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["--recipe", str(tmp_path / "tones.toml"), "--runs", str(tmp_path / "runs")])
+    assert "holds a finished run of another recipe: optim.lr was 0.01, is 0.02" in capsys.readouterr().err
 
 
 def test_a_corpus_that_dev_lacks_is_refused_before_anything_is_trained(
