@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "repeatable",
     )
     parser.add_argument("--average", type=int, help="how many of the best by dev loss are averaged")
+    parser.add_argument("--int8", action="store_true", help="weights in one byte instead of two: half the file")
     arguments = parser.parse_args(argv)
     with told_in_one_line("export"):
         export(arguments)
@@ -113,6 +114,7 @@ def export(arguments: argparse.Namespace) -> None:
         dial=kept.get("dial"),
         pieces=pieces,
         lexicon=Lexicon.load(lexicon) if config.phone_vocab_size else None,
+        int8=arguments.int8,
     )
     load_bundle(arguments.out)
     print(f"{arguments.out}: weights of {', '.join(path.name for path in paths)}")

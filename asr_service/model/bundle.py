@@ -1,7 +1,7 @@
 """A bundle: the directory that holds a model and all that recognition needs beside it. No pickle anywhere.
 
 config.json        name, language, shape of model and front end, streaming geometry, search weights
-model.safetensors  weights (fp16) and the front end's mean and standard deviation (CMVN)
+model.safetensors  weights (fp16, or int8 with scales) and the front end's mean and standard deviation (CMVN)
 tokenizer.json     word pieces
 lexicon.txt.gz     pronunciations (models with phones)
 lm.kenlm           KenLM binary n-gram, memory-mapped (optional)
@@ -28,6 +28,7 @@ from asr_service.errors import BundleError, ConfigError
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon
 from asr_service.model.config import TransformerConfig
+from asr_service.model.int8 import quantised, restored
 from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE, NeuralLM, load_neural_lm
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
@@ -193,7 +194,10 @@ def _load_weights(path: Path, model: Transformer, front_end: LogMel) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path}: not a safetensors file: {error}") from error
-    weights = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith("cmvn.")}
+    try:
+        weights = restored({name: tensor for name, tensor in tensors.items() if not name.startswith("cmvn.")})
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in weights or weights[name].shape != tensor.shape:
@@ -225,10 +229,14 @@ def save_bundle(
     lexicon: Lexicon | None,
     language: str = "en-US",
     dial: Mapping[str, Mapping[str, Any]] | None = None,
+    int8: bool = False,
 ) -> None:
-    """Write a bundle, weights in fp16 and statistics in fp32. Language models and the card are put beside it."""
+    """Write a bundle, weights in fp16 or `int8`, statistics in fp32. Language models and the card are put beside it."""
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}
+    if int8:
+        tensors = quantised(weights)
+    else:
+        tensors = {key: value.detach().to(torch.float16).contiguous() for key, value in weights.items()}
     save_file(tensors | {"cmvn.mean": mean.float(), "cmvn.std": std.float()}, directory / WEIGHTS_FILE)
     (directory / WEIGHTS_FILE).chmod(0o644)  # the library writes for the owner alone; a package is read by everybody
     config = {

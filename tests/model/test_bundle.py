@@ -26,11 +26,10 @@ def trained() -> Transformer:
     return tiny_model(vocab_size=PIECES.vocab_size, phone_vocab_size=PHONE_VOCABULARY_SIZE)
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def save(directory: Path, *, int8: bool = False) -> Path:
     model = trained()
     save_bundle(
-        tmp_path / "model",
+        directory,
         name="tiny",
         weights=model.state_dict(),
         mean=torch.arange(16.0),
@@ -41,8 +40,14 @@ def directory(tmp_path: Path) -> Path:
         decoding={"beam": 4},
         pieces=PIECES,
         lexicon=LEXICON,
+        int8=int8,
     )
-    return tmp_path / "model"
+    return directory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return save(tmp_path / "model")
 
 
 def test_a_saved_bundle_computes_what_the_model_did(directory: Path) -> None:
@@ -58,6 +63,20 @@ def test_a_saved_bundle_computes_what_the_model_did(directory: Path) -> None:
     assert bundle.lexicon["the"] == LEXICON["the"]
     assert bundle.front_end.mean.tolist() == list(range(16))
     assert not bundle.model.training
+
+
+def test_a_bundle_in_int8_is_smaller_and_computes_nearly_the_same(directory: Path, tmp_path: Path) -> None:
+    small = save(tmp_path / "small", int8=True)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (small, directory)]
+    assert sizes[0] < 0.9 * sizes[1]
+    features, lengths = random_features(60, 33)
+    ours, original = load_bundle(small).model.encode(features, lengths), trained().encode(features, lengths)
+    torch.testing.assert_close(ours.hidden[0], original.hidden[0], rtol=0, atol=0.1)
+    tensors = load_file(small / "model.safetensors")
+    del tensors["encoder.blocks.0.attention.q_proj.weight.scale"]
+    save_file(tensors, small / "model.safetensors")
+    with pytest.raises(BundleError, match=r"model\.safetensors: encoder\.blocks\.0\.attention\.q_proj\.weight is int8"):
+        load_bundle(small)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "lexicon.txt.gz"])
