@@ -1,10 +1,11 @@
-"""A manifest's clips in noise or through a telephone, written as files, so that any recogniser can be tried on them.
+"""A manifest's clips in noise, or through a telephone or a codec, as files: any recogniser can be tried on them.
 
     python -m training.distort ../shared/speech/dev.jsonl --corpus librispeech_dev_clean_part \
         --noise pink --snr-db 10 --out runs/distorted/pink10
     asr eval runs/distorted/pink10/manifest.jsonl
 
-`--noise` is a colour or `babble` (five other speakers of the manifest); `--telephone` writes 8 kHz mu-law WAV files.
+`--noise` is a colour or `babble` (five other speakers of the manifest); `--telephone` writes 8 kHz mu-law WAV files,
+`--codec` what a codec leaves at a low bit rate.
 A clip's noise is a function of its name and offset: the same for every call.
 """
 
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from asr_service.commands.option_types import positive
 from asr_service.evaluation.references.rows import Row, text_field
 from asr_service.evaluation.references.text import seconds
+from training.augmentation.codec import CODECS, coded
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.data import SAMPLE_RATE_HZ
 from training.manifest import read_rows
@@ -109,6 +111,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--noise", choices=[*SLOPES, "babble"])
     what.add_argument("--telephone", action="store_true", help="8 kHz mu-law")
+    what.add_argument("--codec", choices=sorted(CODECS), help="at its lowest bit rate of training")
     parser.add_argument("--snr-db", type=float, default=10.0)
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips and manifest.jsonl")
     arguments = parser.parse_args()
@@ -132,6 +135,8 @@ def _distort(arguments: argparse.Namespace) -> None:
         path = arguments.out / f"{number:05d}.wav"
         if arguments.telephone:
             soundfile.write(path, soxr.resample(pcm, SAMPLE_RATE_HZ, TELEPHONE_HZ), TELEPHONE_HZ, subtype="ULAW")
+        elif arguments.codec:
+            soundfile.write(path, coded(pcm, arguments.codec, 1.0), SAMPLE_RATE_HZ)
         else:
             rng = random.Random(clip.seed)
             others = [other for other in chosen if other.row.get("speaker") != clip.row.get("speaker")]

@@ -153,6 +153,7 @@ class AugmentConfig:
         babble_share, babble_voices: share of the noise that is made of other speakers, and how many (from, to).
         gain_probability, gain_db: share of the utterances whose level is changed, and the range.
         telephone_probability: share sent through a telephone line (8 kHz; mu-law, A-law or linear).
+        codec_probability: share coded and decoded by GSM, MP3, Opus or Vorbis, at a low bit rate.
         warp_probability, warp: share of the utterances whose speaker gets another vocal tract, and by how much its
             frequencies change.
         freq_masks, freq_width, time_masks, time_fraction: SpecAugment (Park et al. 2019).
@@ -180,6 +181,7 @@ class AugmentConfig:
     gain_probability: float = 0.0
     gain_db: tuple[float, float] = (-20.0, 6.0)
     telephone_probability: float = 0.0
+    codec_probability: float = 0.0
     warp_probability: float = 0.0
     warp: tuple[float, float] = (0.9, 1.1)
     freq_masks: int = 2

@@ -122,6 +122,7 @@ EVERYTHING = AugmentConfig(
     babble_share=0.0,
     gain_probability=0.5,
     telephone_probability=0.3,
+    codec_probability=0.2,
 )
 
 

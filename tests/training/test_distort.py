@@ -53,6 +53,17 @@ def test_the_telephone_is_8_khz_mu_law(manifest: Path, tmp_path: Path, monkeypat
     assert (info.samplerate, info.subtype, info.frames) == (8_000, "ULAW", 8_000)
 
 
+def test_what_a_codec_leaves_is_as_long_as_the_clip(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, str(manifest), "--codec", "gsm", "--every", "3", "--out", str(tmp_path / "gsm"))
+    row = json.loads((tmp_path / "gsm" / "manifest.jsonl").read_text().splitlines()[0])
+    heard, rate = soundfile.read(tmp_path / "gsm" / row["audio_filepath"])
+    clean, _ = soundfile.read(manifest.parent / "0.flac")
+    assert rate == 16_000 and heard.shape == clean.shape
+    assert 0.001 < np.sqrt(np.mean((heard - clean) ** 2)) < 2 * np.sqrt(np.mean(clean**2))
+
+
 def test_no_utterance_is_an_error_that_names_the_corpus(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

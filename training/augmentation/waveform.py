@@ -1,6 +1,6 @@
 """The distortions of a batch of waveforms, in the order in which they happen to real speech.
 
-The room and the noise in it, then the microphone's level, then the line. Dimensions: B batch, N samples.
+The room and the noise in it, then the microphone's level, then the line and the codec. Dimensions: B batch, N samples.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from training.augmentation.codec import CODECS, coded
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.augmentation.rooms import reverberate
 from training.augmentation.telephone import HIGH_HZ, LAWS, LOW_HZ, telephone
@@ -58,7 +59,19 @@ class WaveformAugmentation:
             low_hz = torch.tensor([rng.choice((0.0, rng.uniform(*LOW_HZ))) for _ in chosen], device=waves.device)
             high_hz = torch.tensor([rng.uniform(*HIGH_HZ) for _ in chosen], device=waves.device)
             waves = waves.index_copy(0, at, telephone(waves[at], low_hz, high_hz, law))
+        if config.codec_probability:  # without it nothing is drawn: a recipe without codecs draws what it always did
+            waves = self._coded(waves, lengths, rng)
         return waves.masked_fill(torch.arange(waves.shape[1], device=waves.device) >= lengths.unsqueeze(1), 0.0)
+
+    def _coded(self, waves: Tensor, lengths: Tensor, rng: random.Random) -> Tensor:
+        """(B, N) rows, some of them as after a codec. Done on the CPU, wherever the waveforms are."""
+        waves = waves.clone()
+        for row, length in enumerate(lengths.tolist()):
+            if rng.random() < self.config.codec_probability:
+                name, strength = rng.choice(sorted(CODECS)), rng.random()
+                heard = coded(waves[row, :length].cpu().numpy(), name, strength)
+                waves[row, :length] = torch.from_numpy(heard).to(waves.device)
+        return waves
 
     def _noise(self, speakers: Sequence[str], samples: int, device: torch.device, rng: random.Random) -> Tensor:
         """One row of noise a speaker, (B, N), of no particular level."""
