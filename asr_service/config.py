@@ -13,15 +13,14 @@ name keeps its default, and a name that does not exist is an error rather than i
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asr_service.errors import ConfigError
+from asr_service.toml_types import of_type
 from asr_service.types import EndpointingConfig
 
 MIB = 1 << 20
@@ -376,16 +375,8 @@ def _table(settings_class: Any, values: dict[str, Any]) -> Any:
         full = f"{settings_class.table}.{name}"
         if name not in names:
             raise ConfigError(f"there is no setting {full}; there are {', '.join(names)}", field=full)
-        checked[name] = _value(full, value, wanted[name])
+        try:
+            checked[name] = of_type(f"setting {full}", value, wanted[name])
+        except ValueError as error:
+            raise ConfigError(str(error), field=full) from error
     return settings_class(**checked)
-
-
-def _value(full_name: str, value: Any, wanted: type | types.GenericAlias) -> Any:
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        name = getattr(wanted, "__name__", str(wanted))
-        raise ConfigError(f"setting {full_name} is {value!r}, must be of type {name}", field=full_name)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"setting {full_name} is {value!r}, must be finite", field=full_name)
-    return value

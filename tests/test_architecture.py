@@ -17,6 +17,7 @@ RANK = {
     "errors": 0,
     "parts": 0,
     "torchaudio_guard": 0,
+    "toml_types": 0,
     "config": 1,
     "audio": 2,
     "tokenizer": 2,

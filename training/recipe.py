@@ -16,7 +16,8 @@ from asr_service.decoding.config import DecodingConfig
 from asr_service.errors import ConfigError
 from asr_service.model.bundle import DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
 from asr_service.model.config import TransformerConfig, preset
-from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, of_type, typed, within
+from asr_service.toml_types import of_type
+from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, typed, within
 
 SHIPPED_LEXICON = SHIPPED_DIR / DEFAULT_MODEL / LEXICON_FILE
 
