@@ -72,6 +72,11 @@ class FineTuning:
         self.dev, self.old_dev = (
             evenly(dev_utterances(data), self.config.report_utterances) for data in (recipe.data, old_dev)
         )
+        if {utterance.source for utterance in self.old_dev} <= {utterance.source for utterance in self.dev}:
+            print(
+                f"warning: [finetune] old_dev_manifest {self.config.old_dev_manifest}: the target's own dev set; "
+                "forgetting cannot be seen there"
+            )
         self.trainer = self._trainer(workers)
         # What is refused above leaves the folder as it was, to be started again with what was wrong put right.
         if not same:
@@ -111,6 +116,11 @@ class FineTuning:
             old = short_enough(config.old_manifest, training_utterances(selection), data.max_utterance_s)
         run_s = optim.max_steps * optim.accumulate * data.batch_s
         mixed = mix(target, old, share=config.old_share, run_s=run_s, seed=self.recipe.seed)
+        if config.old_share and not mixed.old:
+            raise ValueError(
+                f"[finetune] old_share is {config.old_share}, but {config.old_manifest} has nothing besides the target"
+                ": name old data (old_manifest, old_corpora), or set old_share = 0"
+            )
         target_s = sum(utterance.duration_s for utterance in target)
         print(
             f"target: {len(target)} utterances, {target_s / 3600:.2f} h, {mixed.passes}× an epoch; old: "

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime as dt
 import json
 import multiprocessing
 import resource
@@ -75,7 +76,8 @@ def train(config: Path, recipe: Recipe, seed: int, runs: Path, *, threads: int, 
             before = json.loads(path.read_text()) if path.exists() else {"wall_s": 0.0, "cpu_s": 0.0}
             wall_s = before["wall_s"] + time.monotonic() - begun
             cpu_s = before["cpu_s"] + _cpu_s() - used
-            spent = {"wall_s": wall_s, "cpu_s": cpu_s, "machine": machine(threads), "commit": commit()}
+            spent = {"wall_s": wall_s, "cpu_s": cpu_s, "date": today()}
+            spent |= {"machine": machine(threads), "commit": commit()}
             path.write_text(json.dumps(spent))
     return folder
 
@@ -142,6 +144,11 @@ def machine(threads: int) -> str:
     """The GPU, or the CPU and the cores this process may use; threads, torch."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.machine()
     return f"{device}, {threads} thread(s), torch {torch.__version__}"
+
+
+def today() -> str:
+    """As ISO 8601 has it."""
+    return dt.datetime.now(tz=dt.UTC).date().isoformat()
 
 
 def commit() -> str:
@@ -222,6 +229,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": recipe.name,
         "command": shlex.join(_command(arguments)),
+        "date": today(),
         "commit": commit(),
         "machine": machine(arguments.threads),
         "normalizer": normalizer("basic").label,

@@ -27,9 +27,10 @@ it. Word error rates are in percent of the reference words, on dev, all normalis
 brackets the 95 % interval of a bootstrap over utterances (2,000 draws), for several seeds of their mean. After it, each
 seed's own, and ± half the 95 % interval of the mean over seeds by Student's t. Accuracy is the share of utterances
 without an error, with Wilson's interval. *accurate* hears the whole utterance, *streaming* its chunks, and what a
-bundle looks ahead of them. *LM* is the bundle as it is: pronunciation lexicon and word n-gram, then ranked by all
-heads; *no LM* is what it does without its n-gram: word pieces, among which the lexicon's words go before others. Where
-the machine did other work beside, the wall time is longer than the training needs, the CPU time is not.
+bundle looks ahead of them. *LM* is the bundle as it is: pronunciation lexicon and word n-gram, then ranked by what
+its `decoding.rescoring` weighs (phones, word pieces, decoder, neural language model); *no LM* is what it does without
+its language models: word pieces, among which the lexicon's words go before others. Where the machine did other work
+beside, the wall time is longer than the training needs, the CPU time is not.
 """
 
 
@@ -103,12 +104,12 @@ def _section(record: dict[str, Any]) -> list[str]:
     facts = [
         f"{record['data_h']:.2f} h of training audio ({record['utterances']} utterances)",
         f"{record['parameters'] / 1e6:.2f} M parameters",
-        f"measured at commit {record['commit']} on {record['machine']}",
+        f"measured on {record['date']} at commit {record['commit']} on {record['machine']}",
     ]
     lines += ["; ".join(facts) + ".", ""]
     lines += [
         f"- Seed {run['seed']}: {run['steps']} steps in {run['wall_s'] / 60:.1f} min"
-        f" ({run['cpu_s'] / 60:.1f} min of CPU) at commit {run['commit']} on {run['machine']}."
+        f" ({run['cpu_s'] / 60:.1f} min of CPU), {run['date']}, at commit {run['commit']} on {run['machine']}."
         for run in record["runs"]
     ] or ["- A bundle as it is; its recipe says how it was made."]
     for corpus, measured in record["measurements"].items():

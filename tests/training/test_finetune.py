@@ -110,6 +110,20 @@ def test_the_look_at_step_0_has_the_word_error_rates_of_the_base(base_dir: Path,
 # What is refused
 
 
+def test_old_data_that_are_the_targets_own_are_no_old_data(base_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"old_share is 0\.5, but train\.jsonl has nothing besides the target"):
+        tuning(base_dir, tmp_path / "run", recipe(old_corpora=("new",)))
+
+
+def test_forgetting_that_cannot_be_seen_is_told(
+    base_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuning(base_dir, tmp_path / "seen")
+    assert "forgetting" not in capsys.readouterr().out
+    tuning(base_dir, tmp_path / "unseen", recipe(old_dev_corpora=("new",)))
+    assert "warning: [finetune] old_dev_manifest dev.jsonl: the target's own dev set" in capsys.readouterr().out
+
+
 def test_another_tokenizer_is_refused_with_the_first_piece_that_differs(base_dir: Path, tmp_path: Path) -> None:
     other = WordPieces.train(["xyzzy zzyzx"] * 9, load_bundle(base_dir).pieces.vocab_size)
     other.save(tmp_path / "tokenizer.json")

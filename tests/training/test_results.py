@@ -41,17 +41,19 @@ def test_the_commonest_errors_are_of_all_kinds() -> None:
     assert commonest(score(["one two"], ["two"])) == (("one", "", 1),)
 
 
+MADE = {"date": "2026-11-22", "commit": "abc1234", "machine": "a machine"}
+
+
 def record(name: str, measured: dict[str, list[Measurement]]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "name": name,
         "command": f"python -m training.results --recipe {name}",
-        "commit": "abc1234",
-        "machine": "a machine",
+        **MADE,
         "normalizer": "basic-1",
         "data_h": 0.5,
         "utterances": 100,
         "parameters": 1_500_000,
-        "runs": [{"seed": 1, "steps": 10, "wall_s": 120.0, "cpu_s": 60.0, "machine": "a machine", "commit": "abc1234"}],
+        "runs": [{"seed": 1, "steps": 10, "wall_s": 120.0, "cpu_s": 60.0, **MADE}],
         "measurements": {},
     }
     for system, results in measured.items():
@@ -71,7 +73,10 @@ def test_the_table_states_mean_interval_and_every_seed(tmp_path: Path) -> None:
     assert "seeds 20.00 26.67, ±42.3" in accurate
     assert without.strip() == "–"
     assert streaming.strip().startswith("20.00 % [") and "seeds" not in streaming
-    assert "a → b 2" in text and "python -m training.results --recipe x" in text and "1.0 min of CPU" in text
+    assert (
+        "a → b 2" in text and "python -m training.results --recipe x" in text and "1.0 min of CPU), 2026-11-22" in text
+    )
+    assert "measured on 2026-11-22 at commit abc1234 on a machine" in text
 
 
 def test_single_words_are_told_as_accuracy(tmp_path: Path) -> None:
