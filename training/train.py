@@ -2,7 +2,7 @@
 
 Resumes from the newest checkpoint of the run's folder by itself. Decoded audio is kept beside the runs. On several
 GPUs or processes: `torchrun --nproc-per-node N -m training.train --config …`, with a recipe whose `optim.accumulate` is
-a multiple of N. A machine that is lent for minutes: `--max-minutes 9`, and the same command again.
+a multiple of N. On a machine with a time limit: `--max-minutes 9`, and the same command again.
 """
 
 from __future__ import annotations
