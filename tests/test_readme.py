@@ -42,7 +42,7 @@ def test_the_commands_in_the_readme_are_commands() -> None:
 
 
 def test_files_that_the_readme_names_are_there() -> None:
-    links = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    links = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
     assert links
     assert [target for target in links if not (ROOT / target).exists()] == []
 

@@ -112,7 +112,8 @@ def decode(utterance: Utterance) -> NDArray[np.int16]:
     mono: NDArray[np.float32] = pcm.mean(axis=1)
     if rate != SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
-    return (np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16)
+    samples: NDArray[np.int16] = np.rint(mono * 32768.0).clip(-32768, 32767).astype(np.int16)
+    return samples
 
 
 def _decode_or_reason(utterance: Utterance) -> NDArray[np.int16] | str:

@@ -31,6 +31,8 @@ from training.spoken import as_said
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
+# Shorter than any word, and at the fastest speed still a few frames.
+MIN_UTTERANCE_S = 0.1
 # So much of a manifest's duration, and this share of it, may be rounding or an encoder's delay.
 MAX_ROUNDING_S = 0.1
 MAX_ROUNDING = 0.01
@@ -57,6 +59,7 @@ def make_examples(
         "no audio": len(skipped),
         "text not spelled out": 0,
         "empty text": 0,
+        f"shorter than {MIN_UTTERANCE_S:g} s": 0,
         "too long": 0,
         "no pronunciation": 0,
         "kept, but too fast for word-piece CTC": 0,
@@ -74,6 +77,9 @@ def make_examples(
             counts["empty text"] += 1
             continue
         duration_s = _duration_s(utterance, index, store)
+        if duration_s < MIN_UTTERANCE_S:
+            counts[f"shorter than {MIN_UTTERANCE_S:g} s"] += 1
+            continue
         if duration_s > max_utterance_s:
             counts["too long"] += 1
             continue

@@ -10,6 +10,7 @@ for the backward of depthwise filters, which it takes for full convolutions.
 
 from __future__ import annotations
 
+import re
 import time
 
 import torch
@@ -54,13 +55,17 @@ def _attention(queries: int, keys: int, d_model: int) -> float:
     return 2.0 * queries * d_model**2 + 2.0 * keys * d_model**2 + 2.0 * queries * keys * d_model
 
 
+def data_sheet_peak(name: str) -> float | None:
+    """bf16 FLOP/s of the chip that a driver calls so; None for one that `PEAKS` lacks."""
+    return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
+
+
 def peak_flops(device: torch.device) -> tuple[float, str]:
     """bf16 FLOP/s of one chip and where the number is from: its data sheet, else the rate of a large product here."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        for part, peak in PEAKS.items():
-            if part in name:
-                return peak, f"{name}'s data sheet"
+        if (peak := data_sheet_peak(name)) is not None:
+            return peak, f"{name}'s data sheet"
     size = 4096 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     times = []

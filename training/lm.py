@@ -29,6 +29,7 @@ from pathlib import Path
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import Lexicon
+from training.atomic import atomic_path
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
 from training.manifest import corpus_and_text, read_rows
 from training.mistakes import told_in_one_line
@@ -75,9 +76,8 @@ def estimate(
 
 def build_trie(arpa: Path, trie: Path, *, bits: int, build_binary: Path) -> Path:
     """Pack an ARPA file into a trie with `bits` for each value and compressed pointers; returns `trie`."""
-    draft = trie.with_name(f".{trie.name}.part")
-    _run([build_binary, "-q", bits, "-b", bits, "-a", 64, "-T", trie.parent / "", "trie", arpa, draft])
-    draft.replace(trie)
+    with atomic_path(trie) as draft:
+        _run([build_binary, "-q", bits, "-b", bits, "-a", 64, "-T", trie.parent / "", "trie", arpa, draft])
     return trie
 
 
@@ -114,6 +114,18 @@ def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix:
     for corpus, text in read_rows(manifest, corpus_and_text):
         if corpus not in exclude and corpus.startswith(corpus_prefix):
             yield from filter(None, [as_said(normalize_transcript(text))])
+
+
+def dev_sentences(arguments: argparse.Namespace) -> list[str]:
+    """What `--dev` and `--dev-corpus` choose; nothing without `--dev`. Raises ValueError where they choose nothing."""
+    if arguments.dev is None:
+        return []
+    found = list(transcripts(arguments.dev, corpus_prefix=arguments.dev_corpus))
+    if not found:
+        raise ValueError(
+            f"{arguments.dev}: no text of a corpus that begins with {arguments.dev_corpus!r} (--dev-corpus)"
+        )
+    return found
 
 
 def find_tool(name: str, folder: Path | None) -> Path | None:
@@ -190,6 +202,7 @@ def _make(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"a {TRIE_SUFFIX} file needs build_binary: name its folder by --kenlm-bin, or write an ARPA file"
         )
+    dev = dev_sentences(arguments)
     lexicon = frozenset(Lexicon.load(arguments.lexicon)) if arguments.lexicon else None
     words: set[str] = set()
 
@@ -209,8 +222,7 @@ def _make(arguments: argparse.Namespace) -> None:
     vocabulary = words if lexicon is None else words & lexicon
     size = arguments.out.stat().st_size
     print(f"{arguments.out}: {len(vocabulary)} words, {size / 1e6:.1f} MB, by {lmplz or 'training.kneser_ney'}")
-    if arguments.dev:
-        dev = transcripts(arguments.dev, corpus_prefix=arguments.dev_corpus)
+    if dev:
         value, unknown, tokens = perplexity(arguments.out, dev, vocabulary)
         print(f"dev perplexity {value:.1f}, {unknown} of {tokens} tokens unknown")
     if arguments.max_bytes is not None and size > arguments.max_bytes:

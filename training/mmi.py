@@ -123,4 +123,4 @@ def mmi_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: T
         log_probs.transpose(0, 1), targets, lengths, target_lengths, blank=0, reduction="none", zero_infinity=True
     )
     losses = log_denominators(log_probs, lengths, trigram) + right - log_priors(targets, target_lengths, trigram)
-    return losses[right > 0].sum()  # 0 stands for infinity
+    return torch.where(right > 0, losses, 0.0).sum()  # 0 stands for infinity

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
-from training.lm import add_text_options, chosen_sentences, transcripts
+from training.lm import add_text_options, chosen_sentences, dev_sentences
 from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import OptimConfig
@@ -191,7 +191,12 @@ class Run:
             epoch += 1
 
     def train(self, batch_tokens: int) -> None:
-        """To `optim.max_steps`, with a checkpoint every few minutes and at the end."""
+        """To `optim.max_steps`, with a checkpoint every few minutes and at the end.
+
+        Raises ValueError for a run that is further already.
+        """
+        if self.step > self.optim.max_steps:
+            raise ValueError(f"--steps is {self.optim.max_steps}, but {self.folder} is at step {self.step} already")
         self.model.train()
         saved, mean, seen, begun = time.monotonic(), 0.0, 0, time.monotonic()
         plan = self.planned(batch_tokens)
@@ -269,6 +274,7 @@ def _train(arguments: argparse.Namespace) -> None:
         decay_fraction=0.7,
         clip_norm=1.0,
     )
+    dev = dev_sentences(arguments)
     text = tokenised(chosen_sentences(arguments), pieces)
     print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
     run = Run(text, config, optim, arguments.run, seed=arguments.seed)
@@ -277,8 +283,7 @@ def _train(arguments: argparse.Namespace) -> None:
     run.resume()
     run.train(arguments.batch_tokens)
     save_neural_lm(arguments.out, run.model, pieces)
-    if arguments.dev:
-        dev = list(transcripts(arguments.dev, corpus_prefix=arguments.dev_corpus))
+    if dev:
         print(f"dev perplexity {perplexity(run.model, pieces, dev):.1f} a word, unknown words included")
 
 

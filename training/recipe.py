@@ -203,7 +203,7 @@ class AugmentConfig:
         for name, least in _RANGES.items():
             value = getattr(self, name)
             if not least <= value[0] <= value[1] <= MOST:
-                raise ValueError(f"[augment] {name} is {value}, must be two numbers from {least} up, in order")
+                raise ValueError(f"[augment] {name} is {value}, must be two numbers from {least} to {MOST:g}, in order")
         if not self.speeds or not 0 < min(self.speeds) <= max(self.speeds) <= MOST:
             raise ValueError(f"[augment] speeds is {self.speeds}, must be one or more positive numbers")
         if not self.chunks or min(self.chunks) < 2 or any(chunk % 2 for chunk in self.chunks):

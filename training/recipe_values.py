@@ -35,5 +35,6 @@ def within(section: str, settings: Any, limits: Mapping[str, tuple[float, float]
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         if not low <= value <= high:
-            rule = f"{low:g} to {high:g}" if high < MOST else "above 0" if low == ABOVE_0[0] else f"{low:g} or more"
+            least = "above 0" if low == ABOVE_0[0] else f"{low:g} or more"
+            rule = f"{low:g} to {high:g}" if high < MOST else f"at most {high:g}" if value > high else least
             raise ValueError(f"[{section}] {name} is {value}, must be {rule}")

@@ -16,7 +16,14 @@ from training.example import Example
 from training.recipe import Recipe
 
 # What else decides over the batches, which utterances there are, is seen in the examples.
-_FIXED = {("seed",), ("data", "batch_s"), ("data", "short_first_epochs"), ("optim", "optimizer")}
+# The optimisers' state keeps their weight decay.
+_FIXED = {
+    ("seed",),
+    ("data", "batch_s"),
+    ("data", "short_first_epochs"),
+    ("optim", "optimizer"),
+    ("optim", "weight_decay"),
+}
 _WAYS_OUT = "Move it away, name the recipe anew, or begin a new run with its weights (--init-from)"
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from training.data import Utterance, read_manifest, speech_dir
 from training.recipe import DataConfig
 
+# Of how samples are made of recordings; another one, and the stores that there are do not count.
+_DECODING = "2\n"
+
 
 def training_utterances(data: DataConfig) -> list[Utterance]:
     """The recipe's training utterances, those of `tuning_speakers` included; raises ValueError when there are none."""
@@ -43,6 +46,6 @@ def dev_store(runs: Path, data: DataConfig) -> Path:
 
 
 def _store_name(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> str:
-    chosen = f"{(speech_dir() / manifest).resolve()}\n{pattern}"
+    chosen = f"{_DECODING}{(speech_dir() / manifest).resolve()}\n{pattern}"
     digest = hashlib.sha256(chosen.encode()).hexdigest()[:8]
     return "-".join([Path(manifest).stem, *corpora, *(f"no_{corpus}" for corpus in excluded), digest])

@@ -106,16 +106,16 @@ class Decoder(nn.Module):
     def _layers(self) -> tuple[DecoderBlock, ...]:
         return cast(tuple[DecoderBlock, ...], tuple(self.blocks))
 
-    def _embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        """(…, U) tokens at `positions` (U,) → (…, U, D)."""
-        encoding = sinusoids(int(positions.max()) + 1, self.config.d_model, device=token_ids.device)[positions]
+    def _embed(self, token_ids: Tensor, positions: Tensor, count: int) -> Tensor:
+        """(…, U) tokens at `positions` (U,), all below `count` → (…, U, D)."""
+        encoding = sinusoids(count, self.config.d_model, device=token_ids.device)[positions]
         embedded: Tensor = self.embedding(token_ids) * self.config.d_model**0.5
         return embedded + encoding
 
     def forward(self, token_ids: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
         """Teacher forcing: (B, U) tokens from the begin token on, (B, S, D), mask (B, S) → logits (B, U, V)."""
         length = token_ids.shape[1]
-        x = self.dropout(self._embed(token_ids, torch.arange(length, device=token_ids.device)))
+        x = self.dropout(self._embed(token_ids, torch.arange(length, device=token_ids.device), length))
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
         for block in self._layers:
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         """See `TreeModel`; `cache` is of `start_tree`."""
         nodes = len(token_ids)
         token_ids, depths, ancestors, mask = padded_stretch(token_ids, depths, ancestors, visible)
-        x = self._embed(token_ids, depths).unsqueeze(0)
+        x = self._embed(token_ids, depths, int(depths.max()) + 1).unsqueeze(0)
         for index, block in enumerate(self._layers):
             inputs = block.self_norm(x) if block.pre_norm else x
             key, value = cache.extend(index, block.self_attention.kv_proj(inputs[0]), ancestors)
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
         position = cache.length
         if position == cache.capacity:
             raise ValueError(f"the decoder cache holds {cache.capacity} tokens")
-        x = self._embed(token_ids.unsqueeze(1), torch.tensor([position]))
+        x = self._embed(token_ids.unsqueeze(1), torch.tensor([position]), position + 1)
         for index, block in enumerate(self._layers):
             inputs = block.self_norm(x) if block.pre_norm else x
             key, value = block.self_attention.key_value(inputs)

@@ -150,7 +150,8 @@ class Encoder(nn.Module):
             self.phone_norm = nn.LayerNorm(config.d_model)
             self.lower_phone_head = nn.Linear(config.d_model, config.phone_vocab_size)
             self.phone_feedback = nn.Linear(config.phone_vocab_size, config.d_model)
-            self.upper_phone_norm = nn.LayerNorm(config.d_model)
+            if self.merge is not None:
+                self.upper_phone_norm = nn.LayerNorm(config.d_model)
 
     @property
     def _layers(self) -> tuple[EncoderBlock, ...]:

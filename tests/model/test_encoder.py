@@ -325,3 +325,14 @@ def test_frames_are_40_ms_below_the_merge_and_80_ms_above(frames: int, expected:
     output = tiny_model().encode(features, lengths)
     assert (int(output.phone_lengths[0]), int(output.lengths[0])) == expected
     assert (output.phone_hidden.shape[1], output.hidden.shape[1]) == expected
+
+
+@pytest.mark.parametrize("downsample_after", [None, 1])
+def test_every_weight_of_the_encoder_has_a_gradient(downsample_after: int | None) -> None:
+    """Processes that share gradients wait for each: a weight that nothing uses would keep them."""
+    model = tiny_model(encoder_layers=2, downsample_after=downsample_after, phone_layer=1).train()
+    with torch.enable_grad():
+        output = model.requires_grad_().encode(*random_features(60, 33))
+        parts = (output.hidden, output.phone_hidden, output.lower_phone_logits)
+        torch.stack([part.sum() for part in parts if part is not None]).sum().backward()
+    assert [name for name, weight in model.encoder.named_parameters() if weight.grad is None] == []

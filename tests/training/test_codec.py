@@ -35,6 +35,13 @@ def test_what_is_heard_is_in_time_with_what_was_said(name: str, strength: float)
     assert np.array_equal(heard, coded(wave, name, strength))
 
 
+@pytest.mark.parametrize("name", sorted(CODECS))
+def test_what_is_above_full_scale_is_cut(name: str) -> None:
+    wave = 4.0 * sweep(1.0)
+    heard, cut = coded(wave, name, 0.0), np.clip(wave, -1.0, 1.0)
+    assert np.dot(heard, cut) > 0.8 * np.linalg.norm(heard) * np.linalg.norm(cut)
+
+
 @pytest.mark.parametrize("samples", [1, 37, 700])
 @pytest.mark.parametrize("name", sorted(CODECS))
 def test_the_shortest_sounds_have_their_length(name: str, samples: int) -> None:

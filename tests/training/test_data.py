@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.training.conftest import Corpus
 from training import data
-from training.data import MAX_PADDING, PcmStore, Utterance, batches_by_seconds, epoch_batches, read_manifest
+from training.data import MAX_PADDING, PcmStore, Utterance, batches_by_seconds, decode, epoch_batches, read_manifest
 
 DURATIONS = st.lists(st.floats(0.1, 30.0), min_size=1, max_size=60)
 
@@ -58,7 +58,12 @@ def test_a_store_gives_back_what_was_decoded(corpus: Corpus) -> None:
     assert len(corpus.store) == len(corpus.utterances)
     for index, utterance in enumerate(corpus.utterances):
         expected, _ = soundfile.read(utterance.path, dtype="float32")
-        np.testing.assert_allclose(corpus.store[index] / 32767.0, expected, atol=1e-4)
+        np.testing.assert_array_equal(corpus.store[index] / 32768.0, expected)
+
+
+def test_samples_beyond_full_scale_are_cut(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([1.5, -1.5, 0.25]), 16_000, subtype="FLOAT")
+    assert decode(Utterance(tmp_path / "a.wav", 0.1, "a", "", "")).tolist() == [32767, -32768, 8192]
 
 
 def test_a_store_resamples_and_mixes(tmp_path: Path) -> None:

@@ -295,3 +295,9 @@ def test_statistics_are_of_the_utterances_that_are_learnt_from(corpus: Corpus) -
     torch.testing.assert_close(mean, frames.mean(dim=0))
     with pytest.raises(ValueError, match="no utterance is left"):
         cmvn(corpus.store, front_end, [])
+
+
+def test_what_is_shorter_than_any_word_is_left_out_and_counted(corpus: Corpus) -> None:
+    short = dataclasses.replace(corpus.utterances[0], duration_s=0.03)
+    examples, counts = make_examples([short], corpus.pieces, None, max_utterance_s=20.0)
+    assert (len(examples), counts["shorter than 0.1 s"]) == (0, 1)

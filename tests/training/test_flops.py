@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from asr_service.model.config import PRESETS, TransformerConfig
 from asr_service.model.transformer import Transformer
 from tests.training.conftest import MODEL
-from training.flops import peak_flops, training_flops
+from training.flops import data_sheet_peak, peak_flops, training_flops
 from training.loss import Batch, losses
 from training.recipe import LossConfig
 
@@ -54,3 +54,17 @@ def test_the_peak_of_a_cpu_is_measured() -> None:
     peak, source = peak_flops(torch.device("cpu"))
     assert peak > 1e9
     assert "product" in source
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_the_peak_of_a_gpu_is_its_own_data_sheets(name: str, peak: float | None) -> None:
+    assert data_sheet_peak(name) == peak

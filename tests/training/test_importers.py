@@ -167,13 +167,13 @@ class TestNative:
         rows = [
             {"audio_filepath": "a/b.wav", "duration": 1.5, "text": "Yes", "speaker": "s", "corpus": "c", "lang": "en"},
             {"audio_filepath": "long.wav", "duration": 2, "text": "no", "offset": 3.25},
-            {"audio_filepath": "c.wav"},
+            {"audio_filepath": "c.wav", "offset": None, "duration": 0.5, "speaker": 1272},
         ]
         files(tmp_path, {"m.jsonl": "\n\n".join(map(json.dumps, rows))})
         first, second, third = read_native(tmp_path / "m.jsonl", corpus="other")
         assert first == Record("a/b.wav", tmp_path / "a/b.wav", "Yes", "s", "c", duration_s=1.5, extra={"lang": "en"})
         assert (second.corpus, second.offset_s, second.duration_s, second.segment) == ("other", 3.25, 2.0, True)
-        assert (third.text, third.duration_s, third.segment) == ("", None, False)
+        assert (third.utterance_id, third.text, third.speaker, third.segment) == ("c.wav", "", "1272", False)
 
     @pytest.mark.parametrize(
         "line",

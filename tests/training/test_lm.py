@@ -237,3 +237,15 @@ def test_the_command_refuses_a_file_beyond_the_limit_and_a_trie_without_the_tool
     assert "build_binary" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "--out", tmp_path / "lm.arpa")
+
+
+def test_a_trie_goes_where_no_folder_is_yet_and_a_draft_that_failed_is_gone(tmp_path):
+    tool = tmp_path / "build_binary"
+    tool.write_text('#!/bin/sh\nfor last; do :; done\necho trie > "$last"\n[ -z "$FAIL" ]\n')
+    tool.chmod(0o755)
+    trie = lm.build_trie(tmp_path / "arpa", tmp_path / "new" / "lm.kenlm", bits=8, build_binary=tool)
+    assert trie.read_text() == "trie\n"
+    tool.write_text(tool.read_text().replace("$FAIL", "now"))
+    with pytest.raises(RuntimeError):
+        lm.build_trie(tmp_path / "arpa", tmp_path / "other" / "lm.kenlm", bits=8, build_binary=tool)
+    assert list((tmp_path / "other").iterdir()) == []

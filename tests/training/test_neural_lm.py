@@ -147,3 +147,25 @@ def test_the_command_writes_what_a_bundle_reads(
     found = load_neural_lm(tmp_path / "out")
     assert found is not None and found[0].config.layers == 1
     assert f"dev perplexity {perplexity(*found, ['one two three']):.0f}"[:16] in capsys.readouterr().out
+
+
+def test_a_run_that_is_further_than_it_is_to_go_is_refused(tmp_path: Path) -> None:
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1)
+    run.step = 61
+    with pytest.raises(ValueError, match=r"--steps is 60, but .* is at step 61 already"):
+        run.train(512)
+
+
+def test_a_dev_set_without_a_text_is_refused_before_anything_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PIECES.save(tmp_path / "tokenizer.json")
+    (tmp_path / "text").write_text("\n".join(COUNTING))
+    (tmp_path / "dev.jsonl").write_text('{"audio_filepath": "a", "text": "one", "corpus": "own"}\n')
+    options = {"text": "text", "tokenizer": "tokenizer.json", "run": "run", "out": "out", "dev": "dev.jsonl"}
+    command = [word for name, value in options.items() for word in (f"--{name}", str(tmp_path / value))]
+    monkeypatch.setattr("sys.argv", ["neural_lm", *command, "--dev-corpus", "owm"])
+    with pytest.raises(SystemExit, match="2"):
+        neural_lm.main()
+    assert "dev.jsonl: no text of a corpus that begins with 'owm'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

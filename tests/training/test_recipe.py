@@ -106,7 +106,7 @@ WRONG = {
         "corpora": ('"an4"',),
         "manifest": ("3", '["train.jsonl"]'),
         "path_pattern": ('"["',),
-        "batch_s": ("0", '"20"', "nan"),
+        "batch_s": ("0", '"20"', "nan", "2e9"),
         "max_utterance_s": ("-1", "inf"),
         "prefetch": ("-1", "2.0"),
     },
@@ -177,4 +177,11 @@ def test_what_cannot_be_read_is_said_with_its_file(tmp_path: Path, text: str, sa
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"{tmp_path}.*{said}"):
+        load_recipe(path)
+
+
+def test_a_number_above_its_limit_is_told_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[data]\nbatch_s = 2e9\n")
+    with pytest.raises(ValueError, match=r"\[data\] batch_s is 2000000000.0, must be at most 1e\+09"):
         load_recipe(path)

@@ -27,6 +27,7 @@ def changed(recipe: Recipe, section: str, **settings: Any) -> Recipe:
         (dataclasses.replace(RECIPE, seed=2), EXAMPLES, "seed was 1, is 2"),
         (changed(RECIPE, "data", batch_s=60.0), EXAMPLES, r"data.batch_s was 120.0, is 60.0"),
         (changed(RECIPE, "optim", optimizer="adamw"), EXAMPLES, "optim.optimizer was 'muon'"),
+        (changed(RECIPE, "optim", weight_decay=0.1), EXAMPLES, "optim.weight_decay was 0.05"),
         (changed(RECIPE, "model", ffn_dim=48), EXAMPLES, "model.ffn_dim"),
         (RECIPE, EXAMPLES[:1], "utterances or their targets"),
         (RECIPE, [EXAMPLES[0], dataclasses.replace(EXAMPLES[1], tokens=(6,))], "utterances or their targets"),

@@ -37,7 +37,7 @@ CODECS = {
 
 
 def coded(wave: NDArray[np.float32], name: str, strength: float) -> NDArray[np.float32]:
-    """(N,) samples in [-1, 1] as after the codec, in time with those before it.
+    """(N,) samples as after the codec, in time with those before it; full scale is 1, and what is above is cut.
 
     `name`: a key of `CODECS`. `strength`: 0 for its highest bit rate here, 1 for its lowest.
     """
@@ -48,7 +48,8 @@ def coded(wave: NDArray[np.float32], name: str, strength: float) -> NDArray[np.f
         options["compression_level"] = least + strength * (most - least)
     if name == "mp3":
         options["bitrate_mode"] = "CONSTANT"
-    before = soxr.resample(wave, RATE_HZ, codec.rate_hz)
+    # Resampling overshoots, and what is above full scale comes back from GSM with the other sign.
+    before = np.clip(soxr.resample(wave, RATE_HZ, codec.rate_hz), -1.0, 1.0)
     file = io.BytesIO()
     soundfile.write(file, before, codec.rate_hz, format=codec.container, subtype=codec.subtype, **options)
     file.seek(0)

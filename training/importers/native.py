@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr_service.evaluation.references.rows import Row, json_rows
+from asr_service.evaluation.references.rows import Row, json_rows, text_field
 from asr_service.evaluation.references.text import seconds
 from training.importers.record import Record, accepted
 
-_TEXTS = ("audio_filepath", "text", "speaker", "corpus")
-_FIELDS = (*_TEXTS, "duration", "offset")
+_FIELDS = ("audio_filepath", "text", "speaker", "corpus", "duration", "offset")
 
 
 def read_native(manifest: Path, *, corpus: str = "") -> Iterator[Record]:
@@ -31,20 +30,21 @@ def read_native(manifest: Path, *, corpus: str = "") -> Iterator[Record]:
 
 def _record(row: Row, folder: Path, corpus: str) -> Record:
     """Raises ValueError, which names the field."""
-    texts = {name: row.get(name) or "" for name in _TEXTS}
+    texts = {name: row.get(name) or "" for name in ("audio_filepath", "text")}
     if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
         raise ValueError(f"{', '.join(wrong)} is not a text")
     if not (name := texts["audio_filepath"]):
         raise ValueError("no audio_filepath")
-    offset_s = seconds(row.get("offset") or 0.0, "offset")
+    segment = row.get("offset") is not None
+    offset_s = seconds(row["offset"], "offset") if segment else 0.0
     return Record(
-        name if "offset" not in row else f"{name}@{offset_s:g}",
+        f"{name}@{offset_s:g}" if segment else name,
         folder / name,
         texts["text"],
-        texts["speaker"],
-        texts["corpus"] or corpus,
+        text_field(row, ("speaker",)),
+        text_field(row, ("corpus",)) or corpus,
         offset_s=offset_s,
         duration_s=None if row.get("duration") is None else seconds(row["duration"], "duration"),
-        segment="offset" in row,
+        segment=segment,
         extra={key: value for key, value in row.items() if key not in _FIELDS},
     )
