@@ -227,9 +227,11 @@ class Trainer:
     def _counts(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Target tokens of the whole update, over all processes."""
         own = [target_counts(batch) for batch in batches]
-        names = list(own[0])
-        total = torch.tensor([float(sum(counts[name] for counts in own)) for name in names], device=self.device)
-        return dict(zip(names, self.processes.sum(total).tolist(), strict=True))
+        total = {name: float(sum(counts[name] for counts in own)) for name in own[0]}
+        if self.processes.world == 1:  # nothing to exchange, so nothing for a GPU to be asked
+            return total
+        everywhere = self.processes.sum(torch.tensor(list(total.values()), device=self.device))
+        return dict(zip(total, everywhere.tolist(), strict=True))
 
     def step(self, update: Sequence[Loaded]) -> dict[str, float]:
         """One update; one whose loss or gradient is not finite changes no weight, is counted and dumped.
