@@ -7,11 +7,12 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.decoding.search_arrays import NODE
 from asr_service.decoding.timing import WordGraph, best_path
 from asr_service.lexicon import phone_ids
 from tests.decoding import tiny
@@ -47,6 +48,7 @@ def test_hypotheses_that_went_on_as_one_come_back_as_if_each_had_gone_on_alone(t
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000), max_frames=st.sampled_from([60, 1500]), context_words=st.integers(1, 3))
+@example(seed=141, max_frames=1500, context_words=1)
 def test_every_hypothesis_is_an_alignment_of_its_own_words(tree, seed, max_frames, context_words):
     log_probs = np.concatenate([tiny.spoken("see a cat", seed + i, noise=2.5) for i in range(6)])
     options = LexiconBeamOptions(
@@ -60,6 +62,8 @@ def test_every_hypothesis_is_an_alignment_of_its_own_words(tree, seed, max_frame
     beam = LexiconBeam(tree, options)
     beam.step(log_probs)
     assert (beam._offset > 0) == (max_frames == 60)
+    # Where the end cuts a word off for all hypotheses, it is left out of them, and its frames stay in their scores.
+    whole = bool((beam._alive[:, NODE] == beam._root).any())
     found = beam.finish(30)
     assert len({h.texts for h in found}) == len(found) > 5
     for hypothesis in found:
@@ -71,7 +75,7 @@ def test_every_hypothesis_is_an_alignment_of_its_own_words(tree, seed, max_frame
         graph = WordGraph([[hypothesis.phone_ids]])
         path = best_path(log_probs, graph)
         best = float(sum(log_probs[t, graph.labels[state]] for t, state in enumerate(path)))
-        assert hypothesis.acoustic_score <= best + 1e-3
+        assert hypothesis.acoustic_score <= best + 1e-3 or not whole
 
 
 def test_what_was_beaten_bounds_no_beam(tree):
