@@ -25,6 +25,9 @@ class DecodingConfig:
         joint: the joint CTC/attention beam, likewise.
         rescoring: weights of the final ranking of the lexicon beam's hypotheses.
         n_best, streaming_n_best: hypotheses that are ranked, by mode; in a live stream somebody waits for it.
+        neural_margin, streaming_neural_margin: hypotheses further below the best one, while the n-gram stands in for
+            the neural language model, are not read by it, unless they are wanted as alternatives. With a spelled word,
+            which the n-gram does not know, those that are so far behind without the neural language model.
         confidence: how words of the lexicon beam's hypotheses get their confidence, by mode.
         agreement: updates that a partial word must stand unchanged to be called stable; 0: until no hypothesis that
             could still win denies it, which makes it stable before as well.
@@ -40,6 +43,8 @@ class DecodingConfig:
     rescoring: RescoringWeights = field(default_factory=RescoringWeights)
     n_best: int = 32
     streaming_n_best: int = 32
+    neural_margin: float = 6.0
+    streaming_neural_margin: float = 4.0
     confidence_scale: float = 0.3
     agreement: int = 3
     hold_back_s: float = 0.0
@@ -49,6 +54,8 @@ class DecodingConfig:
         for name, low, high in (
             ("n_best", 1, MAX_N_BEST),
             ("streaming_n_best", 1, MAX_N_BEST),
+            ("neural_margin", 0.0, 1e6),
+            ("streaming_neural_margin", 0.0, 1e6),
             ("agreement", 0, 1000),
             ("hold_back_s", 0.0, 10.0),
             ("confidence_scale", 0.0, 10.0),

@@ -1,13 +1,16 @@
 """Phones through the pronunciation tree with the word n-gram; then the n-best list is ranked once more.
 
 While somebody speaks the lexicon beam goes along frame by frame. At the end of the utterance the word-piece CTC and the
-decoder say what they think of each hypothesis: they see the same audio in other units, and err elsewhere. A word that
-the lexicon lacks can come from the word-piece CTC's spelling alone, at the end of the utterance.
+decoder say what they think of each hypothesis: they see the same audio in other units, and err elsewhere. The neural
+language model reads those that may still win. A word that the lexicon lacks can come from the word-piece CTC's spelling
+alone, at the end of the utterance.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -26,6 +29,14 @@ from asr_service.model.tree_cache import TreeCache
 from asr_service.parts import Parts
 
 
+class _Heard(NamedTuple):
+    """A hypothesis' words, its score without the neural language model, and its log-probability under the n-gram."""
+
+    text: str
+    score: float
+    n_gram: float
+
+
 class LexiconSearch(UtteranceSearch):
     """For a bundle with phones, lexicon and language model."""
 
@@ -39,6 +50,7 @@ class LexiconSearch(UtteranceSearch):
         weights: RescoringWeights,
         *,
         n_best: int,
+        neural_margin: float,
         limit: int,
         confidence_scale: float,
         agreement: int | None,
@@ -46,8 +58,9 @@ class LexiconSearch(UtteranceSearch):
         word_confidence: WordConfidence | None = None,
         hinted: HintedTree | None = None,
     ) -> None:
-        """`word_confidence`: without it the n-best list's posteriors are the confidences. `hinted`: the tree for what
-        the stream expects to hear, made for the `lm_weight` of `options`.
+        """`n_best`, `neural_margin`: see `DecodingConfig`. `word_confidence`: without it the n-best list's posteriors
+        are the confidences. `hinted`: the tree for what the stream expects to hear, made for the `lm_weight` of
+        `options`.
         """
         super().__init__(
             limit=limit,
@@ -60,6 +73,9 @@ class LexiconSearch(UtteranceSearch):
         self._attention: AttentionScores | None = None
         self._text: PrefixScores[TreeCache] | None = None
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
+        self._neural_lm = bundle.neural_lm if weights.neural_lm else None
+        # Where nothing is read, nothing is saved by leaving hypotheses out.
+        self._neural_margin = math.inf if self._neural_lm is None else neural_margin
         self._tree = tree
         self._hints = hinted.hints if hinted is not None else None
         unheard = {word for phrase in hinted.unheard for word in phrase} - tree.known if hinted is not None else ()
@@ -91,45 +107,50 @@ class LexiconSearch(UtteranceSearch):
         if not found:
             return []
         yield
-        decoder, neural_lm = self._bundle.model.decoder, self._bundle.neural_lm
-        self._attention = attention_scores(decoder, self._hidden())
-        if neural_lm is not None and self._weights.neural_lm:
-            self._text = PrefixScores(neural_lm[0], neural_lm[0].start_tree())
+        self._attention = attention_scores(self._bundle.model.decoder, self._hidden())
+        if self._neural_lm is not None:
+            self._text = PrefixScores(self._neural_lm[0], self._neural_lm[0].start_tree())
         pronounced = ctc_log_likelihoods(self._phones(), [hypothesis.phone_ids for hypothesis in found])
         phones = pronounced.clamp(min=NO_ALIGNMENT).tolist()
-        scores = yield from self._scores([hypothesis.words for hypothesis in found], phones, self._attention)
+        heard = yield from self._heard([hypothesis.words for hypothesis in found], phones, self._attention)
+        kept = self._worth_reading(heard)
+        scores = yield from self._read([heard[index] for index in kept])
         ranked: list[tuple[Sequence[TimedWord], float]] = [
-            (hypothesis.words, score) for hypothesis, score in zip(found, scores, strict=True)
+            (found[index].words, score) for index, score in zip(kept, scores, strict=True)
         ]
-        best, fit, _ = max(zip(found, phones, scores, strict=True), key=lambda entry: entry[2])
-        ranked += yield from self._open(best, fit, self._attention)
+        best, _ = max(zip(kept, scores, strict=True), key=lambda entry: entry[1])
+        ranked += yield from self._open(found[best], phones[best], heard[best].score, self._attention)
         return sorted(ranked, key=lambda entry: -entry[1])
 
     def _open(
-        self, best: BeamHypothesis, phones: float, attention: AttentionScores
+        self, best: BeamHypothesis, phones: float, best_heard: float, attention: AttentionScores
     ) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
-        """`best` with spelled words that the lexicon lacks, scored.
+        """`best` with spelled words that the lexicon lacks, scored; `phones` and `best_heard` are of `best`.
 
-        Nobody knows how they are pronounced: their phones are taken to fit as well as those of what they replace.
+        Nobody knows how they are pronounced: their phones are taken to fit as well as those of what they replace. The
+        n-gram cannot stand in for the neural language model here: those are read that are not far behind without it.
         """
         spelled = spelled_words(self._bundle.pieces, self._pieces().numpy())
         opened = with_spelled_words(best.words, [*spelled, *self._expected.near(spelled)], self._tree.known)
         if not opened:
             return []
-        scores = yield from self._scores(opened, [phones] * len(opened), attention)
-        # What the stream expects is no unknown word to it.
-        return [
-            (
-                words,
-                score if any(word.text in self._expected.words for word in words) else score + self._weights.unknown,
-            )
-            for words, score in zip(opened, scores, strict=True)
-        ]
+        found = yield from self._heard(opened, [phones] * len(opened), attention)
+        likely: list[tuple[Sequence[TimedWord], _Heard]] = []
+        for words, heard in zip(opened, found, strict=True):
+            # What the stream expects is no unknown word to it.
+            expected = any(word.text in self._expected.words for word in words)
+            score = heard.score if expected else heard.score + self._weights.unknown
+            if score >= best_heard - self._neural_margin:
+                likely.append((words, heard._replace(score=score)))
+        if not likely:
+            return []
+        scores = yield from self._read([heard for _, heard in likely])
+        return [(words, score) for (words, _), score in zip(likely, scores, strict=True)]
 
-    def _scores(
+    def _heard(
         self, found: Sequence[Sequence[TimedWord]], phones: Sequence[float], attention: AttentionScores
-    ) -> Parts[list[float]]:
-        """The log-linear sum for each word sequence; `phones` are the log-likelihoods of their phones."""
+    ) -> Parts[list[_Heard]]:
+        """What everything but the neural language model says; `phones` are the log-likelihoods of their phones."""
         weights = self._weights
         texts = [[word.text for word in words] for words in found]
         tokens = [self._bundle.pieces.encode(" ".join(words)) for words in texts]
@@ -138,29 +159,40 @@ class LexiconSearch(UtteranceSearch):
             pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
             yield
         yield from attention.add(tokens)
-        read = yield from self._read(texts)
-        boosts = [self._hints.score(words) if self._hints else 0.0 for words in texts]
-        return [
-            weights.phones * phone_score
-            + weights.language_model * self._tree.language_model.sentence(words)
-            + weights.neural_lm * text_score
-            + weights.word * len(words)
-            + weights.pieces * piece_score
-            + weights.attention * attention_score
-            + boost
-            for words, phone_score, piece_score, attention_score, text_score, boost in zip(
-                texts, phones, pieces, attention.totals(tokens).tolist(), read, boosts, strict=True
+        heard = []
+        for words, phone_score, piece_score, attention_score in zip(
+            texts, phones, pieces, attention.totals(tokens).tolist(), strict=True
+        ):
+            n_gram = self._tree.language_model.sentence(words)
+            score = (
+                weights.phones * phone_score
+                + weights.language_model * n_gram
+                + weights.word * len(words)
+                + weights.pieces * piece_score
+                + weights.attention * attention_score
+                + (self._hints.score(words) if self._hints else 0.0)
             )
-        ]
+            heard.append(_Heard(" ".join(words), score, n_gram))
+        return heard
 
-    def _read(self, texts: Sequence[Sequence[str]]) -> Parts[list[float]]:
-        """Log-probabilities under the neural language model; zeros where there is none."""
-        if self._text is None or self._bundle.neural_lm is None:
-            return [0.0] * len(texts)
-        tokens = [self._bundle.neural_lm[1].encode(" ".join(words)) for words in texts]
+    def _worth_reading(self, heard: Sequence[_Heard]) -> list[int]:
+        """Places of those that may win when the neural language model has read them, likely ones first.
+
+        The n-gram stands in for it: what is far below the best with that does not win with the other.
+        """
+        likely = [entry.score + self._weights.neural_lm * entry.n_gram for entry in heard]
+        ranked = sorted(range(len(heard)), key=lambda index: -likely[index])
+        least = likely[ranked[0]] - self._neural_margin
+        return [index for place, index in enumerate(ranked) if place < self._limit or likely[index] >= least]
+
+    def _read(self, heard: Sequence[_Heard]) -> Parts[list[float]]:
+        """The log-linear sums: the scores with what the neural language model says, where there is one."""
+        if self._text is None or self._neural_lm is None:
+            return [entry.score for entry in heard]
+        tokens = [self._neural_lm[1].encode(entry.text) for entry in heard]
         yield from self._text.add(tokens)
-        log_probs: list[float] = self._text.totals(tokens).tolist()
-        return log_probs
+        read = self._text.totals(tokens).tolist()
+        return [entry.score + self._weights.neural_lm * said for entry, said in zip(heard, read, strict=True)]
 
     def _confidences(
         self, words: Sequence[TimedWord], n_best: Sequence[Sequence[TimedWord]], scores: Sequence[float]

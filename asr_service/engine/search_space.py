@@ -115,6 +115,7 @@ class SearchSpace:
             beam,
             config.rescoring,
             n_best=config.n_best if accurate else config.streaming_n_best,
+            neural_margin=config.neural_margin if accurate else config.streaming_neural_margin,
             limit=limit,
             confidence_scale=config.confidence_scale,
             agreement=agreement,

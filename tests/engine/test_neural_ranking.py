@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import neural_log_likelihoods
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
@@ -50,10 +51,13 @@ def encoded(bundle: Bundle) -> Encoded:
     return runner.encode_whole(features)
 
 
-def searched(bundle: Bundle, encoded: Encoded, weight: float, mode: Mode) -> UtteranceSearch:
+def searched(
+    bundle: Bundle, encoded: Encoded, weight: float, mode: Mode, *, margin: float = 1e6, alternatives: int = 1
+) -> UtteranceSearch:
     rescoring = bundle.decoding["rescoring"] | {"neural_lm": weight}
-    weighted = dataclasses.replace(bundle, decoding=bundle.decoding | {"rescoring": rescoring})
-    search = SearchSpace(weighted).new_search(StreamOptions(mode))
+    decoding = bundle.decoding | {"rescoring": rescoring, "neural_margin": margin}
+    weighted = dataclasses.replace(bundle, decoding=decoding)
+    search = SearchSpace(weighted).new_search(StreamOptions(mode, max_alternatives=alternatives))
     search.step(encoded)
     return search
 
@@ -74,6 +78,45 @@ def test_each_hypothesis_is_worth_what_the_model_says_of_it_times_the_weight(bun
     for words, text_score in zip(without, said.tolist(), strict=True):
         assert weighted[words] == pytest.approx(without[words] + WEIGHT * text_score, abs=1e-3)
     assert list(without) != list(weighted), "the ranking is another"
+
+
+def known_words(search: UtteranceSearch, bundle: Bundle) -> dict[tuple[str, ...], float]:
+    """The ranked hypotheses of words that the lexicon knows: spelled ones are ranked beside the best of these."""
+    assert bundle.lexicon is not None
+    found = {tuple(word.text for word in words): score for words, score in search.n_best()}
+    return {words: score for words, score in found.items() if all(word in bundle.lexicon for word in words)}
+
+
+def test_what_the_n_gram_leaves_far_behind_is_not_read(bundle: Bundle, encoded: Encoded) -> None:
+    assert bundle.lm_path is not None and bundle.lexicon is not None
+    n_gram = PronunciationTree(bundle.lexicon, bundle.lm_path).language_model
+    every = known_words(searched(bundle, encoded, WEIGHT, Mode.ACCURATE), bundle)
+    heard = known_words(searched(bundle, encoded, 0.0, Mode.ACCURATE), bundle)
+    likely = {words: score + WEIGHT * n_gram.sentence(words) for words, score in heard.items()}
+    in_order = sorted(likely, key=lambda words: -likely[words])
+    margin = (likely[in_order[0]] - likely[in_order[1]]) + 0.01
+
+    near = known_words(searched(bundle, encoded, WEIGHT, Mode.ACCURATE, margin=margin), bundle)
+    assert near.keys() == set(in_order[:2])
+    assert near == pytest.approx({words: every[words] for words in near}, abs=1e-3)
+
+    wanted = known_words(searched(bundle, encoded, WEIGHT, Mode.ACCURATE, margin=0.0, alternatives=3), bundle)
+    assert wanted.keys() == set(in_order[:3]), "alternatives that were asked for are ranked, however unlikely"
+
+
+def test_a_spelled_word_far_behind_is_not_read(bundle: Bundle, encoded: Encoded) -> None:
+    lexicon = bundle.lexicon
+    assert lexicon is not None
+
+    def spelled(unknown: float) -> list[tuple[str, ...]]:
+        rescoring = bundle.decoding["rescoring"] | {"unknown": unknown}
+        weighted = dataclasses.replace(bundle, decoding=bundle.decoding | {"rescoring": rescoring})
+        found = searched(weighted, encoded, WEIGHT, Mode.ACCURATE, margin=1000.0).n_best()
+        texts = [tuple(word.text for word in words) for words, _ in found]
+        return [words for words in texts if any(word not in lexicon for word in words)]
+
+    assert spelled(-16.0)
+    assert spelled(-2000.0) == []
 
 
 def test_the_next_utterance_is_ranked_as_if_it_were_the_first(bundle: Bundle, encoded: Encoded) -> None:
