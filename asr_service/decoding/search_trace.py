@@ -117,13 +117,13 @@ class SearchTrace:
         waiting: list[_Waiting] = [(-score, next(order), partial(self.path, index, score)) for index, score in ends]
         heapq.heapify(waiting)
         found: dict[int, Path] = {}
-        last = waiting[0][0] + margin
-        while waiting and len(found) < limit and waiting[0][0] <= last:
+        least = -waiting[0][0] - margin
+        while waiting and len(found) < limit and -waiting[0][0] >= least:
             yield
             path = heapq.heappop(waiting)[-1]()
             if found.setdefault(int(path.histories[-1]), path) is not path:
                 continue
-            for frame, beaten, score in self._beaten_by(path, limit - len(found), allowed):
+            for frame, beaten, score in self._beaten_by(path, least, limit - len(found), allowed):
                 replaced: _Waiting = -score, next(order), partial(self._replaced, path, frame, beaten, score, histories)
                 heapq.heappush(waiting, replaced)
         return list(found.values())
@@ -207,11 +207,15 @@ class SearchTrace:
         trace_back(index, self._parents, self._phones, self._histories, path)
         return path[0], path[1], path[2]
 
-    def _beaten_by(self, path: Path, limit: int, allowed: Callable[[int], bool]) -> list[tuple[int, int, float]]:
-        """The `limit` best ways to leave a path: frame, number there, and the score of what it leads to."""
+    def _beaten_by(
+        self, path: Path, least: float, limit: int, allowed: Callable[[int], bool]
+    ) -> list[tuple[int, int, float]]:
+        """The `limit` best ways to leave a path for a score of `least` or more: frame, number there, and that score."""
         frames, numbers = _beaten_on(path.hypotheses[: path.replaced], self._merged, self._beaten)
-        if not len(frames):
+        near = path.score - self._behind[frames, numbers].astype(np.float64) >= least
+        if not near.any():
             return []
+        frames, numbers = frames[near], numbers[near]
         winners = self._histories[frames, path.hypotheses[frames]].astype(np.int64)
         beaten, behind = self._merged[frames, numbers, BEATEN], self._behind[frames, numbers]
         by_loss = np.argsort(behind, kind="stable")
