@@ -7,7 +7,7 @@ With torchrun ours runs in so many processes that share the threads and the rows
 all to itself while the others wait. Both train the same model (the shipped preset, same losses) on the same batches of
 160 padded seconds, an update each.
 - ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
-  dropout masks shared over time, Muon and AdamW, gradient clipping, moving average of the weights.
+  dropout masks shared over time, Muon and AdamW (or AdamW for all), gradient clipping, moving average of the weights.
 - plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), the stem's and the
   depthwise convolutions by `conv2d` and `conv1d` as they are, rotary positions half by half, clipping, AdamW, or with
   `torch.optim.Muon` for the matrices that ours gives to Muon; no average. All else is shared.
@@ -48,8 +48,12 @@ from training.sampler import PlannedBatch
 from training.trainer import Loaded, Trainer
 
 BATCH_S, TOKENS_PER_S, PHONES_PER_S = 160.0, 4.0, 9.0
+Optimizer = Literal["adamw", "muon"]
 OURS = "ours"
-PLAIN: dict[str, Literal["adamw", "muon"]] = {"plain": "adamw", "plain, Muon": "muon"}
+OURS_ADAMW = "ours, AdamW"
+PLAIN: dict[str, Optimizer] = {"plain": "adamw", "plain, Muon": "muon"}
+# Which of ours is set against which: the loop that trains the shipped model against both, and each against its like.
+AGAINST = ((OURS, "plain"), (OURS, "plain, Muon"), (OURS_ADAMW, "plain"))
 
 
 def make_batch(longest_s: float, generator: torch.Generator) -> Batch:
@@ -79,11 +83,13 @@ def share_of(batch: Batch, group: Processes) -> Batch:
     return Batch(**fields | rows | {"seconds": float(rows["lengths"].sum()) / 100})
 
 
-def our_trainer(folder: Path, group: Processes = ALONE, *, compiled: bool = False) -> Trainer:
+def our_trainer(
+    folder: Path, group: Processes = ALONE, *, optimizer: Optimizer = "muon", compiled: bool = False
+) -> Trainer:
     """The trainer of the shipped preset; its corpus is one second of silence, for the batches come from here."""
     soundfile.write(folder / "silence.wav", np.zeros(16_000, np.float32), 16_000)
     store = PcmStore.build([Utterance(folder / "silence.wav", 1.0, "a", "", "")], folder / "store", workers=1)
-    optim = OptimConfig(warmup_steps=100, lr=1e-4, accumulate=group.world)
+    optim = OptimConfig(warmup_steps=100, lr=1e-4, accumulate=group.world, optimizer=optimizer)
     recipe, device = Recipe("speed", model=preset("streaming-s"), optim=optim), torch.device("cpu")
     trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=device, processes=group)
     trainer.model.train()
@@ -114,7 +120,10 @@ def measure(arguments: argparse.Namespace, group: Processes) -> dict[str, list[f
     planned = PlannedBatch(0, 0, 0, 0, (), after=(0, 0))
     updates: list[list[Loaded]] = [[(planned, share_of(batch, group))] for batch in batches]
     with tempfile.TemporaryDirectory() as folder:
-        systems: dict[str, Trainer | PlainLoop] = {OURS: our_trainer(Path(folder), group)}
+        systems: dict[str, Trainer | PlainLoop] = {
+            OURS: our_trainer(Path(folder), group),
+            OURS_ADAMW: our_trainer(Path(folder), group, optimizer="adamw"),
+        }
         if arguments.compile:
             systems[f"{OURS}, compiled"] = our_trainer(Path(folder), group, compiled=True)
         systems |= {name: PlainLoop(optimizer) for name, optimizer in PLAIN.items()}
@@ -152,7 +161,7 @@ def report(arguments: argparse.Namespace, group: Processes, speeds: dict[str, li
         "python": platform.python_version(),
         "parameters": sum(parameter.numel() for parameter in Transformer(preset("streaming-s")).parameters()),
         "audio_s_per_s": {name: round(value, 1) for name, value in medians.items()},
-        "ours_against": {name: round(medians[OURS] / medians[name], 2) for name in medians if name != OURS},
+        "ratios": {f"{one} / {other}": round(medians[one] / medians[other], 2) for one, other in AGAINST},
     }
     print(json.dumps(result, indent=2))
     if arguments.out is not None:
