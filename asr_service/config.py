@@ -21,7 +21,7 @@ from typing import Any
 
 from asr_service.errors import ConfigError
 from asr_service.toml_types import of_type
-from asr_service.types import EndpointingConfig
+from asr_service.types import EndpointingConfig, Mode
 
 MIB = 1 << 20
 # Of live streams: how soon words come, against how right they are. A bundle says what each is for its model.
@@ -186,6 +186,8 @@ class EndpointingSettings:
         min_trailing_silence_s: silence after speech; a client may ask for 0.1 to 10 s. The default is nine ticks of
             voice activity. With the last tick of speech, the message and the final pass a final comes 0.8 to 1.1 s
             after speech.
+        accurate_trailing_silence_s: the same in mode accurate, where nobody waits for a final: an utterance that is cut
+            at a pause loses the words around it.
         max_utterance_s: longest utterance; a client may ask for 1 s up to this.
         empty_silence_s: silence that ends an utterance in which nobody has spoken.
         long_utterance_share: from this share of the longest utterance on, `long_utterance_silence_s` of pause ends it.
@@ -196,6 +198,7 @@ class EndpointingSettings:
     table: typing.ClassVar[str] = "endpointing"
 
     min_trailing_silence_s: float = 0.72
+    accurate_trailing_silence_s: float = 1.0
     max_utterance_s: float = 30.0
     empty_silence_s: float = 5.0
     long_utterance_share: float = 0.7
@@ -207,16 +210,19 @@ class EndpointingSettings:
     MIN_UTTERANCE_S: typing.ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        _in_range(self, "min_trailing_silence_s", self.MIN_TRAILING_SILENCE_S, self.MAX_TRAILING_SILENCE_S)
+        for name in ("min_trailing_silence_s", "accurate_trailing_silence_s"):
+            _in_range(self, name, self.MIN_TRAILING_SILENCE_S, self.MAX_TRAILING_SILENCE_S)
         _in_range(self, "max_utterance_s", self.MIN_UTTERANCE_S, 120)
         _in_range(self, "empty_silence_s", 0.5, 60)
         _in_range(self, "long_utterance_share", 0.1, 1)
         _in_range(self, "long_utterance_silence_s", 0.05, 10)
         _in_range(self, "wordless_s", 2, 60)
 
-    @property
-    def default(self) -> EndpointingConfig:
-        return EndpointingConfig(self.min_trailing_silence_s, self.max_utterance_s)
+    def default(self, mode: Mode) -> EndpointingConfig:
+        """For a client that does not say."""
+        accurate = mode is Mode.ACCURATE
+        silence_s = self.accurate_trailing_silence_s if accurate else self.min_trailing_silence_s
+        return EndpointingConfig(silence_s, self.max_utterance_s)
 
 
 @dataclass(frozen=True, slots=True)

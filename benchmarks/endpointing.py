@@ -66,8 +66,9 @@ def ours(detector: VoiceDetector, levels: NDArray[np.float32]) -> NDArray[np.boo
 
 
 def endpoints(ticks: NDArray[np.bool_]) -> list[float]:
-    """As in accurate mode: utterances in which nobody spoke count for nothing."""
-    policy, found, start_s, heard = Endpointer(Settings().endpointing.default), [], 0.0, False
+    """With the silence of live streams; utterances in which nobody spoke count for nothing, as in accurate mode."""
+    policy = Endpointer(Settings().endpointing.default(Mode.STREAMING))
+    found, start_s, heard = [], 0.0, False
     for index, is_speech in enumerate(ticks.tolist(), 1):
         heard |= is_speech
         if policy.observe(FrameEvidence(index * EVIDENCE_PERIOD_S, is_speech, heard, False, start_s)):
@@ -79,7 +80,7 @@ def endpoints(ticks: NDArray[np.bool_]) -> list[float]:
 def live_outputs(engine: SteppedEngine, wave: Wave) -> list[StreamOutput]:
     """All that the engine says before the stream ends: no utterance ends because of that."""
     outputs: list[StreamOutput] = []
-    policy = Endpointer(Settings().endpointing.default)
+    policy = Endpointer(Settings().endpointing.default(Mode.STREAMING))
     handle = engine.open(StreamOptions(mode=Mode.STREAMING), policy, outputs.append)
     engine.audio(handle, wave)
     engine.settle()

@@ -28,7 +28,7 @@ from asr_service.decoding.word_histories import NO_WORDS, WordHistories
 from asr_service.lexicon import BLANK_ID, PHONE_VOCABULARY_SIZE
 from asr_service.parts import Parts, at_once
 
-MAX_N_BEST = 100
+MAX_N_BEST = 256
 # Word sequences that a search remembers; beyond, those that no hypothesis has any more are forgotten.
 MOST_HISTORIES = 1 << 14
 # Candidates of a frame for each hypothesis of the beam and phone that may begin.

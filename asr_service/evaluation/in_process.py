@@ -131,7 +131,7 @@ class InProcess:
         self._live = mode is Mode.STREAMING
         self._config = RecognitionConfig(
             mode=mode,
-            endpointing=settings.endpointing.default,
+            endpointing=settings.endpointing.default(mode),
             interim_results=self._live,
             voice_activity_events=True,
         )

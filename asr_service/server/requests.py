@@ -50,7 +50,7 @@ def unary_config(request: pb.RecognizeRequest, info: EngineInfo, settings: Setti
     if not request.HasField("config"):
         raise NoConfig("the request has no config", field="config")
     config = _recognition_config(request.config, info, settings, default_mode=Mode.ACCURATE)
-    return dataclasses.replace(config, endpointing=settings.endpointing.default)
+    return dataclasses.replace(config, endpointing=settings.endpointing.default(config.mode))
 
 
 def streaming_config(
@@ -71,7 +71,7 @@ def streaming_config(
         voice_activity_events=streaming.enable_voice_activity_events,
         speech_start_timeout_s=_voice_timeout(timeout, "speech_start_timeout"),
         speech_end_timeout_s=_voice_timeout(timeout, "speech_end_timeout"),
-        endpointing=_endpointing(streaming.endpointing, settings),
+        endpointing=_endpointing(streaming.endpointing, base.mode, settings),
     )
 
 
@@ -148,13 +148,14 @@ def _voice_timeout(
     return _seconds(getattr(timeout, name), field, MIN_VOICE_TIMEOUT_S, MAX_VOICE_TIMEOUT_S)
 
 
-def _endpointing(wanted: pb.StreamingRecognitionConfig.Endpointing, settings: Settings) -> EndpointingConfig:
+def _endpointing(
+    wanted: pb.StreamingRecognitionConfig.Endpointing, mode: Mode, settings: Settings
+) -> EndpointingConfig:
     field, limits = "streaming_config.endpointing", EndpointingSettings
-    silence_s = settings.endpointing.min_trailing_silence_s
+    silence_s, longest_s = dataclasses.astuple(settings.endpointing.default(mode))
     if wanted.HasField("min_trailing_silence"):
         low, high = limits.MIN_TRAILING_SILENCE_S, limits.MAX_TRAILING_SILENCE_S
         silence_s = _seconds(wanted.min_trailing_silence, f"{field}.min_trailing_silence", low, high)
-    longest_s = settings.endpointing.max_utterance_s
     if wanted.HasField("max_utterance"):
         low, high = limits.MIN_UTTERANCE_S, settings.engine.max_utterance_s
         longest_s = _seconds(wanted.max_utterance, f"{field}.max_utterance", low, high)

@@ -14,7 +14,7 @@ from tests.server.conftest import Service
 from tests.server.messages import audio, config, finals
 
 RAW = {"encoding": "LINEAR16", "sample_rate_hertz": 16_000}
-SPEECH = say(0.5, 1, 2, 3, 1.0, 4, 5)
+SPEECH = say(0.5, 1, 2, 3, 1.5, 4, 5)
 
 
 def wav(pcm: np.ndarray, rate_hz: int, subtype: str = "PCM_16") -> bytes:
@@ -32,6 +32,14 @@ def test_results_are_those_of_a_stream(service: Service) -> None:
     assert response.request_id
     streamed = service.stream([config({"mode": "ACCURATE"}), audio(linear16(SPEECH))])
     assert finals(streamed) == [result.alternatives[0].transcript for result in response.results]
+
+
+def test_a_pause_that_ends_a_live_utterance_need_not_end_one_of_a_file(service: Service) -> None:
+    pcm = linear16(say(0.5, 1, 2, 3, 0.85, 4, 5))
+    live = finals(service.stream([config(), audio(pcm)]))
+    (whole,) = service.recognize(pcm, **RAW).results
+    assert live == ["one two three", " four five"]
+    assert whole.alternatives[0].transcript == "one two three four five"
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asr_service.config import EndpointingSettings
 from asr_service.engine.interface import FrameEvidence, UtterancePolicy
 from asr_service.streaming.endpointer import Endpointer
-from asr_service.types import EndpointingConfig
+from asr_service.types import EndpointingConfig, Mode
 
 PERIOD_S = 0.08
 
@@ -143,7 +143,7 @@ def test_no_silence_ends_an_utterance_where_speech_may_just_be_beginning() -> No
 def test_default_silence_leaves_half_of_0_3_s_after_0_8_s_of_silence_to_the_final_pass(phase: int) -> None:
     """Wherever speech ends among the ticks and messages of 0.1 s."""
     spoken_s, message_s = 1.6 + phase * 0.01, 0.1
-    policy = Endpointer(EndpointingSettings().default)
+    policy = Endpointer(EndpointingSettings().default(Mode.STREAMING))
     times_s = (tick * PERIOD_S for tick in range(1, 80))
     end_s = next(
         time_s
@@ -155,7 +155,8 @@ def test_default_silence_leaves_half_of_0_3_s_after_0_8_s_of_silence_to_the_fina
 
 
 def test_a_stream_that_says_nothing_of_endpoints_gets_the_default_of_the_settings() -> None:
-    assert EndpointingConfig() == EndpointingSettings().default
+    assert EndpointingConfig() == EndpointingSettings().default(Mode.STREAMING)
+    assert EndpointingConfig(min_trailing_silence_s=1.0) == EndpointingSettings().default(Mode.ACCURATE)
 
 
 def evidence(time_s: float, *, speech: bool = False, word_end_s: float | None, new: bool = False) -> FrameEvidence:
