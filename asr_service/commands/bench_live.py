@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_usage(arguments)
     objective = Objective(arguments.word_p95, arguments.worse_by)
     try:
+        _ask_server(arguments)
         clips = _clips(arguments)
         with _server(arguments) as (address, pid):
             _run(arguments, clips, connection(arguments, address), pid, objective)
@@ -163,6 +164,14 @@ class Bench:
             if record.status != "OK":
                 raise RuntimeError(f"a call that was alone ended with {record.status}: {record.message}")
         return records
+
+
+def _ask_server(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError or ServiceError where --server does not answer: aligning the clips first takes minutes."""
+    if arguments.server:
+        server = connection(arguments, arguments.server)
+        with server.client() as client:
+            client.server_info(metadata=server.metadata)
 
 
 def _clips(arguments: argparse.Namespace) -> list[Clip]:

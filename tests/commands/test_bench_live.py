@@ -85,6 +85,16 @@ def test_a_manifest_that_is_not_there_is_named(tmp_path, capsys):
     assert "none.jsonl" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [([], "Failed to connect"), (["--tls", "--ca", "missing.pem"], "cannot read --ca missing.pem")],
+)
+def test_a_server_that_cannot_be_asked_is_told_before_clips_are_looked_for(options, problem, tmp_path, capsys):
+    assert main(["bench", "live", str(tmp_path / "none.jsonl"), "--server", "localhost:1", *options]) == 1
+    told = capsys.readouterr().err
+    assert problem in told and "none.jsonl" not in told
+
+
 def test_without_a_subcommand_the_figures_are_those_of_this_machine():
     plain = build_parser().parse_args(["bench", "--rounds", "2"])
     assert plain.run is bench_command.run and (plain.rounds, plain.streams) == (2, [1, 4, 16])
