@@ -183,9 +183,9 @@ class EndpointingSettings:
     """When utterances end, where the client does not say (see streaming/endpointer.py for the rules).
 
     Attributes:
-        min_trailing_silence_s: silence after speech; a client may ask for 0.1 to 10 s. The default is nine ticks of
-            voice activity. With the last tick of speech, the message and the final pass a final comes 0.8 to 1.1 s
-            after speech.
+        min_trailing_silence_s: silence after speech in mode streaming; a client may ask for 0.1 to 10 s. The default is
+            nine ticks of voice activity. With the last tick of speech, the message and the final pass a final comes
+            0.8 to 1.1 s after speech.
         accurate_trailing_silence_s: the same in mode accurate, where nobody waits for a final: an utterance that is cut
             at a pause loses the words around it.
         max_utterance_s: longest utterance; a client may ask for 1 s up to this.

@@ -81,7 +81,7 @@ class RecognitionConfig:
     voice_activity_events: bool = False
     speech_start_timeout_s: float | None = None
     speech_end_timeout_s: float | None = None
-    endpointing: EndpointingConfig = field(default_factory=EndpointingConfig)
+    endpointing: EndpointingConfig | None = None  # None: the server's for the mode
     phrase_hints: tuple[PhraseHint, ...] = ()
 
 

@@ -91,11 +91,9 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
 
     settings = load_settings(arguments.config)
     channel = arguments.channel - 1 if arguments.channel else None
-    mode = Mode(arguments.mode)
     config = RecognitionConfig(
-        mode=mode,
+        mode=Mode(arguments.mode),
         channel=channel,
-        endpointing=settings.endpointing.default(mode),
         phrase_hints=phrase_hints(hint_groups(arguments), settings.phrase_hints),
     )
     # One recording after the other: caches for one stream are enough.

@@ -131,7 +131,6 @@ class InProcess:
         self._live = mode is Mode.STREAMING
         self._config = RecognitionConfig(
             mode=mode,
-            endpointing=settings.endpointing.default(mode),
             interim_results=self._live,
             voice_activity_events=True,
         )

@@ -49,8 +49,7 @@ def unary_config(request: pb.RecognizeRequest, info: EngineInfo, settings: Setti
     """Check a unary request's config. Raises NoConfig, InvalidField, ModelNotFound, Unsupported."""
     if not request.HasField("config"):
         raise NoConfig("the request has no config", field="config")
-    config = _recognition_config(request.config, info, settings, default_mode=Mode.ACCURATE)
-    return dataclasses.replace(config, endpointing=settings.endpointing.default(config.mode))
+    return _recognition_config(request.config, info, settings, default_mode=Mode.ACCURATE)
 
 
 def streaming_config(
@@ -152,7 +151,8 @@ def _endpointing(
     wanted: pb.StreamingRecognitionConfig.Endpointing, mode: Mode, settings: Settings
 ) -> EndpointingConfig:
     field, limits = "streaming_config.endpointing", EndpointingSettings
-    silence_s, longest_s = dataclasses.astuple(settings.endpointing.default(mode))
+    default = settings.endpointing.default(mode)
+    silence_s, longest_s = default.min_trailing_silence_s, default.max_utterance_s
     if wanted.HasField("min_trailing_silence"):
         low, high = limits.MIN_TRAILING_SILENCE_S, limits.MAX_TRAILING_SILENCE_S
         silence_s = _seconds(wanted.min_trailing_silence, f"{field}.min_trailing_silence", low, high)

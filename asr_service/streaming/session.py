@@ -284,7 +284,8 @@ class Session:
 
     def _policy(self, endpointing: EndpointingSettings) -> UtterancePolicy:
         config = self._config
-        policy: UtterancePolicy = Endpointer(config.endpointing, settings=endpointing)
+        wanted = config.endpointing or endpointing.default(config.mode)
+        policy: UtterancePolicy = Endpointer(wanted, settings=endpointing)
         if config.speech_start_timeout_s is not None or config.speech_end_timeout_s is not None:
             policy = VoiceTimeoutPolicy(
                 policy,

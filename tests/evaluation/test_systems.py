@@ -64,14 +64,13 @@ def test_the_words_are_those_of_the_engine_with_its_thread(
     mode: Mode, bundle_dir: Path, recordings: list[Reference]
 ) -> None:
     settings = Settings()
-    config = RecognitionConfig(mode=mode, endpointing=settings.endpointing.default(mode))
     engine = BatchingEngine(load_bundle(bundle_dir), settings.engine)
     engine.start()
     try:
         expected = [
             tuple(
                 word
-                for final in transcribe_bytes(engine, [reference.audio_path.read_bytes()], config)
+                for final in transcribe_bytes(engine, [reference.audio_path.read_bytes()], RecognitionConfig(mode=mode))
                 for word in final.alternatives[0].words
             )
             for reference in recordings
