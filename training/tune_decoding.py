@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
 from asr_service.decoding.greedy import greedy
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
@@ -28,6 +29,7 @@ from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import (
     NO_ALIGNMENT,
+    RescoringWeights,
     attention_log_likelihoods,
     ctc_log_likelihoods,
     neural_log_likelihoods,
@@ -55,6 +57,7 @@ IN_CONFIG = {
 }
 FEATURES = tuple(IN_CONFIG)
 FRAME_S = 0.04
+MARGINS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +280,30 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
     print(f"best hypothesis of each list: lexicon beam {lexical / words:.2%}, with joint beam {oracle / words:.2%}")
 
 
+def worth_reading(features: np.ndarray, weights: np.ndarray, margin: float) -> np.ndarray:
+    """Which of (n, F) candidates the neural language model reads at a margin (see `DecodingConfig`): (n,) of bool."""
+    neural, n_gram = FEATURES.index("neural"), FEATURES.index("lm")
+    stand_in = weights.copy()
+    stand_in[n_gram] += stand_in[neural]
+    stand_in[neural] = 0.0
+    likely = features @ stand_in
+    return np.asarray(likely >= likely.max() - margin)
+
+
+def report_margins(
+    lists: Sequence[tuple[np.ndarray, np.ndarray]], dev: Sequence[DevUtterance], weights: RescoringWeights
+) -> None:
+    """What `decoding.neural_margin` leaves to read and costs in WER, with the weights that the bundle has now."""
+    words = sum(len(utterance.text.split()) for utterance in dev)
+    by_feature = np.array([getattr(weights, name) for name in IN_CONFIG.values()])
+    print("\nneural_margin    read     WER, with the bundle's decoding.rescoring")
+    for margin in MARGINS:
+        kept = [worth_reading(features, by_feature, margin) for features, _ in lists]
+        left = [(features[rows], errors[rows]) for (features, errors), rows in zip(lists, kept, strict=True)]
+        read = sum(int(rows.sum()) for rows in kept) / len(lists)
+        print(f"{margin:13.0f}  {read:6.1f}  {ranked_errors(left, by_feature) / words:6.2%}")
+
+
 def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtterance]) -> None:
     """What each part does alone."""
     words = sum(len(utterance.text.split()) for utterance in dev)
@@ -343,6 +370,9 @@ def _tune(arguments: argparse.Namespace) -> None:
         report_alone(bundle, tree, dev)
         found = [candidates(bundle, tree, lexicon, utterance, best, arguments.n_best) for utterance in dev]
     report_ranking(found, dev, [name for name in FEATURES if name != "neural" or bundle.neural_lm is not None])
+    if bundle.neural_lm is not None:
+        rescoring = DecodingConfig.from_dict(bundle.decoding).rescoring
+        report_margins(ranking_lists(found, ("lexicon",)), dev, rescoring)
     print(f"the weights of the row that is chosen go into decoding.rescoring of {arguments.bundle / CONFIG_FILE}")
 
 
