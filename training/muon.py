@@ -26,21 +26,34 @@ ITERATIONS = 4
 def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
     """(N, R, C) → bf16 (N, R, C), each near the nearest orthogonal matrix of its kind.
 
-    X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ; of tall matrices G = Xᵀ·X, on the other side, so that nothing is transposed.
-    It needs ‖X‖₂ ≤ 1, and an iteration makes small singular values 3.4 times as large. Jordan divides by ‖X‖_F, which
-    is √r·‖X‖₂ where the r singular values are alike; ‖G‖_F^½ is an upper bound as well, there r^¼·‖X‖₂, and at hand.
+    X ← F·X with F = a·I + b·G + c·G² and G = X·Xᵀ; of tall matrices G = Xᵀ·X, on the other side, so that nothing is
+    transposed. It needs ‖X‖₂ ≤ 1, and an iteration makes small singular values 3.4 times as large. Jordan divides by
+    ‖X‖_F, which is √r·‖X‖₂ where the r singular values are alike; ‖G‖_F^½ is an upper bound as well, there r^¼·‖X‖₂,
+    and at hand. Where one side is twice the other or more, two iterations are made of small matrices alone, for the
+    second one's G is F·G·F: a quarter of the work saved at four to one. Not more than two, for the powers of G that a
+    third would stand on lose small singular values in bf16.
     """
-    a, b, c = COEFFICIENTS
     x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    for step in range(steps):
-        gram = x.mT @ x if tall else x @ x.mT
+    rows, columns = x.shape[1:]
+    together = 2 if max(rows, columns) >= 2 * min(rows, columns) else 1
+    for step in range(0, steps, together):
+        gram = x.mT @ x if rows > columns else x @ x.mT
         if step == 0:
             bound = gram.norm(dim=(1, 2), keepdim=True, dtype=torch.float32).sqrt().clamp(min=1e-7).bfloat16()
             x, gram = x / bound, gram / bound / bound
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, x, factor, beta=a) if tall else torch.baddbmm(x, factor, x, beta=a)
+        factor = _factor(gram)
+        if together == 2 and step + 1 < steps:
+            factor = _factor(factor @ gram @ factor) @ factor
+        x = x @ factor if rows > columns else factor @ x
     return x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """a·I + b·G + c·G² of (N, D, D)."""
+    a, b, c = COEFFICIENTS
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=1, dim2=2).add_(a)
+    return factor
 
 
 class Muon(torch.optim.Muon):
