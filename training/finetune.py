@@ -41,7 +41,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, required=True, help="bundle directory of the base")
     parser.add_argument("--out", type=Path, help="bundle directory of the result (default: in the run's folder)")
     parser.add_argument("--name", help="of the result (default: the recipe's)")
-    parser.add_argument("--lm", type=Path, help="KenLM binary that takes the place of the bundle's language model")
+    parser.add_argument("--lm", type=Path, help="n-gram (ARPA or KenLM trie) in the place of the bundle's")
     parser.add_argument("--result", type=Path, help="also write the comparison there, as JSON")
     add_run_options(parser)
     return parser.parse_args(argv)

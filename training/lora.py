@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle that the adapters were trained on")
     parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
-    parser.add_argument("--lm", type=Path, help="KenLM binary that takes the place of the bundle's language model")
+    parser.add_argument("--lm", type=Path, help="n-gram (ARPA or KenLM trie) in the place of the bundle's")
     parser.add_argument("--name", help="of the new bundle (default: the directory's)")
     arguments = parser.parse_args(argv)
     with told_in_one_line("lora"):
