@@ -211,25 +211,26 @@ class StreamDecoder:
             self._resampler = Resampler(stretch.rate_hz)
         room = int((self._limits.max_duration_s - self._earlier_s) * self._rate_hz) - self._frames_at_rate
         too_long = len(samples) > room
-        mono = self._to_mono(samples[: max(room, 0)])
+        samples = samples[: max(room, 0)]
+        # Not a number fails every comparison, so this finds it too.
+        is_good = np.abs(samples) <= MAX_ABS_SAMPLE
+        bad = None if is_good.all() else tuple(np.argwhere(~is_good)[0])
+        mono = self._to_mono(samples if bad is None else samples[: bad[0]])
         self._frames += len(mono)
         self._frames_at_rate += len(mono)
         assert self._resampler is not None
         yield self._resampler.push(mono)
+        if bad is not None:
+            raise NonFiniteSamples(  # the API counts channels from 1
+                f"audio: sample {self._frames} (channel {bad[1] + 1}) is {samples[bad]};"
+                f" samples must be finite and within ±{MAX_ABS_SAMPLE:g}",
+                field=AUDIO_FIELD,
+            )
         if too_long:
             raise AudioTooLong(f"audio: longer than {self._limits.max_duration_s:g} s, the limit", field=AUDIO_FIELD)
 
     def _to_mono(self, samples: Samples) -> Samples:
-        """(n, C) to (n,), checked."""
-        # Not a number fails every comparison, so this finds it too.
-        good = np.abs(samples) <= MAX_ABS_SAMPLE
-        if not good.all():
-            frame, channel = np.argwhere(~good)[0]
-            raise NonFiniteSamples(
-                f"audio: sample {self._frames + int(frame)} (channel {int(channel)}) is {samples[frame, channel]};"
-                f" samples must be finite and within ±{MAX_ABS_SAMPLE:g}",
-                field=AUDIO_FIELD,
-            )
+        """(n, C) to (n,)."""
         channels = samples.shape[1]
         if self._channel is not None:
             if self._channel >= channels:

@@ -23,6 +23,8 @@ log = logging.getLogger("asr.call")
 REQUEST_ID_KEY = "x-request-id"
 DEADLINE_SLACK_S = 0.05
 DEADLINE_ROUNDING = 0.01
+# A status waits behind the messages that the client has not read. gRPC goes on sending it; no task waits longer for it.
+STATUS_S = 1.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -83,24 +85,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             current_call.set(call)
             started = time.monotonic()
             code, reason = "OK", ""
+            answer, failure = None, None
             try:
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 answer = await handler(request, context)
                 if context.cancelled():  # which to a handler may look like the end of the audio
                     code, reason = self._cancelled(context, time.monotonic() - started)
-                return answer
             except AsrError as error:
-                code, reason = error.status, error.reason
-                await self._abort(context, error, call)
+                failure, code, reason = error, error.status, error.reason
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 code, reason = self._cancelled(context, time.monotonic() - started)
                 raise
+            except grpc.aio.InternalError:  # what is awaited of gRPC may fail before the client's cancel comes here
+                code, reason = self._cancelled(context, time.monotonic() - started)
+                raise asyncio.CancelledError from None
             except Exception:
-                code, reason = InternalError.status, InternalError.reason
+                failure, code, reason = internal_error(call), InternalError.status, InternalError.reason
                 log.exception("unexpected", extra={"fields": {"request_id": call.request_id}})
-                await self._abort(context, internal_error(call), call)
             finally:
                 self._log(method, context, call, code, reason, time.monotonic() - started)
+            if failure is not None:
+                await self._abort(context, failure, call)
+            return answer
 
         return wrapped
 
@@ -114,7 +120,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     async def _abort(self, context: Context, error: AsrError, call: Call) -> None:
         status = to_status(error, request_id=call.request_id, retry_after_s=self._retry_after_s)
-        await context.abort(status.code, status.details, status.trailing_metadata)
+        try:
+            async with asyncio.timeout(STATUS_S):
+                await context.abort(status.code, status.details, status.trailing_metadata)
+        except (TimeoutError, grpc.aio.InternalError):  # the latter: the client has gone
+            raise asyncio.CancelledError from None
 
     def _log(self, method: str, context: Context, call: Call, code: str, reason: str, duration_s: float) -> None:
         fields: dict[str, Any] = {

@@ -34,7 +34,7 @@ from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, unary_config
 from asr_service.server.responses import server_info, streaming_response, unary_response
 from asr_service.streaming.async_session import AsyncSession, LoopWaker
-from asr_service.streaming.audio_limits import audio_limits, stream_limits
+from asr_service.streaming.audio_limits import audio_limits, stream_limits, unary_settings
 from asr_service.streaming.session import shutting_down
 from asr_service.types import RecognitionConfig
 
@@ -145,7 +145,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             config,
             decoder=decoder,
             waker=self._waker,
-            settings=self._settings.stream,
+            settings=self._settings.stream if is_stream else unary_settings(self._settings.stream),
             endpointing=self._settings.endpointing,
         )
         self._live[session] = is_stream

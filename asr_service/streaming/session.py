@@ -107,6 +107,7 @@ class Session:
         self._cutoff_s = float("inf")
         self._idle = IdleTimer(settings, clock())
         self._empty_messages = EmptyMessageLimit(settings, clock())
+        self._delivering = False  # the update taken last is still on its way to the client
         self._unread_since: float | None = None
         self.end: End | None = None
         self.error: AsrError | None = None
@@ -222,10 +223,10 @@ class Session:
 
     def take(self) -> StreamUpdate | None:
         """The next update for the client, or None. Taking one means that those before it have been delivered."""
-        self._unread_since = None
         update = self._outbox.take()
-        if update is not None:
-            self._unread_since = self._clock() if self._must_be_read else None
+        self._delivering = update is not None
+        self._unread_since = None
+        self._note_unread()
         return update
 
     @property
@@ -256,7 +257,7 @@ class Session:
         deadline = self.slow_consumer_deadline
         if deadline is not None and self._clock() >= deadline:
             patience_s = self._settings.slow_consumer_s
-            raise SlowConsumer(f"{len(self._outbox)} responses wait and none was read for {patience_s:g} s")
+            raise SlowConsumer(f"no response was read for {patience_s:g} s, with {self._undelivered} waiting")
 
     @property
     def idle_deadline(self) -> float | None:
@@ -274,6 +275,7 @@ class Session:
         """Free everything. Idempotent; a session that has not ended by then was cancelled."""
         self._end(End.CANCELLED, None)
         self._outbox.clear()
+        self._delivering = False
         self._unread_since = None
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -343,8 +345,13 @@ class Session:
         """The stream waits for the client's reading: it has no room, or there is nothing else left to do."""
         return self._outbox.is_full or self.end is not None
 
+    @property
+    def _undelivered(self) -> int:
+        """Updates that the client has not read: those that wait, and the one on its way."""
+        return len(self._outbox) + self._delivering
+
     def _note_unread(self) -> None:
-        if self._unread_since is None and self._must_be_read and self.has_updates:
+        if self._unread_since is None and self._must_be_read and self._undelivered:
             self._unread_since = self._clock()
 
     def _end(self, end: End, error: AsrError | None) -> None:

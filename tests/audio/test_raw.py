@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import soundfile as sf
+from numpy.typing import NDArray
 
 from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.errors import InvalidAudio, InvalidField, NonFiniteSamples
@@ -91,6 +92,20 @@ def test_float_samples_that_are_no_audio_are_refused_by_index(value: float) -> N
     decoder.push(samples[:9_000].tobytes())
     with pytest.raises(NonFiniteSamples, match="sample 12345 "):
         decoder.push(samples[9_000:].tobytes())
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("size", [640, 64_000, 1 << 20])
+def test_what_comes_before_a_bad_sample_does_not_depend_on_the_split(rate: int, size: int) -> None:
+    samples = np.tile(chirp(channels=2), (10, 1))
+    samples[150_000, 1] = np.nan
+    data, fmt = samples.tobytes(), raw(AudioEncoding.FLOAT32, rate, 2)
+    decoder = StreamDecoder(fmt, limits=LIMITS)
+    got: list[NDArray[np.float32]] = []
+    with pytest.raises(NonFiniteSamples, match=r"sample 150000 \(channel 2\) is nan"):
+        got.extend(block for k in range(0, len(data), size) for block in decoder.blocks(data[k : k + size]))
+    expected = StreamDecoder(fmt, limits=LIMITS).push(samples[:150_000].tobytes())
+    np.testing.assert_array_equal(np.concatenate(got), expected)
 
 
 def test_an_error_comes_again_with_every_further_call() -> None:

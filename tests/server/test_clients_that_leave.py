@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import pytest
 
 from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.server import interceptors
+from asr_service.server.interceptors import CallInterceptor
+from asr_service.streaming.async_session import AsyncSession
 from tests.fake_engine import DIGITS, FakeEngine, linear16, say
 from tests.server.conftest import Service, Start, until_error
 from tests.server.messages import audio, chunks, config, finals, transcript
@@ -102,12 +108,13 @@ def test_hundred_rude_clients_leave_nothing_behind(start: Start) -> None:
     assert transcript(service.stream([config(), audio(SPEECH)])) == "one two"
 
 
-def long_words(start: Start, **stream: object) -> Service:
-    """Words so long that a few fill the transport's window, which else would hide a client that does not read.
+def long_words(start: Start, times: int = 4_000, **stream: object) -> Service:
+    """Words so long that a few (of 40 000 times: one) fill the transport's window, which else would hide a client that
+    does not read.
 
     The window would also grow with the bandwidth that is measured, to megabytes on loopback.
     """
-    engine = FakeEngine(spell=lambda digit: DIGITS[digit] * 4_000)
+    engine = FakeEngine(spell=lambda digit: DIGITS[digit] * times)
     return start(engine, options=[("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)], **stream)
 
 
@@ -121,6 +128,131 @@ def test_32_client_that_never_reads_is_a_slow_consumer(start: Start) -> None:
     assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
     indices = [result.utterance_index for response in got for result in response.results]
     assert indices == list(range(len(indices)))  # what was delivered has no gap
+
+
+@pytest.fixture
+def delivering(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a response is on its way to a client."""
+    begun = threading.Event()
+    original = AsyncSession.deliver
+
+    async def deliver(session: AsyncSession, write: Awaitable[None]) -> None:
+        begun.set()
+        await original(session, write)
+
+    monkeypatch.setattr(AsyncSession, "deliver", deliver)
+    return begun
+
+
+@dataclass
+class Aborts:
+    """Set when a call begins to wait for its status to leave, and when it no longer does."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def aborts(monkeypatch: pytest.MonkeyPatch) -> Aborts:
+    told = Aborts()
+    original = CallInterceptor._abort
+
+    async def abort(interceptor: CallInterceptor, *args: Any) -> None:
+        told.begun.set()
+        try:
+            await original(interceptor, *args)
+        finally:
+            told.ended.set()
+
+    monkeypatch.setattr(CallInterceptor, "_abort", abort)
+    return told
+
+
+class Log:
+    """Of the server's, which is in this process."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    @property
+    def calls(self) -> list[tuple[str, str]]:
+        """Code and reason of those that have ended."""
+        lines = [record for record in self._caplog.records if (record.name, record.msg) == ("asr.call", "call")]
+        return [(line.__dict__["fields"]["code"], line.__dict__["fields"]["reason"]) for line in lines]
+
+    @property
+    def problems(self) -> list[logging.LogRecord]:
+        return [record for record in self._caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Log:
+    caplog.set_level(logging.INFO)
+    return Log(caplog)
+
+
+SLOW = ("RESOURCE_EXHAUSTED", "SLOW_CONSUMER")
+
+
+def test_32_client_that_does_not_read_the_last_response_is_a_slow_consumer(
+    start: Start, delivering: threading.Event, log: Log
+) -> None:
+    service = long_words(start, 40_000, slow_consumer_s=0.2)
+
+    def requests() -> Iterator[pb.StreamingRecognizeRequest]:
+        yield config()
+        yield audio(linear16(say(1, 1.0)))
+        delivering.wait(10)  # so that the end comes alone, while the last response waits for the client
+
+    call = service.stream(requests())
+    assert eventually(lambda: log.calls == [SLOW])
+    got, told = until_error(call)
+    assert len(finals(got)) == 1
+    assert told.reason == "SLOW_CONSUMER" and "1 waiting" in told.message
+
+
+def test_32_status_that_nobody_reads_holds_no_task(
+    start: Start, aborts: Aborts, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "STATUS_S", 0.1)
+    service = long_words(start, 40_000, slow_consumer_s=0.2, max_pending_updates=2)
+    call = service.stream(endless(config(), audio(linear16(say(*[1, 1.0] * 4)))))
+    assert aborts.begun.wait(10)
+    assert log.calls == [SLOW]
+    assert aborts.ended.wait(10)
+    got, told = until_error(call)  # gRPC still has the status for a client that reads after all
+    assert (len(finals(got)), told.reason) == (1, "SLOW_CONSUMER")
+    assert (log.calls, log.problems) == ([SLOW], [])
+
+
+def test_cancel_while_a_status_waits_is_no_mistake_of_ours(
+    start: Start, aborts: Aborts, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "STATUS_S", 30.0)
+    service = long_words(start, 40_000, slow_consumer_s=0.2, max_pending_updates=2)
+    call = service.stream(endless(config(), audio(linear16(say(*[1, 1.0] * 4)))))
+    assert aborts.begun.wait(10)
+    call.cancel()
+    assert aborts.ended.wait(10)
+    assert list(service.stream([config()])) == []  # the server's loop is done with the first call by then
+    assert (log.calls, log.problems) == ([SLOW, ("OK", "")], [])
+
+
+def test_cancel_that_fails_a_write_first_is_a_cancel(start: Start, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So may the initial metadata fail, now and then; a blocked write of the call's own task always does."""
+    writing = threading.Event()
+
+    async def deliver(_: AsyncSession, write: Awaitable[None]) -> None:
+        writing.set()
+        await write
+
+    monkeypatch.setattr(AsyncSession, "deliver", deliver)
+    service = long_words(start, 40_000)
+    call = service.stream(endless(config(), audio(linear16(say(1, 1.0)))))
+    assert writing.wait(10)
+    call.cancel()
+    assert eventually(lambda: len(log.calls) == 1)
+    assert (log.calls, log.problems) == ([("CANCELLED", "")], [])
 
 
 def test_33_slow_reader_gets_all_finals_and_few_interims(start: Start) -> None:

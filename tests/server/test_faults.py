@@ -238,6 +238,13 @@ def test_27_unary_recording_longer_than_the_limit(start: Start) -> None:
     assert "2 s" in told.message and "StreamingRecognize" in told.message
 
 
+def test_27_unary_recording_may_be_longer_than_a_stream(start: Start) -> None:
+    service = start(max_stream_s=1.0, max_unary_s=2.0)
+    raw = {"encoding": "LINEAR16", "sample_rate_hertz": 16_000}
+    assert service.recognize(bytes(64_000), **raw).audio_received.seconds == 2
+    matches(service.unary_refused(bytes(64_002), **raw), INVALID, "AUDIO_TOO_LONG", "audio")
+
+
 def test_49_unknown_method_and_service(service: Service) -> None:
     for path in ("/asr.v1.Speech/Translate", "/asr.v9.Speech/Recognize"):
         with pytest.raises(grpc.RpcError) as caught:

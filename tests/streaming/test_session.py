@@ -170,6 +170,34 @@ def test_client_may_leave_results_unread_while_nothing_waits_for_it(engine: Hand
     stream.check_slow_consumer()
 
 
+def test_client_that_does_not_read_the_last_response_is_a_slow_consumer(engine: HandDriven, clock: Clock) -> None:
+    stream = session(engine, clock, StreamSettings(slow_consumer_s=5.0))
+    engine.put(final("a", 0))
+    stream.collect()
+    assert stream.take() is not None  # and it is being delivered when the stream ends
+    engine.put(Finished())
+    stream.collect()
+    clock.now = 4.9
+    stream.check_slow_consumer()
+    clock.now = 5.0
+    with pytest.raises(SlowConsumer, match="1 waiting"):
+        stream.check_slow_consumer()
+    stream.close()
+    stream.collect()
+    assert stream.slow_consumer_deadline is None
+
+
+def test_client_that_has_read_everything_is_not_waited_for(engine: HandDriven, clock: Clock) -> None:
+    stream = session(engine, clock)
+    engine.put(final("a", 0))
+    stream.collect()
+    assert stream.take() is not None
+    assert stream.take() is None
+    engine.put(Finished())
+    stream.collect()
+    assert stream.slow_consumer_deadline is None
+
+
 def test_idle_stream_ends(engine: HandDriven, clock: Clock) -> None:
     stream = session(engine, clock, StreamSettings(idle_timeout_s=10.0))
     push(stream, bytes(32_000))
