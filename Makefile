@@ -16,7 +16,7 @@ help:
 	@echo "make demo    serve and stream a clip (AUDIO=any.wav: your own)"
 	@echo "make test    fast tests"
 	@echo "make check   lint, format, types, generated code"
-	@echo "make bench   start-up, memory, speed, latency"
+	@echo "make bench   start-up, memory, speed"
 
 setup: $(STAMP)
 

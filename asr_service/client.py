@@ -27,6 +27,7 @@ The server has neither TLS nor authentication. At a proxy that has them, with it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -207,18 +208,27 @@ class AsyncClient:
         self, chunks: AsyncIterable[bytes | Control], *, metadata: Metadata = (), **options: Any
     ) -> AsyncGenerator[pb.StreamingRecognizeResponse, None]:
         first = _first_message(options)
+        failure: list[Exception] = []
 
         async def messages() -> AsyncIterator[pb.StreamingRecognizeRequest]:
             yield first
-            async for chunk in chunks:
-                yield _message(chunk)
+            try:
+                async for chunk in chunks:
+                    yield _message(chunk)
+            except Exception as error:  # noqa: BLE001  # raised again below, in the caller's task
+                failure.append(error)
+                call.cancel()
 
         call = self._stub.StreamingRecognize(messages(), metadata=tuple(metadata))
         try:
             async for response in call:
                 yield response
+        except asyncio.CancelledError as error:  # of the call by `messages`, or else of the caller's task
+            if failure:
+                raise failure[0] from error
+            raise
         except grpc.RpcError as error:
-            raise ServiceError(error) from error
+            raise failure[0] if failure else ServiceError(error) from error
         finally:
             call.cancel()
 

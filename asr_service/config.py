@@ -39,7 +39,7 @@ def _in_range(settings: Any, name: str, low: float, high: float) -> None:
     """Check that `settings.<name>` lies in [low, high]. NaN does not."""
     value = getattr(settings, name)
     table = type(settings).table
-    _require(low <= value <= high, f"{table}.{name}", value, f"{low:g} to {high:g}")
+    _require(low <= value <= high, f"{table}.{name}", value, f"{low:.15g} to {high:.15g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class StreamSettings:
 
     Attributes:
         max_stream_s: audio of one stream; then its last finals and STREAM_TOO_LONG. Four hours take a long recording.
-        max_unary_s: audio of one unary call; longer recordings go through a stream.
+        max_unary_s: audio of one unary call, whatever `max_stream_s` is; longer recordings go through a stream.
         max_buffered_s: audio that may wait for the engine; then the client is slowed down.
         block_s: audio goes to the engine in blocks of at most this length.
         idle_timeout_s: a stream ends without `idle_min_audio_s` of audio, or a keep-alive, in this time.

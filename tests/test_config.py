@@ -47,6 +47,12 @@ def test_wrong_setting_is_named(tables: dict[str, object], named: str) -> None:
     assert caught.value.field == named
 
 
+def test_a_limit_is_named_to_its_last_digit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_from_tables({"server": {"max_chunk_bytes": 13_000_000}})
+    assert caught.value.message == "setting server.max_chunk_bytes is 13000000, must be 1024 to 12582912"
+
+
 @pytest.mark.parametrize("content", [b"[server", b"\xff\xfe", None])
 def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "asr.toml"

@@ -144,7 +144,7 @@ class Figures:
 def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer: str = "basic") -> Figures:
     """`alone` are the same calls, each by itself, where there are any."""
     load = record.load
-    bad = {call.stream: call.status for call in record.calls if call.status != "OK"}
+    bad = {call.stream: call for call in record.calls if call.status != "OK"}
     calls = [call for call in record.calls if call.stream not in bad]
     clips = [clip for call in calls for clip in heard(call)]
 
@@ -162,8 +162,8 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
         message_s=load.message_s,
         channels=load.channels,
         held=load.streams - len(bad),
-        refused=sum(status == REFUSED for status in bad.values()),
-        failed=dict(Counter(status for status in bad.values() if status != REFUSED)),
+        refused=sum(call.reason == REFUSED for call in bad.values()),
+        failed=dict(Counter(call.status for call in bad.values() if call.reason != REFUSED)),
         first_partial=percentiles(clip.first_partial_s for clip in clips if under_load(clip.first_spoken_s)),
         word=percentiles(latencies),
         final=percentiles(finals),

@@ -22,6 +22,7 @@ from asr_service.bench.playlist import Call, Clip, playlist
 from asr_service.bench.process_usage import Usage, usage
 from asr_service.client import AsyncClient, ServiceError, result_of
 from asr_service.connection import Connection
+from asr_service.errors import NoCapacity
 from asr_service.evaluation.latency import DisplayLog
 from asr_service.types import Word
 
@@ -32,7 +33,7 @@ USAGE_PERIOD_S = 1.0
 LEAD_S = 0.5
 # A live stream of these messages, and what it is answered.
 Send = Callable[[AsyncIterable[bytes]], AsyncGenerator[Any, None]]
-REFUSED = "RESOURCE_EXHAUSTED"
+REFUSED = NoCapacity.reason
 GIVEN_UP = "GIVEN_UP"
 
 
@@ -79,6 +80,7 @@ class CallRecord:
         first_shown_s: by utterance, when its first words were shown.
         finals: in order.
         status: name of a gRPC status, OK at the end of a call that went well, or GIVEN_UP.
+        reason: of a call that the server ended, of the API reference: REFUSED where it had no place.
     """
 
     stream: int
@@ -88,6 +90,7 @@ class CallRecord:
     first_shown_s: dict[int, float] = field(default_factory=dict)
     finals: list[ShownFinal] = field(default_factory=list)
     status: str = "OK"
+    reason: str = ""
     message: str = ""
 
     def note(self, response: Any, now_s: float) -> None:
@@ -223,7 +226,7 @@ async def _call(send: Send, record: CallRecord, messages: AsyncIterable[bytes], 
                 async for response in responses:
                     record.note(response, time.monotonic() - begun)
     except ServiceError as error:
-        record.status, record.message = error.status, error.message
+        record.status, record.reason, record.message = error.status, error.reason, error.message
     except TimeoutError:
         record.status = GIVEN_UP
         record.message = f"the call had not ended {PATIENCE_S:g} s after its audio"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import threading
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asr_service.commands import bench_live
 from asr_service.commands.demo import CLIP, ServerProcess
+from asr_service.commands.option_types import positive
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from asr_service.config import Settings
 
 
 def register(subparsers: Any) -> None:
@@ -21,18 +29,32 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--audio", type=Path, default=CLIP, metavar="FILE", help="recording (default: the demo's clip)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that everything is measured; medians are printed")
-    parser.add_argument("--streams", type=int, nargs="*", default=[1, 4, 16], help="streams at once, in streaming mode")
+    rounds = "times that everything is measured; medians are printed"
+    parser.add_argument("--rounds", type=positive, default=5, help=rounds)
+    streams = "streams at once, in streaming mode"
+    parser.add_argument("--streams", type=positive, nargs="*", default=[1, 4, 16], help=streams)
     parser.set_defaults(run=run)
     bench_live.register(parser.add_subparsers(title="subcommands", dest="bench"))
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from asr_service.audio import read_file
+    from asr_service.config import EngineSettings, Settings
+    from asr_service.errors import InvalidAudio
     from asr_service.evaluation.provenance import machine
+    from asr_service.streaming.audio_limits import stream_limits
 
-    print(f"machine             {machine()}; one thread")
-    _start_up(arguments)
-    _speed(arguments)
+    settings = Settings(engine=EngineSettings(max_streams=max(arguments.streams, default=1)))
+    try:
+        pcm = read_file(arguments.audio, limits=stream_limits(settings.audio, settings.stream))
+        if not len(pcm):
+            raise InvalidAudio(f"{arguments.audio}: there is no audio in it to measure with")
+        print(f"machine             {machine()}; one thread")
+        _start_up(arguments)
+        _speed(arguments, settings, pcm)
+    except (OSError, RuntimeError) as error:
+        print(f"asr bench: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -56,31 +78,25 @@ def _resident_mib(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _speed(arguments: argparse.Namespace) -> None:
-    from asr_service.audio import SAMPLE_RATE_HZ, read_file
-    from asr_service.config import Settings
+def _speed(arguments: argparse.Namespace, settings: Settings, pcm: NDArray[np.float32]) -> None:
+    from asr_service.audio import SAMPLE_RATE_HZ
     from asr_service.engine.load import load_engine
-    from asr_service.streaming.audio_limits import stream_limits
     from asr_service.streaming.transcribe import transcribe_pcm
     from asr_service.types import Mode, RecognitionConfig
 
-    settings = Settings()
-    pcm = read_file(arguments.audio, limits=stream_limits(settings.audio, settings.stream))
     audio_s = len(pcm) / SAMPLE_RATE_HZ
     engine = load_engine(arguments.model, settings=settings.engine)
     engine.start()
 
     def timed(mode: Mode, streams: int) -> float:
-        def one() -> None:
-            transcribe_pcm(engine, pcm, RecognitionConfig(mode=mode), settings=settings)
-
-        threads = [threading.Thread(target=one) for _ in range(streams)]
+        config = RecognitionConfig(mode=mode)
         begun = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return time.monotonic() - begun
+        with ThreadPoolExecutor(streams) as threads:
+            runs = [threads.submit(transcribe_pcm, engine, pcm, config, settings=settings) for _ in range(streams)]
+        took_s = time.monotonic() - begun
+        for run in runs:
+            run.result()  # raises what the stream did: without it there is no figure
+        return took_s
 
     cases = [(Mode.ACCURATE, 1), *((Mode.STREAMING, streams) for streams in arguments.streams)]
     times: dict[tuple[Mode, int], list[float]] = {case: [] for case in cases}

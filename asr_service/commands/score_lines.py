@@ -67,7 +67,7 @@ def _speed_lines(evaluation: Evaluation) -> Iterator[str]:
     speed = latency_summary(evaluation.utterances)
     if speed is None:
         return
-    if speed.rtfx is not None:
+    if speed.rtfx:  # 0 where no recording has any audio
         yield (
             f"RTFx {speed.rtfx:.2f}: real-time factor {1 / speed.rtfx:.3f} "
             f"({speed.audio_s:.0f} s of audio in {speed.processing_s:.0f} s of computation)"

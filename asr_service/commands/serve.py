@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_workers(arguments: argparse.Namespace, settings: ServerSettings) -> int:
     from asr_service.server.workers import Workers, reserve
 
-    held, address = reserve(settings.address)
+    held, address = reserve(settings.address, share_port=settings.share_port)
     command = [sys.executable, "-m", "asr_service.server", "--share-port", "--address", address]
     for name, value in (
         ("--model", arguments.model),

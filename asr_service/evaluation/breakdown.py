@@ -113,11 +113,21 @@ def _groups(field: str, values: Sequence[FieldValue | None]) -> tuple[list[str],
         return ["unknown" if value is None else str(value) for value in values], None
     edges = EDGES.get(field) or sorted(set(np.quantile(numbers, [0.2, 0.4, 0.6, 0.8]).tolist()))
     unit = f" {UNITS[field]}" if field in UNITS else ""
-    names = [f"under {edges[0]:g}{unit}"]
-    names += [f"{low:g} to {high:g}{unit}" for low, high in pairwise(edges)]
-    names.append(f"from {edges[-1]:g}{unit}")
+    told = _told(edges)
+    names = [f"under {told[0]}{unit}"]
+    names += [f"{low} to {high}{unit}" for low, high in pairwise(told)]
+    names.append(f"from {told[-1]}{unit}")
     groups = ["unknown" if value is None else names[bisect_right(edges, float(value))] for value in values]
     return groups, [*names, "unknown"]
+
+
+def _told(edges: Sequence[float]) -> list[str]:
+    """Each edge by another name, for groups go by theirs: with few digits if they tell them apart, as 17 always do."""
+    for digits in (6, 15, 17):
+        told = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(told)) == len(edges) and not any("e+" in name for name in told):
+            break
+    return told
 
 
 def _reference_words(rows: Sequence[UtteranceScore]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -41,8 +41,9 @@ def read_outputs(
     """Read hypotheses in `format`, one of FORMATS, or in the one that the file looks like.
 
     `evaluation` is our own JSON of an evaluation, scored anew. A CTM has one output a recording; where `references`
-    are segments of it (from an STM), each word goes to the segment that its middle lies in. Words are kept where the
-    system gives times and confidences for all of an utterance; otherwise only their text is.
+    are segments of it (from an STM), each word goes to the segment that its middle lies in, of several to the one that
+    begins last. Words are kept where the system gives times and confidences for all of an utterance; otherwise only
+    their text is.
 
     Raises ManifestProblems with all that is wrong; ConfigError for an unknown format.
     """
@@ -130,7 +131,8 @@ def _read_ctm(path: Path, references: Sequence[Reference], problems: list[str]) 
     outputs: list[Output] = []
     for (recording, channel), words in ctm_words(path, problems).items():
         if parts := segments.get((recording, channel)):
-            outputs += _by_segment(words, sorted(parts, key=lambda part: part.offset_s), f"{path}: {recording}")
+            parts.sort(key=lambda part: (part.offset_s, -_end_s(part)))
+            outputs += _by_segment(words, parts, f"{path}: {recording}")
         else:
             outputs.append(_output(ctm_id(recording, channel), words))
     return outputs
@@ -138,15 +140,13 @@ def _read_ctm(path: Path, references: Sequence[Reference], problems: list[str]) 
 
 def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place: str) -> Iterator[Output]:
     """Every word belongs to the segment that its middle lies in, or else to the nearest one: none is dropped."""
-    begins = [segment.offset_s for segment in segments]
+    begins, longer = [segment.offset_s for segment in segments], _longer_before(segments)
     taken: list[list[tuple[Word, bool]]] = [[] for _ in segments]
     outside = 0
     for word, known in words:
         middle_s = (word.start_s + word.end_s) / 2
-        after = bisect_left(begins, middle_s)
-        near = range(max(0, after - 1), min(len(segments), after + 1))
-        away_s, index = min((_distance_s(segments[index], middle_s), index) for index in near)
-        outside += away_s > 0
+        index = _nearest(middle_s, segments, begins, longer)
+        outside += _distance_s(segments[index], middle_s) > 0
         start_s = segments[index].offset_s
         moved = Word(word.text, max(0.0, word.start_s - start_s), max(0.0, word.end_s - start_s), word.confidence)
         taken[index].append((moved, known))
@@ -156,9 +156,37 @@ def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place
         yield _output(segment.utterance_id, found)
 
 
+def _nearest(time_s: float, segments: Sequence[Reference], begins: Sequence[float], longer: Sequence[int]) -> int:
+    """The number of the nearest segment, of several the last: what is said in the middle of another's turn is apart."""
+    after = bisect_right(begins, time_s)
+    index = after - 1
+    while index >= 0 and longer[index] >= 0 and _end_s(segments[index]) < time_s:
+        index = longer[index]
+    near = [number for number in (after, index) if 0 <= number < len(segments)]
+    return min(near, key=lambda number: _distance_s(segments[number], time_s))
+
+
+def _longer_before(segments: Sequence[Reference]) -> list[int]:
+    """For each segment the last one before it that ends after it, -1 where none does.
+
+    None between the two is nearer than they are to a time behind all of them, and few segments lie one in the other.
+    """
+    found: list[int] = []
+    for index, segment in enumerate(segments):
+        before = index - 1
+        while before >= 0 and _end_s(segments[before]) <= _end_s(segment):
+            before = found[before]
+        found.append(before)
+    return found
+
+
 def _distance_s(segment: Reference, time_s: float) -> float:
+    return max(segment.offset_s - time_s, time_s - _end_s(segment), 0.0)
+
+
+def _end_s(segment: Reference) -> float:
     assert segment.duration_s is not None
-    return max(segment.offset_s - time_s, time_s - segment.offset_s - segment.duration_s, 0.0)
+    return segment.offset_s + segment.duration_s
 
 
 def _output(utterance_id: str, words: list[tuple[Word, bool]]) -> Output:

@@ -33,15 +33,16 @@ _TOLD_TWICE_S = 5.0  # how long a worker may take to end at once
 _STOPPED = (0, -signal.SIGTERM, -signal.SIGINT)
 
 
-def reserve(address: str) -> tuple[socket.socket, str]:
+def reserve(address: str, *, share_port: bool) -> tuple[socket.socket, str]:
     """Hold a port that several processes will share; returns the socket, not listening, and host:port with its number.
 
-    Raises ConfigError where another program has the port, or the host is unknown.
+    Raises ConfigError where another program has the port, with `share_port` only where that one does not share it; or
+    the host is unknown.
     """
     host = address.rpartition(":")[0]
     try:
         family, kind, protocol, _, place = _places(address)[0]
-        _bind_alone(family, kind, protocol, place)
+        _bind_alone(family, kind, protocol, place, share_port=share_port)
         held = socket.socket(family, kind, protocol)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(place)
@@ -74,7 +75,7 @@ def _places(address: str) -> list[Any]:
     return socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
 
 
-def _bind_alone(family: int, kind: int, protocol: int, place: Any, *, share_port: bool = False) -> None:
+def _bind_alone(family: int, kind: int, protocol: int, place: Any, *, share_port: bool) -> None:
     """Raises OSError where somebody listens; with `share_port` not where that one shares the port."""
     with socket.socket(family, kind, protocol) as alone:
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -76,9 +76,11 @@ def test_utterances_cut_at_short_pauses_are_counted():
 def test_streams_that_were_refused_or_failed_are_counted_and_their_words_are_not():
     held = record(call_of(CAT), (2.2, RIGHT), stream=0)
     refused, cut = record(call_of(CAT), stream=1), record(call_of(CAT), (2.2, WRONG), stream=2)
-    refused.status, cut.status = "RESOURCE_EXHAUSTED", "INTERNAL"
-    found = figures(load_record(held, refused, cut, load=dataclasses.replace(LOAD, streams=3)))
-    assert (found.held, found.refused, found.failed) == (1, 1, {"INTERNAL": 1})
+    slow = record(call_of(CAT), (2.2, WRONG), stream=3)
+    refused.status, refused.reason, cut.status = "RESOURCE_EXHAUSTED", "NO_CAPACITY", "INTERNAL"
+    slow.status, slow.reason = "RESOURCE_EXHAUSTED", "SLOW_CONSUMER"  # it had a place
+    found = figures(load_record(held, refused, cut, slow, load=dataclasses.replace(LOAD, streams=4)))
+    assert (found.held, found.refused, found.failed) == (1, 1, {"INTERNAL": 1, "RESOURCE_EXHAUSTED": 1})
     assert found.quality is not None and found.quality.errors == 0
 
 

@@ -35,7 +35,8 @@ def loaded(address):
 def test_streams_that_have_a_place_are_held_and_the_others_are_refused(loaded):
     found = figures(loaded)
     assert (found.held, found.refused, found.failed) == (2, 1, {})
-    assert sorted(call.status for call in loaded.calls) == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+    told = sorted((call.status, call.reason) for call in loaded.calls)
+    assert told == [("OK", ""), ("OK", ""), ("RESOURCE_EXHAUSTED", "NO_CAPACITY")]
 
 
 def test_every_clip_that_was_played_is_heard_in_its_place(loaded):

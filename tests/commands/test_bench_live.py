@@ -104,6 +104,6 @@ def test_without_a_subcommand_the_figures_are_those_of_this_machine():
 
 def test_without_a_subcommand_the_machine_is_named_as_in_evaluations(monkeypatch, capsys):
     for costly in ("_start_up", "_speed"):
-        monkeypatch.setattr(bench_command, costly, lambda arguments: None)
+        monkeypatch.setattr(bench_command, costly, lambda *_: None)
     assert main(["bench"]) == 0
     assert capsys.readouterr().out == f"machine             {machine()}; one thread\n"

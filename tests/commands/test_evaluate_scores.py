@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from asr_service.commands.evaluate import NORMALIZERS
-from asr_service.evaluation import normalizer, store
+from asr_service.commands.score_lines import score_lines
+from asr_service.evaluation import Output, Reference, Timing, normalizer, score, store
 from tests.commands.evaluations import Run, hypotheses
 
 
@@ -58,6 +59,11 @@ def test_what_a_normaliser_drops_although_it_is_said_is_told(
         assert lines == [f"asr eval: {line}: they are not scored" for line in expected]
     assert asr("eval", references, "--hyp", hyp, "--normalizer", "none") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_recordings_without_any_audio_have_no_speed() -> None:
+    evaluation = score([Reference("0", "")], [Output("0", "", timing=Timing(0.01, audio_s=0.0))])
+    assert not [line for line in score_lines(evaluation) if "RTFx" in line]
 
 
 def test_an_evaluation_scored_anew_says_what_recognised_it(

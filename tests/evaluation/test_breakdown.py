@@ -59,6 +59,23 @@ def test_a_field_with_few_numbers_keeps_them_and_one_with_many_is_cut_into_fifth
     assert set(groups(one, "ok")) == {"True", "False"}
 
 
+@pytest.mark.parametrize(("first", "step"), [(1_700_000_000, 10), (3.0, 2.0**-50)])
+def test_fifths_whose_edges_are_close_together_have_names_of_their_own(first, step):
+    references = [Reference(str(n), "a b", fields={"recorded_at": first + step * n}) for n in range(100)]
+    found = breakdown(score(references, ["a b"] * 100), "recorded_at").groups
+    assert sum(group.utterances for group in found) == 100
+    assert len({group.name for group in found}) == 5
+
+
+def test_edges_have_as_many_digits_as_tell_them_apart():
+    time_s = 1_700_000_000
+    fields = [{"at": time_s + 10 * n, "day": time_s + 86_400 * n, "score": n / 7} for n in range(101)]
+    one = score([Reference(str(n), "a b", fields=known) for n, known in enumerate(fields)], ["a b"] * 101)
+    assert list(groups(one, "at"))[1] == "1700000200 to 1700000400"
+    assert list(groups(one, "day"))[1] == "1701728000 to 1703456000"
+    assert list(groups(one, "score"))[1] == "2.85714 to 5.71429"
+
+
 def test_too_many_names_become_one_group_of_others():
     references = [Reference(str(n), "a " * (200 - n), speaker=f"s{n}") for n in range(100)]
     found = breakdown(score(references, ["a"] * 100), "speaker").groups

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr_service.errors import ConfigError
-from asr_service.evaluation.hypotheses import FORMATS, HYPOTHESIS, format_of, read_outputs
+from asr_service.evaluation.hypotheses import FORMATS, HYPOTHESIS, _by_segment, format_of, read_outputs
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.problems import ManifestProblems
+from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.references import read_references
 from asr_service.evaluation.scoring import score
 from asr_service.evaluation.store import save
@@ -117,6 +120,58 @@ def test_a_ctm_is_cut_into_the_segments_of_an_stm_and_no_word_is_lost(
     assert outputs["talk-1-5-8"].words == (Word("good", 0.0, 0.5, 0.5), Word("bye", 1.0, 1.5, 0.5))
     assert "1 words lie in no segment" in caplog.text
     assert score(references, list(outputs.values())).words.errors == 2
+
+
+def test_a_word_is_of_the_segment_around_it_where_another_one_began_and_ended_within(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stm = (
+        "talk 1 eve 0 0.8 well",
+        "talk 1 ann 0 20 one two three four",
+        "talk 1 ben 5 9 yes of course",
+        "talk 1 cyd 6 7 of",
+        "talk 1 dan 25 26 bye",
+    )
+    references = read_references(lines(tmp_path / "r.stm", *stm))
+    words = ((0.1, "well"), (1, "one"), (3, "two"), (5.1, "yes"), (6.2, "of"), (8, "course"), (10, "three"))
+    words += ((15, "four"), (25, "bye"))
+    # In no segment: nearer to the end of the longest than to the next one, and after all of them.
+    words += ((21, "uh"), (30, "hm"))
+    path = lines(tmp_path / "h.ctm", *(f"talk 1 {start_s} 0.5 {word} 0.5" for start_s, word in words))
+    found = {output.utterance_id: output.text for output in read_outputs(path, references=references)}
+    assert found == {
+        "talk-1-0-0.8": "well",
+        "talk-1-0-20": "one two three four uh",
+        "talk-1-5-9": "yes course",
+        "talk-1-6-7": "of",
+        "talk-1-25-26": "bye hm",
+    }
+    assert "2 words lie in no segment" in caplog.text
+
+
+@given(
+    segments=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), min_size=1, max_size=12),
+    middles=st.lists(st.integers(0, 70), min_size=1, max_size=12),
+)
+def test_a_word_goes_to_the_nearest_of_all_segments_and_of_several_to_the_one_that_began_last(
+    segments: list[tuple[int, int]], middles: list[int]
+) -> None:
+    rows = [Reference(str(n), "", offset_s=begin, duration_s=long) for n, (begin, long) in enumerate(sorted(segments))]
+    words = [(Word(str(n), middle - 0.25, middle + 0.25, 0.5), True) for n, middle in enumerate(middles)]
+
+    def away_s(row: Reference, middle: float) -> float:
+        assert row.duration_s is not None
+        return max(row.offset_s - middle, middle - row.offset_s - row.duration_s, 0.0)
+
+    taken = {
+        word: row
+        for row, output in zip(rows, _by_segment(words, rows, ""), strict=True)
+        for word in output.text.split()
+    }
+    for number, middle in enumerate(middles):
+        best = min((away_s(row, middle), -row.offset_s) for row in rows)
+        row = taken[str(number)]
+        assert (away_s(row, middle), -row.offset_s) == best
 
 
 def test_hypotheses_say_all_that_is_wrong(tmp_path: Path) -> None:

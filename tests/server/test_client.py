@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -105,6 +106,49 @@ def test_error_of_the_callers_audio_is_the_callers(service: Service) -> None:
 
     with Client(service.address) as client, pytest.raises(OSError, match="unplugged"):
         list(client.stream(broken(), **RAW))
+
+
+@pytest.mark.parametrize(
+    ("after", "error"), [(OSError("unplugged"), OSError), ("text, no bytes", TypeError)], ids=["raises", "wrong type"]
+)
+def test_error_of_the_callers_audio_is_the_callers_on_an_event_loop_too(
+    service: Service, after: Exception | str, error: type[Exception]
+) -> None:
+    async def broken() -> AsyncIterator[Any]:
+        yield linear16(SPEECH)
+        if isinstance(after, Exception):
+            raise after
+        yield after
+
+    async def main() -> None:
+        async with AsyncClient(service.address) as client:
+            with pytest.raises(error, match="unplugged" if error is OSError else "bytes"):
+                async for _ in client.stream(broken(), **RAW):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_in_a_stream_is_cancelled(service: Service) -> None:
+    async def main() -> None:
+        answered = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield linear16(SPEECH)
+            await asyncio.Event().wait()
+
+        async def read() -> None:
+            async with AsyncClient(service.address) as client:
+                async for _ in client.stream(endless(), **RAW):
+                    answered.set()
+
+        task = asyncio.create_task(read())
+        await answered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
 
 
 def test_stopping_early_frees_the_server(service: Service) -> None:

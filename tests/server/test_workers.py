@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from asr_service.commands.serve import run_workers
 from asr_service.config import ServerSettings, Settings
 from asr_service.errors import ConfigError
 from asr_service.generated.asr.v1 import speech_pb2 as pb
@@ -208,7 +210,7 @@ def test_a_port_that_somebody_has_is_refused() -> None:
     with socket.create_server(("localhost", 0)) as listening:
         port = listening.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on localhost:{port}: the port is taken by"):
-            reserve(f"localhost:{port}")
+            reserve(f"localhost:{port}", share_port=False)
 
 
 def test_a_host_that_is_unknown_is_refused_as_that() -> None:
@@ -218,7 +220,7 @@ def test_a_host_that_is_unknown_is_refused_as_that() -> None:
         ("a..b", "host is unknown"),
     ):
         with pytest.raises(ConfigError, match=told):
-            reserve(f"{host}:0")
+            reserve(f"{host}:0", share_port=False)
 
 
 @pytest.mark.parametrize(
@@ -259,3 +261,26 @@ def test_servers_that_share_a_port_are_not_in_each_others_way() -> None:
         address = f"127.0.0.1:{sharing.getsockname()[1]}"
         assert why_not(address, share_port=True) is None
         assert why_not(address, share_port=False) == "the port is taken by another program"
+        held, reserved = reserve(address, share_port=True)
+        held.close()
+        assert reserved == address
+        with pytest.raises(ConfigError, match="the port is taken by another program"):
+            reserve(address, share_port=False)
+
+
+@pytest.mark.parametrize("share_port", [True, False])
+def test_several_workers_share_their_port_with_others_where_the_settings_say_so(
+    share_port: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workers, "run", lambda _: 0)
+    arguments = argparse.Namespace(model=None, config=None, max_streams=None, workers=2)
+    with socket.socket() as sharing:
+        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sharing.bind(("127.0.0.1", 0))
+        sharing.listen()
+        settings = ServerSettings(address=f"127.0.0.1:{sharing.getsockname()[1]}", share_port=share_port)
+        if share_port:
+            assert run_workers(arguments, settings) == 0
+        else:
+            with pytest.raises(ConfigError, match="the port is taken by another program"):
+                run_workers(arguments, settings)
