@@ -28,7 +28,7 @@ The server has neither TLS nor authentication. At a proxy that has them, with it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -71,7 +71,10 @@ class ServiceError(AsrError):
 
     def __init__(self, error: grpc.RpcError) -> None:
         call: Any = error  # both kinds of client raise errors that are also calls, which the types do not say
-        super().__init__(call.details() or call.code().name)
+        details = call.details() or call.code().name
+        if "larger than max" in details:  # by gRPC itself, which knows no better advice
+            details += "; longer recordings go through `stream`, in smaller chunks"
+        super().__init__(details)
         self.status, self.reason = call.code().name, ""
         rich: Any = rpc_status.from_call(call)
         for packed in rich.details if rich is not None else ():
@@ -101,6 +104,8 @@ class Client:
     Args:
         timeout_s: bounds unary calls; None does not.
         credentials: of a proxy with TLS (`grpc.ssl_channel_credentials` makes them); None speaks plain text.
+        own_connection: gRPC lets clients of one process share a connection, and so a worker of the server; this one has
+            its own.
     """
 
     def __init__(
@@ -109,11 +114,13 @@ class Client:
         *,
         timeout_s: float | None = None,
         credentials: Credentials | None = None,
+        own_connection: bool = False,
     ) -> None:
+        options = _channel_options(own_connection)
         if credentials is None:
-            self._channel = grpc.insecure_channel(address, options=_channel_options())
+            self._channel = grpc.insecure_channel(address, options=options)
         else:
-            self._channel = grpc.secure_channel(address, credentials, options=_channel_options())
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
@@ -175,11 +182,7 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, on an event loop.
-
-    Args:
-        own_connection: gRPC lets clients of one process share a connection; this one has its own.
-    """
+    """As `Client`, on an event loop."""
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class AsyncClient:
         credentials: Credentials | None = None,
         own_connection: bool = False,
     ) -> None:
-        options = [*_channel_options(), ("grpc.use_local_subchannel_pool", int(own_connection))]
+        options = _channel_options(own_connection)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)
         else:
@@ -278,8 +281,12 @@ def _seconds(duration: Duration) -> float:
     return duration.ToMilliseconds() / 1000
 
 
-def _channel_options() -> list[tuple[str, int]]:
-    return [("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+def _channel_options(own_connection: bool) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.use_local_subchannel_pool", int(own_connection)),
+    ]
 
 
 def _unary_request(audio: str | Path | Content, options: dict[str, Any]) -> pb.RecognizeRequest:
@@ -288,10 +295,10 @@ def _unary_request(audio: str | Path | Content, options: dict[str, Any]) -> pb.R
 
 
 def _first_message(options: dict[str, Any]) -> pb.StreamingRecognizeRequest:
-    fields = pb.RecognitionConfig.DESCRIPTOR.fields_by_name
-    of_config = {name: value for name, value in options.items() if name in fields}
-    rest = {name: value for name, value in options.items() if name not in of_config}
-    streaming = _filled(pb.StreamingRecognitionConfig(config=_filled(pb.RecognitionConfig(), of_config)), rest)
+    streaming = pb.StreamingRecognitionConfig(config=pb.RecognitionConfig())  # there, even if nothing is in it
+    own = set(streaming.DESCRIPTOR.fields_by_name) - {"config"}
+    _filled(streaming, {name: value for name, value in options.items() if name in own})
+    _filled(streaming.config, {name: value for name, value in options.items() if name not in own}, others=own)
     return pb.StreamingRecognizeRequest(streaming_config=streaming)
 
 
@@ -301,12 +308,16 @@ def _message(chunk: bytes | Control) -> pb.StreamingRecognizeRequest:
     return pb.StreamingRecognizeRequest(audio=chunk)
 
 
-def _filled(message: M, options: dict[str, Any]) -> M:
-    """Set fields by name. Raises TypeError for a name that is no field, ValueError for one that is no enum value."""
+def _filled(message: M, options: dict[str, Any], *, others: Collection[str] = ()) -> M:
+    """Set fields by name; `others` are options too, of another message.
+
+    Raises TypeError for a name that is no field and for a value of another type, ValueError for no enum value.
+    """
     for name, value in options.items():
         field = message.DESCRIPTOR.fields_by_name.get(name)
         if field is None:
-            raise TypeError(f"{name} is no option; there are {', '.join(message.DESCRIPTOR.fields_by_name)}")
+            known = sorted({*message.DESCRIPTOR.fields_by_name, *others})
+            raise TypeError(f"{name} is no option; there are {', '.join(known)}")
         if isinstance(value, dict):
             _filled(getattr(message, name), value)
         elif isinstance(value, list | tuple):
@@ -314,6 +325,9 @@ def _filled(message: M, options: dict[str, Any]) -> M:
             for item in value:
                 if isinstance(item, dict):
                     _filled(repeated.add(), item)
+                elif field.message_type is not None and not isinstance(item, Message):
+                    fields = ", ".join(field.message_type.fields_by_name)
+                    raise TypeError(f"{name}: {item!r} must be a dict of {fields}")
                 else:
                     repeated.append(item)
         elif isinstance(getattr(message, name), Duration):

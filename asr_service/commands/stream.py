@@ -37,7 +37,8 @@ def register(subparsers: Any) -> None:
     source.add_argument("file", nargs="?", type=Path, metavar="FILE", help="WAV, FLAC, Ogg Opus or Vorbis, MP3")
     source.add_argument("--mic", action="store_true", help="the microphone, until Ctrl-C (needs sounddevice)")
     parser.add_argument("--simulate-realtime", action="store_true", help="send a file at the pace of a microphone")
-    parser.add_argument("--show-partials", action="store_true", help="show words before they are final")
+    partials = "show words before they are final; those before a | stay"
+    parser.add_argument("--show-partials", action="store_true", help=partials)
     parser.add_argument("--mode", choices=("accurate", "streaming"), default="streaming", help="default: streaming")
     add_hint_options(parser)
     add_server_options(parser, "a running server (default: one in this process)")

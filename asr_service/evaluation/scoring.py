@@ -82,13 +82,12 @@ def _paired(references: Sequence[Reference | str], outputs: Sequence[Output | st
         for index, output in enumerate(outputs)
     ]
     by_id = {output.utterance_id: output for output in heard}
-    known = {reference.utterance_id for reference in spoken}
+    known = dict.fromkeys(reference.utterance_id for reference in spoken)
     refuse_if_any(
         [
             *_repeated("references", (reference.utterance_id for reference in spoken)),
             *_repeated("outputs", (output.utterance_id for output in heard)),
-            *(f"{name}: a reference without an output" for name in _in_order(spoken) if name not in by_id),
-            *(f"{name}: an output without a reference" for name in by_id if name not in known),
+            *_unpaired(list(known), list(by_id)),
             *wrong_times(spoken),
             *wrong_words(heard),
         ]
@@ -96,8 +95,16 @@ def _paired(references: Sequence[Reference | str], outputs: Sequence[Output | st
     return [(reference, by_id[reference.utterance_id]) for reference in spoken]
 
 
-def _in_order(references: Sequence[Reference]) -> Iterator[str]:
-    return iter(dict.fromkeys(reference.utterance_id for reference in references))
+def _unpaired(references: Sequence[str], outputs: Sequence[str]) -> Iterator[str]:
+    spoken, heard = set(references), set(outputs)
+    if heard and not spoken & heard:
+        yield (
+            f"no id is among both: references have ids such as {references[0]!r}, outputs such as {outputs[0]!r};"
+            " a reference's is its field `id`, or else its `audio_filepath`"
+        )
+        return
+    yield from (f"{name}: a reference without an output" for name in references if name not in heard)
+    yield from (f"{name}: an output without a reference" for name in outputs if name not in spoken)
 
 
 def _repeated(where: str, names: Iterator[str]) -> Iterator[str]:

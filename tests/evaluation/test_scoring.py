@@ -60,6 +60,14 @@ def test_ids_pair_references_and_outputs_in_the_references_order() -> None:
                 "d: an output without a reference",
             ],
         ),
+        (
+            [Reference("clips/a.wav", "x"), Reference("clips/b.wav", "y")],
+            [Output("a", "x"), Output("b", "y")],
+            [
+                "no id is among both: references have ids such as 'clips/a.wav', outputs such as 'a';"
+                " a reference's is its field `id`, or else its `audio_filepath`"
+            ],
+        ),
     ],
 )
 def test_what_does_not_match_is_refused_with_the_whole_list(

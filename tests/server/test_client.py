@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -53,8 +54,48 @@ def test_options_are_the_fields_of_the_api(service: Service) -> None:
         assert finals(client.stream(chunks(), single_utterance=True, **RAW)) == ["one two"]
         with pytest.raises(TypeError, match="langauge"):
             client.recognize(wav(), langauge="en")
+        with pytest.raises(TypeError, match=r"interim_result is no option; there are .*interim_results.*language_code"):
+            list(client.stream(chunks(), interim_result=True, **RAW))
+        with pytest.raises(TypeError, match="phrase_hints: 'two' must be a dict of phrases"):
+            client.recognize(wav(), phrase_hints=["two"])
         with pytest.raises(ValueError, match="best"):
             client.recognize(wav(), mode="best")
+
+
+def test_recording_that_is_too_large_for_one_message_is_told_where_it_goes(start: Start) -> None:
+    service = start(server={"max_message_bytes": 1 << 16, "max_chunk_bytes": 1 << 15, "max_config_bytes": 1 << 15})
+    with Client(service.address) as client, pytest.raises(ServiceError, match=r"larger than max.* `stream`") as caught:
+        client.recognize(bytes(1 << 17))
+    assert caught.value.status == "RESOURCE_EXHAUSTED"
+
+
+def test_clients_share_a_connection_unless_they_have_their_own(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "asr.call")
+
+    def peers() -> set[str]:
+        lines = [record for record in caplog.records if (record.name, record.msg) == ("asr.call", "call")]
+        return {line.__dict__["fields"]["peer"] for line in lines}
+
+    def ask(*, own_connection: bool) -> None:
+        with (
+            Client(service.address, own_connection=own_connection) as one,
+            Client(service.address, own_connection=own_connection) as other,
+        ):
+            one.server_info()
+            other.server_info()
+
+    async def ask_on_a_loop() -> None:
+        async with AsyncClient(service.address, own_connection=True) as one:
+            await one.recognize(wav())
+
+    ask(own_connection=False)
+    assert len(peers()) == 1
+    ask(own_connection=True)
+    assert len(peers()) == 3
+    asyncio.run(ask_on_a_loop())
+    assert len(peers()) == 4
 
 
 def test_messages_in_lists_are_given_as_dicts(service: Service) -> None:
