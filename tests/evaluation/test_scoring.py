@@ -64,8 +64,10 @@ def test_ids_pair_references_and_outputs_in_the_references_order() -> None:
             [Reference("clips/a.wav", "x"), Reference("clips/b.wav", "y")],
             [Output("a", "x"), Output("b", "y")],
             [
-                "no id is among both: references have ids such as 'clips/a.wav', outputs such as 'a';"
-                " a reference's is its field `id`, or else its `audio_filepath`"
+                (
+                    "no id is among both: references have ids such as 'clips/a.wav', outputs such as 'a';"
+                    " a reference's is its field `id`, or else its `audio_filepath`"
+                )
             ],
         ),
     ],
