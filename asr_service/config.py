@@ -1,8 +1,10 @@
-"""Settings of the service: every limit has a number and a default here.
+"""Settings of the service: every limit of its operation has a number and a default here.
 
-Settings are frozen and checked when they are made, so nothing behind them checks again. A settings file is TOML with
-one table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`, `[engine]`, `[phrase_hints]`); what it does not
-name keeps its default, and a name that does not exist is an error rather than ignored:
+Margins on top of a limit (streaming/audio_limits.py) and ranges of request fields on which no setting depends
+(server/requests.py) stand where they are used. Settings are frozen and checked when they are made, so nothing behind
+them checks again. A settings file is TOML with one table per class (`[server]`, `[stream]`, `[audio]`, `[endpointing]`,
+`[engine]`, `[phrase_hints]`); what it does not name keeps its default, and a name that does not exist is an error
+rather than ignored:
 
     [server]
     address = "0.0.0.0:50051"
@@ -140,11 +142,16 @@ class StreamSettings:
     empty_message_burst: int = 10_000
     empty_messages_per_s: float = 100.0
 
+    # Beside a block. The engine's first progress takes 0.102 s of audio: with less room a stream waits for ever.
+    MIN_ROOM_S: typing.ClassVar[float] = 0.2
+
     def __post_init__(self) -> None:
         _in_range(self, "max_stream_s", 1, 7 * 24 * 3600)
         _in_range(self, "max_unary_s", 1, 3600)
         _in_range(self, "block_s", 0.02, 10)
-        _in_range(self, "max_buffered_s", 4 * self.block_s, 600)
+        least = round(max(4 * self.block_s, self.block_s + self.MIN_ROOM_S), 9)  # what the message tells is allowed
+        rule = f"{least:.15g} to 600, as stream.block_s is {self.block_s:.15g}"
+        _require(least <= self.max_buffered_s <= 600, "stream.max_buffered_s", self.max_buffered_s, rule)
         _in_range(self, "idle_timeout_s", 0.1, 3600)
         _in_range(self, "idle_min_audio_s", 0, self.idle_timeout_s)
         _in_range(self, "max_pending_updates", 2, 10_000)
@@ -188,11 +195,11 @@ class EndpointingSettings:
             0.8 to 1.1 s after speech.
         accurate_trailing_silence_s: the same in mode accurate, where nobody waits for a final: an utterance that is cut
             at a pause loses the words around it.
-        max_utterance_s: longest utterance; a client may ask for 1 s up to this.
+        max_utterance_s: longest utterance; a client may ask for 1 s up to `engine.max_utterance_s`.
         empty_silence_s: silence that ends an utterance in which nobody has spoken.
         long_utterance_share: from this share of the longest utterance on, `long_utterance_silence_s` of pause ends it.
-        wordless_s: no new word for so long ends a live utterance, whatever the voice activity says. It holds the time
-            by which decoding is behind: a chunk and its look-ahead.
+        wordless_s: no new word for so long after the last ends a live utterance, whatever the voice activity says, but
+            not one without any word. It holds the time by which decoding is behind: a chunk and its look-ahead.
     """
 
     table: typing.ClassVar[str] = "endpointing"
@@ -235,7 +242,7 @@ class EngineSettings:
         threads: threads of one matrix product. One per process is best when several processes share a machine.
         latency: of live streams: `low`, `balanced` or `accurate`. It sets the length of the chunks, how long words are
             held back and how many hypotheses the final pass ranks, together.
-        max_utterance_s: longest utterance that the caches hold; at least `endpointing.max_utterance_s`.
+        max_utterance_s: longest utterance that a client may ask for; at least `endpointing.max_utterance_s`.
         idle_wait_s: how long the engine's thread sleeps without messages before it looks whether to stop.
         max_turn_s: a turn of the thread that takes longer is stuck: the engine is not healthy, and its process ends. A
             turn takes some 100 ms.
@@ -294,7 +301,8 @@ class PhraseHintSettings:
 
     Attributes:
         max_phrases, max_characters: of a request in all. Their tree is built before the stream opens, on a thread of
-            its own, unless another stream brought the same phrases lately.
+            its own, unless another stream brought the same phrases lately. It takes some 100 ms at most, and how
+            unknown words sound is guessed besides: 20 ms a word, 10 s for as many as are guessed of a request.
         default_boost: of hints that name none.
         max_waiting: calls whose trees wait to be built; the next one is refused.
     """
@@ -314,8 +322,11 @@ class PhraseHintSettings:
     MAX_BOOSTS: typing.ClassVar[int] = 4
     # Clients send the same phrases with each stream: so many of their trees are kept.
     KEPT_TREES: typing.ClassVar[int] = 8
-    # Words of a request whose pronunciations are guessed: each takes some milliseconds.
+    # Words of a request whose pronunciations are guessed, and their letters in all: a letter takes about 1 ms of CPU.
     MOST_GUESSED: typing.ClassVar[int] = 500
+    MOST_GUESSED_LETTERS: typing.ClassVar[int] = 4000
+    # A longer word's is not guessed: hardly any word has so many letters, and hardly any guess gets them all right.
+    LONGEST_GUESSED: typing.ClassVar[int] = 24
 
     def __post_init__(self) -> None:
         _in_range(self, "max_waiting", 1, 10_000)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 class Mode(enum.Enum):
     """How a stream is decoded (see docs/architecture.md).
 
-    ACCURATE encodes each utterance whole and searches it with the decoder, CTC and language model together.
+    ACCURATE encodes each utterance whole, searches it through the lexicon and ranks the hypotheses once more with the
+    decoder, the CTC heads and the language models. Without a lexicon a beam goes by decoder and CTC together.
     STREAMING encodes chunk by chunk and shows partial words while somebody speaks.
     """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.config import Settings, load_settings, settings_from_tables
+from asr_service.config import Settings, StreamSettings, load_settings, settings_from_tables
 from asr_service.errors import ConfigError
 
 
@@ -51,6 +51,15 @@ def test_a_limit_is_named_to_its_last_digit() -> None:
     with pytest.raises(ConfigError) as caught:
         settings_from_tables({"server": {"max_chunk_bytes": 13_000_000}})
     assert caught.value.message == "setting server.max_chunk_bytes is 13000000, must be 1024 to 12582912"
+
+
+@pytest.mark.parametrize(("block_s", "least_s"), [(0.02, 0.22), (0.04, 0.24), (0.05, 0.25), (1.0, 4.0)])
+def test_what_may_be_buffered_is_a_block_and_what_the_front_end_waits_for(block_s: float, least_s: float) -> None:
+    assert StreamSettings(block_s=block_s, max_buffered_s=least_s).max_buffered_s == least_s
+    with pytest.raises(ConfigError) as caught:
+        StreamSettings(block_s=block_s, max_buffered_s=least_s - 0.001)
+    assert caught.value.field == "stream.max_buffered_s"
+    assert f"must be {least_s:g} to 600, as stream.block_s is {block_s:g}" in caught.value.message
 
 
 @pytest.mark.parametrize("content", [b"[server", b"\xff\xfe", None])

@@ -48,7 +48,7 @@ class PrefixBeamOptions:
 class _Prefix:
     """One label sequence: a node that knows its parent, so that prefixes share their past.
 
-    `key` is a 61-bit hash of the whole sequence: a prefix that left the beam and comes back merges with its children.
+    `key` is a 64-bit hash of the whole sequence: a prefix that left the beam and comes back merges with its children.
     """
 
     key: int

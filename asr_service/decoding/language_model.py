@@ -35,7 +35,6 @@ class WordLanguageModel:
             raise BundleError(f"{path}: not a KenLM model: {error}", field=path.name) from None
         self.words = tuple(words)
         self.unknown_id = len(self.words)
-        self._no_context = self._kenlm.start(True)
         self._ids = {word: index for index, word in enumerate(self.words)}
 
     def index(self, word: str) -> int | None:
@@ -44,7 +43,8 @@ class WordLanguageModel:
 
     def unigram(self, index: int) -> float:
         """Return log10 p of a word, by its id, without context."""
-        return float(self._kenlm.score(self._no_context, index)[1])
+        # A state keeps all that were reached from it: one for all words would hold 200 bytes a word for ever.
+        return float(self._kenlm.score(self._kenlm.start(True), index)[1])
 
     def start(self) -> LMState:
         """The state at the begin of a sentence."""

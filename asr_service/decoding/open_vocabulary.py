@@ -3,38 +3,44 @@
 The lexicon beam must explain every sound with words it knows; the word-piece CTC spells what it hears. Where its best
 path spells a word that the lexicon lacks, that spelling takes the place of the words that the beam found there, and the
 ranking decides between the two. Where the path spells nearly a word that the stream expects and the lexicon lacks, that
-word is tried as well. Dimensions: T8 frames of 80 ms, V word pieces.
+word is tried as well. Dimensions: T8 frames of the word-piece CTC, V word pieces.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_service.decoding.greedy import greedy
 from asr_service.decoding.hypothesis import TimedWord
+from asr_service.parts import Parts
 from asr_service.tokenizer import WordPieces
 
-# Frames of the phone CTC, in which the lexicon beam counts, to one of the word-piece CTC.
-FRAMES_PER_PIECE_FRAME = 2
 # Share of letters that a spelling must have in common with an expected word, counted over both.
 NEAR = 0.7
 # Expected words that are tried in one utterance: each is one more hypothesis to rank.
 MAX_TRIED = 8
+# What the comparisons of an utterance come to at most, and those of a part of it. Each counts the letters of the one
+# word times those of the other, as it takes at worst: 10,000 of words of ten letters, 20 to 120 ms of CPU.
+MAX_COMPARED = 1_000_000
+PART_COMPARED = 20_000
 
 
-def spelled_words(pieces: WordPieces, log_probs: NDArray[np.float32]) -> list[TimedWord]:
-    """The words of the best path through (T8, V), in the phone CTC's frames; each lasts until the next begins."""
+def spelled_words(pieces: WordPieces, log_probs: NDArray[np.float32], *, ratio: int) -> list[TimedWord]:
+    """The words of the best path through (T8, V), in the phone CTC's frames; each lasts until the next begins.
+
+    `ratio`: frames of the phone CTC, in which the lexicon beam counts, to one of the word-piece CTC.
+    """
     spelled: list[tuple[list[int], int]] = []
     for token in greedy(log_probs):
         if not spelled or pieces.starts_word(token.token_id):
-            spelled.append(([], token.start_frame * FRAMES_PER_PIECE_FRAME))
+            spelled.append(([], token.start_frame * ratio))
         spelled[-1][0].append(token.token_id)
-    starts = [start for _, start in spelled] + [len(log_probs) * FRAMES_PER_PIECE_FRAME]
+    starts = [start for _, start in spelled] + [len(log_probs) * ratio]
     return [TimedWord(pieces.decode(ids), start, starts[i + 1]) for i, (ids, start) in enumerate(spelled)]
 
 
@@ -66,16 +72,42 @@ class ExpectedSpellings:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = frozenset(words)
-        self._by_letter: dict[str, list[str]] = defaultdict(list)
+        self._by_letter: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))  # and by their length
         for word in sorted(self.words):
-            self._by_letter[word[0]].append(word)
+            self._by_letter[word[0]][len(word)].append(word)
 
-    def near(self, spelled: Sequence[TimedWord]) -> list[TimedWord]:
-        """For spelled words the nearest expected ones that begin with the same letter, `MAX_TRIED` at most."""
+    def near(self, spelled: Sequence[TimedWord]) -> Parts[list[TimedWord]]:
+        """For spelled words the nearest expected ones that begin with the same letter, `MAX_TRIED` at most; where there
+        is too much to compare, for the first of them.
+        """
         found: list[TimedWord] = []
+        nearest: dict[str, str] = {}  # to what was spelled; "": none is near
+        compared = part = 0
         for word in spelled:
-            candidates = self._by_letter.get(word.text[:1], [])
-            nearest = difflib.get_close_matches(word.text, candidates, n=1, cutoff=NEAR)
-            if nearest and nearest[0] != word.text and len(found) < MAX_TRIED:
-                found.append(TimedWord(nearest[0], word.start_frame, word.end_frame))
+            if word.text in self.words:
+                continue
+            if word.text not in nearest:
+                matcher, best = difflib.SequenceMatcher(b=word.text), (NEAR, "")
+                for candidate in self._of_like_length(word.text):
+                    cost = len(candidate) * len(word.text)
+                    compared, part = compared + cost, part + cost
+                    if compared > MAX_COMPARED:
+                        return found
+                    if part > PART_COMPARED:
+                        part = cost
+                        yield
+                    matcher.set_seq1(candidate)
+                    if matcher.quick_ratio() >= best[0]:  # an upper bound, and cheaper
+                        best = max(best, (matcher.ratio(), candidate))
+                nearest[word.text] = best[1]
+            if nearest[word.text]:
+                found.append(TimedWord(nearest[word.text], word.start_frame, word.end_frame))
+                if len(found) == MAX_TRIED:
+                    break
         return found
+
+    def _of_like_length(self, text: str) -> Iterator[str]:
+        """Those with its first letter that are neither too short nor too long to be near it."""
+        for length, words in self._by_letter.get(text[:1], {}).items():
+            if 2 * min(length, len(text)) / (length + len(text)) >= NEAR:
+                yield from words

@@ -48,7 +48,7 @@ from asr_service.model.bundle import Bundle
 from asr_service.model.digest import model_hash
 from asr_service.types import Mode, PhraseHint
 
-# This many turns in a row that failed as a whole, and the engine says it is not healthy.
+# After this many batches in a row in which every row failed, also alone, the engine says that it is not healthy.
 UNHEALTHY_AFTER = 2
 
 
@@ -98,6 +98,8 @@ class BatchingEngine:
         self._turns = 0
         self._turn_began = math.inf  # inf: the thread waits for messages
         self._stopping = threading.Event()
+        # A stream that saw the engine go on has its message in the inbox before the thread can see it stop.
+        self._opening = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -127,16 +129,18 @@ class BatchingEngine:
     def start(self) -> None:
         self._thread.start()
 
-    def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> None:
-        self._space.prepare(mode, phrase_hints)
+    def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> object:
+        searched = self._policy.search_modes if mode is Mode.STREAMING else (mode,)
+        return [self._space.prepare(search_mode, phrase_hints) for search_mode in searched]
 
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
-        if self._stopping.is_set():
-            raise ShuttingDown("the engine is stopping")
         # On the caller's thread: it takes time for many phrases, and all live streams wait for the engine's.
         opened = (self._live if options.mode is Mode.STREAMING else self._accurate).opener(options)
-        handle = self._slots.acquire()
-        self._inbox.put(_Message(_Kind.OPEN, handle, (options, policy, sink, opened)))
+        with self._opening:
+            if self._stopping.is_set():
+                raise ShuttingDown("the engine is stopping")
+            handle = self._slots.acquire()
+            self._inbox.put(_Message(_Kind.OPEN, handle, (options, policy, sink, opened)))
         return handle
 
     def audio(self, handle: StreamHandle, pcm: NDArray[np.float32]) -> None:
@@ -152,7 +156,8 @@ class BatchingEngine:
         self._inbox.put(_Message(_Kind.CANCEL, handle))
 
     def stop(self) -> None:
-        self._stopping.set()
+        with self._opening:
+            self._stopping.set()
         self._inbox.put(_Message(_Kind.STOP, StreamHandle(0, -1)))
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(self._settings.max_turn_s)
@@ -169,6 +174,7 @@ class BatchingEngine:
                     continue
                 self._turn_began = time.monotonic()
                 self._handle(message)
+        self._drain()  # streams may have been opened since the last turn
         for stream in self._streams:
             self._streams.end(stream, Failed(ShuttingDown("the server is stopping")))
         self._streams.deliver()
@@ -176,11 +182,7 @@ class BatchingEngine:
     def _turn(self) -> bool:
         """Drain the inbox; do what the lanes have to do, each within its budget. False when there was nothing."""
         self._turns += 1
-        while True:
-            try:
-                self._handle(self._inbox.get_nowait())
-            except queue.Empty:
-                break
+        self._drain()
         for stream in self._streams:
             if stream.unheard:
                 self._streams.guard(stream, functools.partial(self._hear, stream))
@@ -194,6 +196,14 @@ class BatchingEngine:
         self._report_progress()
         self._streams.deliver()
         return bool(ready.chunks) or any_final or any_accurate
+
+    def _drain(self) -> None:
+        """Handle what is in the inbox."""
+        while True:
+            try:
+                self._handle(self._inbox.get_nowait())
+            except queue.Empty:
+                break
 
     def _handle(self, message: _Message) -> None:
         handle = message.handle

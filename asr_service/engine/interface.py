@@ -164,14 +164,17 @@ class Engine(Protocol):
         """Start the engine's thread."""
         ...
 
-    def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> None:
+    def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> object:
         """Make ready what streams with these hints need, so that `open` need not. Thread-safe, and as slow as there are
-        many phrases: not for an event loop. What it made may be dropped again when many others were prepared since.
+        many phrases: not for an event loop. What it made stays while the result is held; after that it may be dropped
+        when many others were prepared since.
         """
         ...
 
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
-        """Take a slot. Raises NoCapacity when none is free, ShuttingDown after `stop`. Thread-safe."""
+        """Take a slot; slow with hints that were not prepared. Raises NoCapacity when no slot is free, ShuttingDown
+        after `stop`. Thread-safe.
+        """
         ...
 
     def audio(self, handle: StreamHandle, pcm: NDArray[np.float32]) -> None:

@@ -130,16 +130,19 @@ class LexiconSearch(UtteranceSearch):
         Nobody knows how they are pronounced: their phones are taken to fit as well as those of what they replace. The
         n-gram cannot stand in for the neural language model here: those are read that are not far behind without it.
         """
-        spelled = spelled_words(self._bundle.pieces, self._pieces().numpy())
-        opened = with_spelled_words(best.words, [*spelled, *self._expected.near(spelled)], self._tree.known)
+        config = self._bundle.model.config
+        ratio = config.output_subsampling // config.subsampling
+        spelled = spelled_words(self._bundle.pieces, self._pieces().numpy(), ratio=ratio)
+        expected = yield from self._expected.near(spelled)
+        opened = with_spelled_words(best.words, [*spelled, *expected], self._tree.known)
         if not opened:
             return []
         found = yield from self._heard(opened, [phones] * len(opened), attention)
         likely: list[tuple[Sequence[TimedWord], _Heard]] = []
         for words, heard in zip(opened, found, strict=True):
             # What the stream expects is no unknown word to it.
-            expected = any(word.text in self._expected.words for word in words)
-            score = heard.score if expected else heard.score + self._weights.unknown
+            is_expected = any(word.text in self._expected.words for word in words)
+            score = heard.score if is_expected else heard.score + self._weights.unknown
             if score >= best_heard - self._neural_margin:
                 likely.append((words, heard._replace(score=score)))
         if not likely:

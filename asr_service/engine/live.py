@@ -19,7 +19,7 @@ from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search import UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
 from asr_service.parts import Parts
-from asr_service.types import Hypothesis
+from asr_service.types import Hypothesis, Mode
 
 
 class LiveDecoder(Protocol):
@@ -64,10 +64,12 @@ class LivePolicy(Protocol):
     Attributes:
         step_features: feature frames of a step.
         lookahead_features: frames after them that a step sees, and that come again with the next.
+        search_modes: of the searches that a stream has.
     """
 
     step_features: int
     lookahead_features: int
+    search_modes: tuple[Mode, ...]
 
     def decoders(self, options: StreamOptions) -> Callable[[int], LiveDecoder]:
         """What begins a stream in a slot, on the engine's thread and at no great cost; this call may be slow, and may
@@ -120,6 +122,8 @@ class ChunkedDecoder:
 
 class ChunkedPolicy:
     """Each frame is encoded once, with the cache of what came before: for encoders that were trained on chunks."""
+
+    search_modes: tuple[Mode, ...] = (Mode.STREAMING,)
 
     def __init__(self, runner: ModelRunner, space: SearchSpace) -> None:
         self._runner, self._space = runner, space

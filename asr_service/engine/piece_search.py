@@ -23,6 +23,7 @@ from asr_service.decoding.stabiliser import shared_length
 from asr_service.decoding.timing import WordGraph, best_path
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
+from asr_service.engine.stream import FRAME_S
 from asr_service.lexicon import phone_ids
 from asr_service.model.bundle import Bundle
 from asr_service.parts import Parts
@@ -31,8 +32,6 @@ from asr_service.tokenizer import WordPieces
 
 class PieceSearch(UtteranceSearch):
     """Live hypotheses by the prefix beam; finals by the joint beam in accurate mode, else by the prefix beam."""
-
-    frame_s = 0.08
 
     def __init__(
         self,
@@ -50,6 +49,7 @@ class PieceSearch(UtteranceSearch):
         """`joint` None: finals come from the prefix beam too, and so start with what was shown. `hints`: what the
         stream expects to hear.
         """
+        self.frame_s = bundle.model.config.output_subsampling * FRAME_S
         super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement, hold_back_s=hold_back_s)
         self._bundle, self._joint, self._spelling = bundle, joint, spelling
         self._hints = HintedPieces(hints, bundle.pieces.pieces) if hints is not None else None

@@ -156,6 +156,7 @@ class WindowedPolicy:
     """Windows of similar lengths are encoded together, with full context."""
 
     lookahead_features = 0
+    search_modes: tuple[Mode, ...] = (Mode.STREAMING, Mode.ACCURATE)
 
     def __init__(self, runner: ModelRunner, space: SearchSpace, settings: EngineSettings) -> None:
         self._runner, self._space, self._settings = runner, space, settings

@@ -7,9 +7,10 @@ The rules are those of WeNet's `ctc_endpoint.h` and Kaldi's `online-endpoint.h`,
     3  long utterance:  from `long_utterance_share` of `max_utterance_s` on, `long_utterance_silence_s` is enough,
                         so that rule 4 seldom has to cut a word
     4  too long:        `max_utterance_s`, whether or not somebody speaks
-    5  wordless:        no new word for `wordless_s`, though something sounds like speech: voices in the background
+    5  wordless:        no new word for `wordless_s` after the last, though something sounds like speech: voices in the
+                        background. Not before the first word, for the final pass may find one in what was said
 
-Silence needs both: no frame of speech and no new token. A model's blanks alone are not silence (it is blank in the
+Silence needs both: no frame of speech and no new word. A model's blanks alone are not silence (it is blank in the
 middle of long vowels), and a voice activity detector alone misses quiet ends of words. A word is known later than it is
 heard, so the silence after it counts from where it ended, not from when it was found. What a detector still hears
 right behind the end of a word is the word's ringing, and what it hears for one tick in the middle of silence is a click
@@ -38,26 +39,25 @@ class Endpointer:
     def __init__(self, config: EndpointingConfig, *, settings: EndpointingSettings | None = None) -> None:
         self._config = config
         self._settings = settings if settings is not None else EndpointingSettings()
-        self._begin()
+        self._begin(0.0)
 
-    def _begin(self) -> None:
+    def _begin(self, start_s: float) -> None:
+        self._start_s = start_s
         self._spoken_s: float | None = None  # until when somebody spoke in this utterance
-        self._token_s: float | None = None  # when a token came whose place is not known
         self._was_speech = False
 
     def observe(self, evidence: FrameEvidence) -> bool:
         """Return True when the utterance ends at `evidence.time_s`."""
+        # The utterance before may have ended at a client's flush, of which nothing else is told here.
+        if evidence.utterance_start_s != self._start_s:
+            self._begin(evidence.utterance_start_s)
         self._hear(evidence)
         length_s = evidence.time_s - evidence.utterance_start_s
         if length_s >= self._config.max_utterance_s - TOLERANCE_S:
-            ends = True
-        elif evidence.has_words or self._spoken_s is not None:
-            ends = self._is_silent(evidence, self._silence_after_speech_s(length_s)) or self._is_wordless(evidence)
-        else:
-            ends = self._is_silent(evidence, self._settings.empty_silence_s)
-        if ends:
-            self._begin()
-        return ends
+            return True
+        if evidence.has_words or self._spoken_s is not None:
+            return self._is_silent(evidence, self._silence_after_speech_s(length_s)) or self._is_wordless(evidence)
+        return self._is_silent(evidence, self._settings.empty_silence_s)
 
     def _hear(self, evidence: FrameEvidence) -> None:
         if evidence.is_speech:
@@ -68,15 +68,13 @@ class Endpointer:
             if goes_on or self._was_speech:
                 self._spoken_s = evidence.time_s
         self._was_speech = evidence.is_speech
-        if evidence.new_token and evidence.last_word_end_s is None:
-            self._token_s = evidence.time_s
 
     def _is_silent(self, evidence: FrameEvidence, wanted_s: float) -> bool:
         """Whether there has been no speech and no word for so long, as far as is known by now."""
         spoken_s, word_s = self._spoken_s, evidence.last_word_end_s
         if spoken_s is not None and word_s is not None and spoken_s - word_s <= RINGING_S + TOLERANCE_S:
             spoken_s -= RINGING_SHARE * wanted_s
-        known = (evidence.utterance_start_s, spoken_s, word_s, self._token_s)
+        known = (evidence.utterance_start_s, spoken_s, word_s)
         last_s = max(time_s for time_s in known if time_s is not None)
         # Where speech may just be beginning, the next tick tells.
         return not evidence.is_speech and evidence.time_s - last_s >= wanted_s - TOLERANCE_S

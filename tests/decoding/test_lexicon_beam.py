@@ -9,6 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
+from flashlight.lib.text.decoder import LMState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -341,3 +342,10 @@ def test_a_language_model_that_is_none_is_a_bundle_error_that_names_the_file(tmp
         path.write_bytes(content)
     with pytest.raises(BundleError, match=r"lm\.kenlm"):
         WordLanguageModel(path, ["see"])
+
+
+def test_the_n_gram_keeps_no_state_of_the_words_that_it_was_asked_for(tmp_path):
+    model = WordLanguageModel(tiny.arpa(tmp_path), list(tiny.WORDS))
+    said = [model.unigram(index) for index in range(len(tiny.WORDS))]
+    assert said == pytest.approx([-0.8, -1.1, -0.7, -1.0, -0.6])
+    assert not [state for state in vars(model).values() if isinstance(state, LMState) and state.children]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode
 from tests.engine.conftest import make_tiny_bundle
 from tests.engine.listening import babble, run, start, transcript
+from tests.engine.stepped import Stepped
 
 
 @pytest.fixture
@@ -201,6 +203,47 @@ def test_stop_ends_open_streams_and_refuses_new_ones(tiny_bundle: Bundle) -> Non
     assert not engine.healthy
     with pytest.raises(ShuttingDown):
         start(engine, Mode.STREAMING)
+
+
+def test_stop_ends_streams_whose_opening_the_thread_has_not_seen(tiny_bundle: Bundle) -> None:
+    engine = Stepped(tiny_bundle, EngineSettings(max_streams=2, precision="fp32"))
+    _, listener = start(engine, Mode.STREAMING)
+    gone, gone_listener = start(engine, Mode.ACCURATE)
+    engine.cancel(gone)
+    engine.stop()
+    engine._run()
+    last = listener.outputs[-1]
+    assert isinstance(last, Failed) and isinstance(last.error, ShuttingDown)
+    assert not gone_listener.outputs
+    assert engine.active_streams == 0
+
+
+def test_no_stream_opens_between_the_look_whether_the_engine_stops_and_the_message_to_its_thread(
+    tiny_bundle: Bundle,
+) -> None:
+    engine = Stepped(tiny_bundle, EngineSettings(max_streams=2, precision="fp32"))
+    held: list[tuple[str, bool]] = []
+
+    class Stopping(threading.Event):
+        def is_set(self) -> bool:
+            held.append(("look", engine._opening.locked()))
+            return super().is_set()
+
+        def set(self) -> None:
+            held.append(("stop", engine._opening.locked()))
+            super().set()
+
+    class Inbox(queue.SimpleQueue):
+        def put(self, *message: object) -> None:
+            held.append(("message", engine._opening.locked()))
+            super().put(*message)
+
+    engine._stopping, engine._inbox = Stopping(), Inbox()
+    start(engine, Mode.STREAMING)
+    assert held == [("look", True), ("message", True)]
+    held.clear()
+    engine.stop()
+    assert held[0] == ("stop", True)
 
 
 def test_a_model_without_phones_decodes_with_its_word_pieces(tmp_path: Path) -> None:

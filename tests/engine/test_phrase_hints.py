@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import itertools
 import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,9 +23,11 @@ from asr_service.engine.interface import Finished, StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import LETTER_TO_SOUND_FILE, SearchSpace
 from asr_service.letter_to_sound import LetterToSound
+from asr_service.server.phrase_hints import HintPreparation
 from asr_service.streaming.endpointer import Endpointer
-from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint
+from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint, RecognitionConfig
 from tests.engine.conftest import WORDS
+from tests.engine.stepped import SETTINGS, Stepped
 
 BOOST = 18.0
 
@@ -69,7 +74,7 @@ def test_expected_words_are_found_more_and_a_neighbour_hears_what_it_would(space
 
 def test_a_word_that_the_lexicon_lacks_is_heard_where_it_is_nearly_spelled(tiny_bundle, spaces, encoded) -> None:
     mode = Mode.ACCURATE
-    spelled = [word.text for word in spelled_words(tiny_bundle.pieces, encoded.pieces)]
+    spelled = [word.text for word in spelled_words(tiny_bundle.pieces, encoded.pieces, ratio=2)]
     near = spelled[0] + spelled[0][-1]
     assert near not in WORDS and near not in spelled
     assert near not in answer(spaces["lexicon"], encoded, mode).text.split()
@@ -107,6 +112,101 @@ def test_a_tree_is_built_once_on_the_thread_that_asks_and_stays_with_its_stream(
     assert len(built) == count  # what the stream holds outlives the cache, so that its search never builds
 
 
+def expecting(place: int) -> tuple[PhraseHint, ...]:
+    """Hints that no other place has."""
+    return (PhraseHint("baa", 1.0 + place / 16),)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[PhraseHints]:
+    """What trees were built for."""
+    built: list[PhraseHints] = []
+
+    def build(shared: object, lexicon: object, hints: PhraseHints, *rest: object) -> HintedTree:
+        built.append(hints)
+        return HintedTree(shared, lexicon, hints, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("asr_service.engine.search_space.HintedTree", build)
+    return built
+
+
+def test_a_stream_whose_tree_is_ready_waits_for_nobody_elses(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SearchSpace(tiny_bundle)
+    ready, building, go_on = expecting(0), threading.Event(), threading.Event()
+    space.prepare(Mode.STREAMING, ready)
+
+    def build(*of: object) -> HintedTree:
+        building.set()
+        go_on.wait(60)
+        return HintedTree(*of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("asr_service.engine.search_space.HintedTree", build)
+    with ThreadPoolExecutor(2) as callers:
+        try:
+            other = callers.submit(space.prepare, Mode.STREAMING, expecting(1))
+            assert building.wait(60)
+            opened = callers.submit(space.searches, StreamOptions(Mode.STREAMING, phrase_hints=ready))
+            opened.result(timeout=10)
+            assert not other.done()
+        finally:
+            go_on.set()
+
+
+def test_what_is_prepared_stays_while_it_is_held_and_is_forgotten_in_its_turn_after_that(tiny_bundle, built) -> None:
+    space = SearchSpace(tiny_bundle)
+    most = PhraseHintSettings.KEPT_TREES
+
+    def trees_built_by(hints: tuple[PhraseHint, ...]) -> int:
+        before = len(built)
+        space.searches(StreamOptions(Mode.STREAMING, phrase_hints=hints))
+        return len(built) - before
+
+    held = [space.prepare(Mode.STREAMING, expecting(place)) for place in range(3 * most)]
+    assert [trees_built_by(expecting(place)) for place in range(3 * most)] == [0] * (3 * most)
+    held.clear()
+    for place in range(most):
+        space.prepare(Mode.STREAMING, expecting(3 * most + place))
+    assert [trees_built_by(expecting(3 * most + place)) for place in range(most)] == [0] * most
+    assert trees_built_by(expecting(0)) == 1
+
+
+def test_no_call_builds_a_tree_as_it_opens_its_stream_however_late_the_event_loop_is(tiny_bundle, built) -> None:
+    space, calls = SearchSpace(tiny_bundle), 3 * PhraseHintSettings.KEPT_TREES
+    engine = SimpleNamespace(prepare=space.prepare)
+    preparation = HintPreparation(PhraseHintSettings(max_waiting=calls))
+    trees_at_opening: list[tuple[int, int]] = []
+
+    async def call(place: int) -> None:
+        config = RecognitionConfig(mode=Mode.STREAMING, phrase_hints=expecting(place))
+        await preparation.prepare(engine, config)
+        before = len(built)
+        space.searches(StreamOptions(config.mode, phrase_hints=config.phrase_hints))
+        trees_at_opening.append((before, len(built)))
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(call(place)) for place in range(calls)]
+        await asyncio.sleep(0)
+        last: Future[object] = preparation._thread.submit(lambda: None)
+        last.result()  # holds the loop until all trees are there
+        await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+    assert trees_at_opening == [(calls, calls)] * calls
+
+
+@pytest.mark.parametrize("policy", ["chunked", "windowed"])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_the_engine_prepared_it_need_not_build_again(tiny_bundle, built, policy: str, mode: Mode) -> None:
+    decoding = tiny_bundle.decoding
+    accurate = {**decoding["accurate"], "lm_weight": 0.2}  # another tree than that of mode streaming
+    bundle = dataclasses.replace(tiny_bundle, decoding={**decoding, "accurate": accurate})
+    engine = Stepped(bundle, dataclasses.replace(SETTINGS, policy=policy))
+    engine.prepare(mode, expecting(0))
+    count = len(built)
+    engine.open(StreamOptions(mode, phrase_hints=expecting(0)), Endpointer(EndpointingConfig()), print)
+    assert len(built) == count > 0
+
+
 def test_the_engine_builds_no_tree_on_its_own_thread(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
 
@@ -128,25 +228,53 @@ def test_the_engine_builds_no_tree_on_its_own_thread(tiny_bundle, monkeypatch: p
     assert threads == [threading.current_thread().name]
 
 
-def test_how_unknown_words_sound_is_guessed_where_the_bundle_knows_letters_and_only_once(
-    tiny_bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    LetterToSound.learn([[("t", ("T",)), ("i", ("IH",)), ("k", ("K",))]] * 3, order=2).save(
-        tmp_path / LETTER_TO_SOUND_FILE
-    )
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Words whose pronunciations were guessed."""
     told: list[str] = []
     pronounce = LetterToSound.pronounce
     monkeypatch.setattr(
         LetterToSound, "pronounce", lambda model, word, **how: told.append(word) or pronounce(model, word, **how)
     )
+    monkeypatch.setattr("asr_service.engine.search_space.PAUSE_S", 0.0)
+    return told
+
+
+@pytest.fixture
+def literate(tiny_bundle, tmp_path: Path) -> SearchSpace:
+    """Of a bundle that knows how the letters t, i and k sound."""
+    LetterToSound.learn([[("t", ("T",)), ("i", ("IH",)), ("k", ("K",))]] * 3, order=2).save(
+        tmp_path / LETTER_TO_SOUND_FILE
+    )
+    return SearchSpace(dataclasses.replace(tiny_bundle, directory=tmp_path))
+
+
+def test_how_unknown_words_sound_is_guessed_where_the_bundle_knows_letters_and_only_once(
+    tiny_bundle, literate: SearchSpace, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(PhraseHintSettings, "MOST_GUESSED", 2)
-    space = SearchSpace(dataclasses.replace(tiny_bundle, directory=tmp_path))
     hints = tuple(PhraseHint(phrase, 5.0) for phrase in ("tik", "tick tik", "kit", "titi"))
-    tree = space.prepare(Mode.STREAMING, hints)
+    tree = literate.hinted_tree(Mode.STREAMING, hints)
     assert tree is not None and told == ["tik", "kit"]  # "titi" is one too many
     assert {tree.texts(label) for label in tree.boosts} == {("tik",), ("tick", "tik"), ("kit",)}
-    space.prepare(Mode.ACCURATE, hints)
-    space.prepare(Mode.STREAMING, (*hints, PhraseHint("baa", 2.0)))
+    literate.prepare(Mode.ACCURATE, hints)
+    literate.prepare(Mode.STREAMING, (*hints, PhraseHint("baa", 2.0)))
     assert told == ["tik", "kit"]
-    without = SearchSpace(tiny_bundle).prepare(Mode.STREAMING, hints)
+    without = SearchSpace(tiny_bundle).hinted_tree(Mode.STREAMING, hints)
     assert without is not None and not without.boosts
+
+
+def test_how_a_long_word_sounds_is_not_guessed_and_its_spelling_is_still_expected(literate, told: list[str]) -> None:
+    longest = PhraseHintSettings.LONGEST_GUESSED
+    known, longer = "tik" * (longest // 3), "tik" * (longest // 3) + "t" * (1 + longest % 3)
+    tree = literate.hinted_tree(Mode.STREAMING, (PhraseHint(longer, 5.0), PhraseHint(known, 5.0)))
+    assert tree is not None and told == [known]
+    assert {tree.texts(label) for label in tree.boosts} == {(known,)}
+    assert (longer,) in tree.unheard
+
+
+def test_the_letters_of_all_words_that_are_guessed_for_a_request_are_bounded(literate, told: list[str]) -> None:
+    words = ["".join(letters) for letters in itertools.islice(itertools.product("tik", repeat=20), 400)]
+    literate.prepare(Mode.STREAMING, tuple(PhraseHint(word, 5.0) for word in words))
+    assert told == words[: PhraseHintSettings.MOST_GUESSED_LETTERS // 20]
+    assert 2000 <= sum(map(len, told)) <= 4000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from asr_service.engine.piece_search import PieceSearch
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import SearchSpace
 from asr_service.lexicon import phone_ids
+from asr_service.model.transformer import Transformer
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS
 
@@ -53,3 +55,19 @@ def test_where_phones_decide_alone_the_words_that_sound_most_like_it_come_first(
 def test_without_a_lexicon_every_spelling_is_free(tiny_bundle, encoded) -> None:
     bare = dataclasses.replace(tiny_bundle, lexicon=None)
     assert texts(bare, encoded, unknown=-1000.0) == texts(tiny_bundle, encoded, unknown=0.0, phones=0.0)
+
+
+@pytest.mark.parametrize(("downsample_after", "frame_s"), [(2, 0.08), (None, 0.04)])
+def test_words_lie_where_they_were_said_whether_or_not_the_encoder_merges_frames(
+    tiny_bundle, downsample_after: int | None, frame_s: float
+) -> None:
+    config = dataclasses.replace(tiny_bundle.model.config, downsample_after=downsample_after)
+    bundle = dataclasses.replace(tiny_bundle, model=Transformer(config).eval(), lexicon=None, lm_path=None)
+    search = SearchSpace(bundle).new_search(StreamOptions(Mode.STREAMING))
+    tokens = bundle.pieces.encode("tick")
+    log_probs = np.full((50, bundle.pieces.vocab_size), -12.0, dtype=np.float32)
+    log_probs[np.arange(50), [0] * 30 + tokens + [0] * (20 - len(tokens))] = -0.01
+    search.step(Encoded(np.zeros((50, 0), dtype=np.float32), log_probs, torch.zeros(50, config.d_model)))
+    (word,) = search.final(offset_s=1.0)[0].words
+    assert word.text == "tick"
+    assert (word.start_s, word.end_s) == pytest.approx((1.0 + 30 * frame_s, 1.0 + (30 + len(tokens)) * frame_s))

@@ -12,6 +12,9 @@ import torch
 from asr_service.config import EngineSettings
 from asr_service.engine.engine import BatchingEngine
 from asr_service.engine.interface import Final, Finished, FrameEvidence, Partial, StreamOptions
+from asr_service.engine.runner import Encoded
+from asr_service.engine.search_space import SearchSpace
+from asr_service.engine.windowed import WindowedDecoder
 from asr_service.errors import BundleError
 from asr_service.model.bundle import Bundle, StreamingConfig, load_bundle
 from asr_service.model.config import TransformerConfig
@@ -159,6 +162,34 @@ def test_a_window_that_grows_too_long_is_cut_between_committed_words_and_loses_n
     engine.settle()
     if any(start for start, _ in lengths):
         assert min(length for start, length in lengths if start) < max(length for start, length in lengths if not start)
+
+
+@pytest.mark.parametrize("merges_frames", [True, False])
+def test_no_audio_leaves_a_window_before_its_words_are_committed(
+    full_context_bundle: Bundle, tiny_bundle: Bundle, merges_frames: bool
+) -> None:
+    """A word a second; each is heard where the window holds it, and nowhere else."""
+    bundle = dataclasses.replace(tiny_bundle if merges_frames else full_context_bundle, lexicon=None, lm_path=None)
+    frame, spoken = (8 if merges_frames else 4), sorted(WORDS)[:12]
+    space = SearchSpace(bundle)
+    steps, finals = (space.new_search(StreamOptions(Mode.STREAMING)) for _ in range(2))
+    decoder = WindowedDecoder(steps, finals, n_mels=80, window_s=4.0, lag_s=0.0)
+    for _ in range(27):
+        window = decoder.take(np.zeros((48, 80), dtype=np.float32), ends_utterance=False, waiting=0)
+        assert window is not None
+        labels = np.zeros(len(window) // frame, dtype=int)
+        for place, word in enumerate(spoken):
+            tokens, at = bundle.pieces.encode(word), (50 + 100 * place - decoder._start) // frame
+            if 0 <= at < len(labels) - 2 * len(tokens):
+                labels[at : at + 2 * len(tokens) : 2] = tokens  # with blanks in between
+        log_probs = np.full((len(labels), bundle.pieces.vocab_size), -12.0, dtype=np.float32)
+        log_probs[np.arange(len(labels)), labels] = -0.01
+        phones, hidden = np.zeros((len(labels), 0), dtype=np.float32), torch.zeros(len(labels), 32)
+        decoder.step(Encoded(phones, log_probs, hidden))
+    assert decoder._start > 0
+    heard = decoder.partial(offset_s=0.0)[0].words
+    assert [word.text for word in heard] == spoken
+    assert [word.start_s for word in heard] == pytest.approx([0.5 + place for place in range(len(spoken))], abs=0.09)
 
 
 def test_a_stream_that_is_behind_leaves_steps_out_and_ends_with_all_its_audio_only_if_told_to(

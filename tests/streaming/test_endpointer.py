@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from asr_service.config import EndpointingSettings
 from asr_service.engine.interface import FrameEvidence, UtterancePolicy
-from asr_service.streaming.endpointer import Endpointer
+from asr_service.streaming.endpointer import RINGING_SHARE, Endpointer
 from asr_service.types import EndpointingConfig, Mode
 
 PERIOD_S = 0.08
 
-# One stretch of audio: (somebody speaks, the hypothesis grew).
+# One stretch of audio: (somebody speaks, a word ends here).
 Stretches = list[tuple[bool, bool]]
 stretches = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300)
 configs = st.builds(
@@ -24,32 +24,34 @@ configs = st.builds(
     min_trailing_silence_s=st.floats(0.1, 10),
     max_utterance_s=st.floats(1, 30),
 )
-SPEECH, SILENCE, QUIET_TOKEN = (True, True), (False, False), (False, True)
+SPEECH, SILENCE, QUIET_WORD = (True, True), (False, False), (False, True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """`silence_s`: since the last token, and the last speech of two ticks or more."""
+    """`silence_s`: since the last word, and the last speech of two ticks or more; `wordless_s`: since the last word."""
 
     start_s: float
     end_s: float
     was_active: bool
     silence_s: float
+    wordless_s: float
 
 
 def endings(policy: UtterancePolicy, audio: Stretches) -> list[Ending]:
     """Drive a policy as the engine does; return where utterances ended."""
     found: list[Ending] = []
-    start_s, last_active_s, has_words, was_active, was_speech = 0.0, 0.0, False, False, False
-    for index, (is_speech, new_token) in enumerate(audio, start=1):
+    start_s, last_active_s, word_s, was_active, was_speech = 0.0, 0.0, None, False, False
+    for index, (is_speech, is_word) in enumerate(audio, start=1):
         time_s = index * PERIOD_S
-        has_words = has_words or new_token
-        if (is_speech and was_speech) or new_token:
+        word_s = time_s if is_word else word_s
+        if (is_speech and was_speech) or is_word:
             last_active_s, was_active = time_s, True
         was_speech = is_speech
-        if policy.observe(FrameEvidence(time_s, is_speech, has_words, new_token, start_s)):
-            found.append(Ending(start_s, time_s, was_active, time_s - last_active_s))
-            start_s, last_active_s, has_words, was_active, was_speech = time_s, time_s, False, False, False
+        if policy.observe(FrameEvidence(time_s, is_speech, word_s is not None, is_word, start_s, word_s)):
+            wordless_s = 0.0 if word_s is None else time_s - word_s
+            found.append(Ending(start_s, time_s, was_active, time_s - last_active_s, wordless_s))
+            start_s, last_active_s, word_s, was_active, was_speech = time_s, time_s, None, False, False
     return found
 
 
@@ -68,15 +70,15 @@ def test_pause_shorter_than_the_trailing_silence_does_not_end_it() -> None:
     assert not endings(policy, (seconds(1.0, SPEECH) + seconds(0.72, SILENCE)) * 5)
 
 
-def test_token_that_comes_after_the_speech_restarts_the_silence() -> None:
+def test_word_that_ends_after_the_speech_restarts_the_silence() -> None:
     policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
-    audio = seconds(1.6, SPEECH) + seconds(0.4, SILENCE) + [QUIET_TOKEN] + seconds(2.0, SILENCE)
+    audio = seconds(1.6, SPEECH) + seconds(0.4, SILENCE) + [QUIET_WORD] + seconds(2.0, SILENCE)
     assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(2.08 + 0.8)]
 
 
-def test_speech_without_tokens_is_not_silence() -> None:
-    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
-    assert not endings(policy, seconds(1.0, SPEECH) + seconds(3.0, (True, False)))
+def test_speech_without_words_is_not_silence() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8), settings=EndpointingSettings(wordless_s=3.0))
+    assert not endings(policy, seconds(1.0, SPEECH) + seconds(2.8, (True, False)))
 
 
 def test_silence_without_words_ends_after_the_longer_time() -> None:
@@ -119,7 +121,7 @@ def test_speech_of_two_ticks_in_silence_begins_it_anew() -> None:
 
 def test_quiet_speech_that_is_heard_in_every_other_tick_is_no_silence() -> None:
     policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
-    assert not endings(policy, seconds(0.8, SPEECH) + [(False, False), (True, False)] * 40)
+    assert not endings(policy, seconds(0.8, SPEECH) + [(False, False), (True, False)] * 16)
 
 
 def test_first_speech_of_an_utterance_that_was_heard_without_decoding_counts_though_it_is_of_one_tick() -> None:
@@ -235,6 +237,28 @@ def test_wordless_voices_end_nothing_while_a_longer_silence_is_asked_for() -> No
     assert ends[0] == pytest.approx(6.0)
 
 
+def test_an_utterance_that_has_no_word_yet_is_left_to_silence_and_the_maximum() -> None:
+    policy = Endpointer(EndpointingConfig(max_utterance_s=10.0), settings=EndpointingSettings(wordless_s=3.0))
+    found = endings(policy, seconds(20.0, (True, False)))
+    assert [ending.end_s for ending in found] == pytest.approx([10.0, 20.0])
+
+
+@pytest.mark.parametrize("ends_in_speech", [True, False])
+def test_an_utterance_after_a_flush_is_decided_as_if_it_were_the_first(ends_in_speech: bool) -> None:
+    """The engine ends an utterance at a flush; only the next evidence tells the policy that another has begun."""
+    settings = EndpointingSettings(empty_silence_s=4.0)
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8), settings=settings)
+    flush_s = 25 * PERIOD_S
+    for tick in range(1, 26):
+        is_speech = tick < 25 or ends_in_speech
+        assert not policy.observe(FrameEvidence(tick * PERIOD_S, is_speech, True, False, 0.0, 1.6))
+    click = FrameEvidence(flush_s + PERIOD_S, True, False, False, flush_s)
+    assert not policy.observe(click)
+    times_s = (flush_s + tick * PERIOD_S for tick in range(2, 100))
+    end_s = next(time_s for time_s in times_s if policy.observe(FrameEvidence(time_s, False, False, False, flush_s)))
+    assert end_s == pytest.approx(flush_s + 4.0)
+
+
 @given(configs, stretches)
 def test_no_utterance_is_longer_than_the_maximum(config: EndpointingConfig, audio: Stretches) -> None:
     found = endings(Endpointer(config), audio)
@@ -244,13 +268,16 @@ def test_no_utterance_is_longer_than_the_maximum(config: EndpointingConfig, audi
 
 
 @given(configs, stretches)
-def test_only_silence_or_the_maximum_ends_an_utterance(config: EndpointingConfig, audio: Stretches) -> None:
+def test_only_silence_the_maximum_or_speech_without_words_ends_an_utterance(
+    config: EndpointingConfig, audio: Stretches
+) -> None:
     settings = EndpointingSettings()
     for ending in endings(Endpointer(config, settings=settings), audio):
         at_maximum = ending.end_s - ending.start_s >= config.max_utterance_s - 1e-5
-        shortest = min(config.min_trailing_silence_s, settings.long_utterance_silence_s)
+        is_wordless = ending.wordless_s >= max(settings.wordless_s, config.min_trailing_silence_s) - 1e-5
+        shortest = (1 - RINGING_SHARE) * min(config.min_trailing_silence_s, settings.long_utterance_silence_s)
         needed_s = shortest if ending.was_active else settings.empty_silence_s
-        assert at_maximum or ending.silence_s >= needed_s - 1e-5
+        assert at_maximum or is_wordless or ending.silence_s >= needed_s - 1e-5
 
 
 @given(configs, stretches)
