@@ -24,7 +24,7 @@ from training.data import PcmStore
 from training.dataset import make_batch, make_examples
 from training.loss import Batch
 from training.metrics import read_metrics
-from training.recipe import load_recipe
+from training.recipe import DEV_LONGEST_S, load_recipe
 from training.selection import dev_store, dev_utterances
 
 mpl.use("Agg")
@@ -125,9 +125,10 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def draw_run(folder: Path, config: Path | None = None) -> list[Path]:
-    """Both pictures; the attention is that of the newest checkpoint over the recipe's first dev utterance.
+    """Both pictures; the attention is that of the newest checkpoint over the first dev utterance that can be looked at.
 
-    Raises ValueError for a folder without checkpoint or updates.
+    Raises ValueError for a folder without checkpoint or updates, and, once the curves are drawn, where there is no such
+    utterance.
     """
     state = load_newest(folder)
     if state is None:
@@ -139,9 +140,13 @@ def draw_run(folder: Path, config: Path | None = None) -> list[Path]:
     front_end = LogMel(FeatureConfig(n_mels=model_config.n_mels))
     front_end.mean, front_end.std = state["cmvn"]["mean"], state["cmvn"]["std"]
     pieces = WordPieces.load(folder / TOKENIZER_FILE)
-    examples, _ = make_examples(dev_utterances(recipe.data), pieces, None, max_utterance_s=15.0)
-    batch = make_batch(examples[:1], PcmStore(dev_store(folder.parent, recipe.data)), front_end)
-    return [draw_curves(folder), draw_attention(model, batch, pieces, folder / "attention.png")]
+    curves = draw_curves(folder)
+    utterances, store = dev_utterances(recipe.data), PcmStore(dev_store(folder.parent, recipe.data))
+    examples, counts = make_examples(utterances, pieces, None, max_utterance_s=DEV_LONGEST_S, store=store)
+    if not examples:
+        raise ValueError(f"none of {len(utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left: {counts}")
+    batch = make_batch(examples[:1], store, front_end)
+    return [curves, draw_attention(model, batch, pieces, folder / "attention.png")]
 
 
 def main() -> None:

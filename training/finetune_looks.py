@@ -119,8 +119,22 @@ class Looks:
 
     def add(self, look: Look) -> None:
         self.looks = sorted([*(known for known in self.looks if known.step != look.step), look], key=lambda x: x.step)
+
+    def save(self) -> None:
+        """Note them: a resumed run makes none of these again."""
         with atomic_text(self._path) as file:
             json.dump([dataclasses.asdict(known) for known in self.looks], file, indent=1)
+
+    def told(self) -> str:
+        """The base and the look that is best at the target, be it forgetful."""
+        base, *others = self.looks
+        if not others:
+            return "there was none"
+        best = min(others, key=lambda look: look.target)
+        return (
+            f"the best, after {best.step} updates, had {best.target:.2%} against the base's {base.target:.2%}, "
+            f"and {best.old:.2%} against {base.old:.2%} on old dev"
+        )
 
     def has_forgotten(self, look: Look) -> bool:
         """Whether the error rate on old dev has risen by more than the limit since step 0."""

@@ -62,7 +62,6 @@ class FineTuning:
         now = identity(self.recipe, base, searched.lm_path)
         same = is_same(folder, now)
         self.target, self.old = self._utterances()
-        self.searched = self._with_words(searched, pronouncer or Pronouncer())
         old_dev = dataclasses.replace(
             recipe.data,
             dev_manifest=self.config.old_dev_manifest,
@@ -77,6 +76,7 @@ class FineTuning:
                 f"warning: [finetune] old_dev_manifest {self.config.old_dev_manifest}: the target's own dev set; "
                 "forgetting cannot be seen there"
             )
+        self.searched = self._with_words(searched, pronouncer or Pronouncer())  # after what may be refused: it is slow
         self.trainer = self._trainer(workers)
         # What is refused above leaves the folder as it was, to be started again with what was wrong put right.
         if not same:
@@ -122,9 +122,11 @@ class FineTuning:
                 ": name old data (old_manifest, old_corpora), or set old_share = 0"
             )
         target_s = sum(utterance.duration_s for utterance in target)
+        share = mixed.share(target_s)
+        passes = run_s * (1 - share) / target_s
         print(
-            f"target: {len(target)} utterances, {target_s / 3600:.2f} h, {mixed.passes}× an epoch; old: "
-            f"{len(mixed.old)} utterances, {mixed.share(target_s):.0%} of the seconds (asked: {config.old_share:.0%})"
+            f"target: {len(target)} utterances, {target_s / 3600:.2f} h, some {passes:.1f} passes in the run; old: "
+            f"{len(mixed.old)} utterances, {share:.0%} of the seconds (asked: {config.old_share:.0%})"
         )
         return target, mixed
 
@@ -225,6 +227,7 @@ class FineTuning:
             print(f"FORGETTING: old dev is {rise:.1f} points worse than before (finetune.forgetting_limit {limit:.1f})")
         if self.looks.best == look and step:
             self._keep(weights)
+        self.looks.save()  # last: the weights of the best that is noted are there
         return look
 
     def _keep(self, weights: Mapping[str, Tensor]) -> None:
@@ -246,7 +249,9 @@ class FineTuning:
         """Write the best look's bundle. Raises ValueError when no look is better than the base."""
         best = self.looks.best
         if best.step == 0:
-            raise ValueError("no look at the target is better than the base within finetune.forgetting_limit")
+            raise ValueError(
+                f"no look at the target is better than the base within finetune.forgetting_limit: {self.looks.told()}"
+            )
         card = (
             f"# {name}\n\n{self.base.name} adapted to {self.recipe.data.manifest} "
             f"({', '.join(self.recipe.data.corpora) or 'all of it'}), method {self.config.method}, {best.step} steps.\n"

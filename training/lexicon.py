@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
@@ -61,6 +62,7 @@ class Pronouncer:
     def letter_to_sound(self) -> LetterToSound:
         """Learnt on first use (about a minute)."""
         if self._letter_to_sound is None:
+            print("learning from the CMU dictionary how letters sound, about a minute", file=sys.stderr, flush=True)
             self._letter_to_sound = learn_letter_to_sound(self._entries)
         return self._letter_to_sound
 

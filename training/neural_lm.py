@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
 import math
 import random
 import time
@@ -24,6 +26,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from asr_service.commands.option_types import positive
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
@@ -39,6 +43,7 @@ from training.lm import add_text_options, chosen_sentences, dev_sentences
 from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import OptimConfig
+from training.run_options import add_device_option
 
 # A passage's tokens without its end token; beyond LONGEST it is cut between two words.
 SHORTEST, USUAL, LONGEST = 4, 72, 112
@@ -58,11 +63,13 @@ class Text:
         tokens: (N,).
         sentence_ends: ascending places after a sentence's last token; the last is N.
         word_starts: ascending places of tokens that start words, and N.
+        pieces: the texts of the vocabulary's tokens.
     """
 
     tokens: NDArray[np.uint16]
     sentence_ends: NDArray[np.int64]
     word_starts: NDArray[np.int64]
+    pieces: tuple[str, ...]
 
 
 def tokenised(sentences: Iterable[str], pieces: WordPieces) -> Text:
@@ -77,7 +84,7 @@ def tokenised(sentences: Iterable[str], pieces: WordPieces) -> Text:
         raise ValueError("there is no text to learn from")
     found = np.frombuffer(tokens, dtype=np.uint16)
     starts = np.array([pieces.starts_word(token) for token in range(pieces.vocab_size)])
-    return Text(found, np.array(ends), np.append(np.flatnonzero(starts[found]), len(found)))
+    return Text(found, np.array(ends), np.append(np.flatnonzero(starts[found]), len(found)), pieces.pieces)
 
 
 def passages(text: Text, rng: random.Random) -> list[tuple[int, int]]:
@@ -128,9 +135,10 @@ def padded(rows: Sequence[NDArray[np.uint16]]) -> tuple[Tensor, Tensor]:
 def summed_loss(model: NeuralLM, rows: Sequence[NDArray[np.uint16]]) -> tuple[Tensor, int]:
     """Cross-entropy summed over the rows' tokens with their end tokens, and how many these are."""
     inputs, targets = padded(rows)
-    logits = model(inputs)
-    loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-    return loss, int((targets != IGNORED).sum())
+    count = int((targets != IGNORED).sum())
+    device = model.embedding.weight.device
+    logits, wanted = model(inputs.to(device)), targets.to(device).flatten()
+    return F.cross_entropy(logits.float().flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum"), count
 
 
 @torch.inference_mode()
@@ -144,12 +152,37 @@ def perplexity(model: NeuralLM, pieces: WordPieces, sentences: Sequence[str]) ->
 class Run:
     """A model in training; its state is kept in `folder`."""
 
-    def __init__(self, text: Text, config: NeuralLMConfig, optim: OptimConfig, folder: Path, *, seed: int) -> None:
+    def __init__(
+        self,
+        text: Text,
+        config: NeuralLMConfig,
+        optim: OptimConfig,
+        folder: Path,
+        *,
+        seed: int,
+        batch_tokens: int,
+        device: torch.device | None = None,
+    ) -> None:
+        """`device`: by default the CPU."""
         torch.manual_seed(seed)
-        self.text, self.optim, self.folder, self.seed = text, optim, folder, seed
-        self.model = NeuralLM(config)
+        self.text, self.optim, self.folder = text, optim, folder
+        self.seed, self.batch_tokens = seed, batch_tokens
+        self.device = device or torch.device("cpu")
+        self.model = NeuralLM(config).to(self.device)
         self.optimizers = make_optimizers(self.model, optim)
-        self.step = 0
+        self.step = self.skipped_in_a_row = 0
+        self._identity = self._what_it_reads()
+
+    def _what_it_reads(self) -> dict[str, Any]:
+        """What a checkpoint keeps of its run: with another of these, it would read part of an epoch twice, or never."""
+        pieces = json.dumps(self.text.pieces).encode()
+        words = self.text.tokens.tobytes() + self.text.sentence_ends.tobytes()
+        return {
+            "seed": self.seed,
+            "batch_tokens": self.batch_tokens,
+            "SHA-256 of the word pieces": hashlib.sha256(pieces).hexdigest(),
+            "SHA-256 of the text": hashlib.sha256(words).hexdigest(),
+        }
 
     def start_from(self, bundle: Path, pieces: WordPieces) -> None:
         """Take a bundle's weights. Raises ValueError where it has none, or of another shape or for other `pieces`."""
@@ -160,17 +193,27 @@ class Run:
             raise ValueError(f"{bundle}: its neural language model has another shape or other word pieces")
         self.model.load_state_dict(found[0].state_dict())
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one. Raises ValueError where its model has another shape."""
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises ValueError where its model has another shape, or its run another seed, other batches or other words.
+        """
         state = load_newest(self.folder)
         if state is None:
-            return
+            return False
         if state["config"] != dataclasses.asdict(self.model.config):
             raise ValueError(f"{self.folder}: its checkpoints are of a model {state['config']}")
+        now, before = self._identity, state.get("run")
+        if before is None:  # older than what they keep of their run
+            print(f"{self.folder}: its checkpoint does not say what text and seed it is of; going on with these")
+        elif different := [name for name in now if before[name] != now[name]]:
+            named = "; ".join(f"{name} was {before[name]!r}, is {now[name]!r}" for name in different)
+            raise ValueError(f"{self.folder} holds another run, move it away or name another --run: {named}")
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
+        return True
 
     def save(self) -> None:
         save_checkpoint(
@@ -178,28 +221,29 @@ class Run:
             {
                 "step": self.step,
                 "config": dataclasses.asdict(self.model.config),
+                "run": self._identity,
                 "model": self.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             },
         )
 
-    def planned(self, batch_tokens: int) -> Iterator[list[tuple[int, int]]]:
+    def planned(self) -> Iterator[list[tuple[int, int]]]:
         """All batches from the beginning of the run on, without end."""
         epoch = 0
         while True:
-            yield from batches(self.text, epoch, seed=self.seed, batch_tokens=batch_tokens)
+            yield from batches(self.text, epoch, seed=self.seed, batch_tokens=self.batch_tokens)
             epoch += 1
 
-    def train(self, batch_tokens: int) -> None:
+    def train(self) -> None:
         """To `optim.max_steps`, with a checkpoint every few minutes and at the end.
 
-        Raises ValueError for a run that is further already.
+        Raises ValueError for a run that is further already, RuntimeError as `update` does.
         """
         if self.step > self.optim.max_steps:
             raise ValueError(f"--steps is {self.optim.max_steps}, but {self.folder} is at step {self.step} already")
         self.model.train()
         saved, mean, seen, begun = time.monotonic(), 0.0, 0, time.monotonic()
-        plan = self.planned(batch_tokens)
+        plan = self.planned()
         for _ in range(self.step):
             next(plan)
         for cuts in tqdm(plan, initial=self.step, total=self.optim.max_steps, mininterval=10, unit="step"):
@@ -207,7 +251,8 @@ class Run:
                 break
             loss, count = self.update([self.text.tokens[start:end] for start, end in cuts])
             seen += count
-            mean = loss if not mean else 0.98 * mean + 0.02 * loss
+            if math.isfinite(loss):
+                mean = loss if not mean else 0.98 * mean + 0.02 * loss
             if self.step % 100 == 0:
                 rate = seen / (time.monotonic() - begun)
                 tqdm.write(f"step {self.step} loss {mean:.3f} a token, {rate:.0f} tokens/s")
@@ -217,20 +262,38 @@ class Run:
         self.save()
 
     def update(self, rows: Sequence[NDArray[np.uint16]]) -> tuple[float, int]:
-        """One step of the optimisers; returns the loss a token and the tokens."""
+        """One step of the optimisers; returns the loss a token and the tokens.
+
+        One whose loss or gradient is not finite changes no weight. Raises RuntimeError after `optim.max_skipped` such
+        steps in a row.
+        """
         factor = learning_rate_factor(self.step, self.optim)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             loss, count = summed_loss(self.model, rows)
         loss = loss / count
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        value = float(loss.detach())
+        finite = math.isfinite(value) and math.isfinite(norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.optim.lr * factor
-            optimizer.step()
+            if finite:
+                optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return float(loss.detach()), count
+        self._count_skipped(finite)
+        return value, count
+
+    def _count_skipped(self, finite: bool) -> None:
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if not finite:
+            tqdm.write(f"step {self.step}: loss or gradient not finite, skipped")
+        if self.skipped_in_a_row >= self.optim.max_skipped:
+            raise RuntimeError(
+                f"{self.skipped_in_a_row} updates in a row were not finite, the last one step {self.step}; the weights "
+                f"in {self.folder} are those from before"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -245,10 +308,11 @@ def _parser() -> argparse.ArgumentParser:
     for field in dataclasses.fields(NeuralLMConfig):
         if field.name != "vocab_size":
             parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
-    parser.add_argument("--steps", type=int, default=7500)
-    parser.add_argument("--batch-tokens", type=int, default=5120)
+    parser.add_argument("--steps", type=positive, default=7500)
+    parser.add_argument("--batch-tokens", type=positive, default=5120)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
+    add_device_option(parser)
     return parser
 
 
@@ -277,11 +341,20 @@ def _train(arguments: argparse.Namespace) -> None:
     dev = dev_sentences(arguments)
     text = tokenised(chosen_sentences(arguments), pieces)
     print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
-    run = Run(text, config, optim, arguments.run, seed=arguments.seed)
-    if arguments.init_from:
+    run = Run(
+        text,
+        config,
+        optim,
+        arguments.run,
+        seed=arguments.seed,
+        batch_tokens=arguments.batch_tokens,
+        device=torch.device(arguments.device),
+    )
+    if run.resume():
+        print(f"resumed at step {run.step}{'; --init-from has no effect' if arguments.init_from else ''}", flush=True)
+    elif arguments.init_from:
         run.start_from(arguments.init_from, pieces)
-    run.resume()
-    run.train(arguments.batch_tokens)
+    run.train()
     save_neural_lm(arguments.out, run.model, pieces)
     if dev:
         print(f"dev perplexity {perplexity(run.model, pieces, dev):.1f} a word, unknown words included")

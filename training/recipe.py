@@ -17,8 +17,11 @@ from asr_service.errors import ConfigError
 from asr_service.model.bundle import DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
 from asr_service.model.config import TransformerConfig, preset
 from asr_service.toml_types import of_type
+from training.kneser_ney import MAX_ORDER, MIN_ORDER
 from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, typed, within
 
+# Of the looks at dev: one long recording would take as much time and memory as all the others.
+DEV_LONGEST_S = 20.0
 SHIPPED_LEXICON = SHIPPED_DIR / DEFAULT_MODEL / LEXICON_FILE
 
 
@@ -227,6 +230,9 @@ class BundleConfig:
     decoding: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Raises ValueError that names an order outside its limits, or says that there are two language models."""
+        if self.ngram_order:
+            within("bundle", self, {"ngram_order": (MIN_ORDER, MAX_ORDER)})
         if self.ngram_order and self.language_model:
             raise ValueError("[bundle] has both ngram_order and language_model: one of them")
         DecodingConfig.from_dict(self.decoding)
@@ -373,4 +379,6 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
     recipe = Recipe(name, **values)
     if recipe.loss.consistency and recipe.augment.views != 2:
         raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
+    if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
+        raise ValueError(f"[bundle] language_model: {lm}: no such file")
     return recipe

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
 
+from asr_service.commands.option_types import positive
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import TOKENIZER_FILE
@@ -34,16 +36,13 @@ from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
 from training.mistakes import told_in_one_line
-from training.recipe import Recipe, load_recipe, read_table
-from training.run_options import add_run_options
+from training.recipe import DEV_LONGEST_S, Recipe, load_recipe, read_table
+from training.run_options import add_run_options, minutes
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
 from training.tokenizer import train as train_tokenizer
 from training.trainer import Trainer
-
-# Of the looks at dev: one long recording would take as much time and memory as all the others.
-DEV_LONGEST_S = 20.0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,9 +50,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file")
     add_run_options(parser)
     parser.add_argument("--init-from", type=Path, help="bundle or checkpoint whose weights the run starts from")
-    parser.add_argument("--evaluate-every", type=int, default=500, help="steps between looks at dev")
+    parser.add_argument("--evaluate-every", type=positive, default=500, help="steps between looks at dev")
     parser.add_argument(
-        "--max-minutes", type=float, help="save and stop so long after the start; the same command goes on"
+        "--max-minutes", type=minutes, help="save and stop so long after the start; the same command goes on"
     )
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run's folder is then NAME-seedN")
     parser.add_argument("--hold-out", action="store_true", help="train without the recipe's tuning_speakers")
@@ -97,20 +96,23 @@ def recipe_table(arguments: argparse.Namespace) -> dict[str, Any]:
     return table
 
 
-def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPieces, Lexicon | None]:
+def targets(
+    recipe: Recipe, folder: Path, texts: Sequence[str], *, given: bool = False
+) -> tuple[WordPieces, Lexicon | None]:
     """Tokenizer and lexicon of the run, made from the training texts where there are none yet.
 
-    Raises ValueError where the tokenizer is not as large as the recipe's model wants it, BundleError where the recipe's
-    lexicon cannot be read.
+    What a start made that came to no checkpoint is made anew when the texts are others by now. `given`: the tokenizer
+    there is that of the weights which the run starts from. Raises ValueError where the tokenizer is not as large as the
+    recipe's model wants it, BundleError where the recipe's lexicon cannot be read.
     """
+    begun = latest_checkpoint(folder) is not None
     tokenizer = folder / TOKENIZER_FILE
-    if not tokenizer.exists():
-        train_tokenizer(texts, recipe.model.vocab_size).save(tokenizer)
+    _make(tokenizer, texts, lambda: train_tokenizer(texts, recipe.model.vocab_size), fixed=begun or given)
     lexicon = None
     if recipe.model.phone_vocab_size:
         own = folder / LEXICON_FILE
-        if not recipe.data.lexicon and not own.exists():
-            own_lexicon(texts).save(own)
+        if not recipe.data.lexicon:
+            _make(own, texts, lambda: own_lexicon(texts), fixed=begun)
         lexicon = Lexicon.load(Path(recipe.data.lexicon) if recipe.data.lexicon else own)
     pieces = WordPieces.load(tokenizer)
     if pieces.vocab_size != recipe.model.vocab_size:
@@ -119,6 +121,27 @@ def targets(recipe: Recipe, folder: Path, texts: Sequence[str]) -> tuple[WordPie
             "set it to that, or remove the file to have it learnt anew"
         )
     return pieces, lexicon
+
+
+def _make(path: Path, texts: Sequence[str], maker: Callable[[], WordPieces | Lexicon], *, fixed: bool) -> None:
+    """Write what `maker` makes of the texts to `path`, unless that is there already, made of them or by somebody else.
+
+    `fixed`: unless anything is there. The digests of the texts and of what was made of them are kept beside it.
+    """
+    kept = path.with_name(f"{path.name}.sha256")
+    made_of = _digest("\n".join(texts).encode())
+    if path.exists():
+        if fixed or not kept.exists():
+            return
+        before, made = kept.read_text().split()
+        if before == made_of or made != _digest(path.read_bytes()):
+            return
+    maker().save(path)
+    kept.write_text(f"{made_of} {_digest(path.read_bytes())}\n")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def dev_batches(examples: Sequence[Example], store: PcmStore, front_end: LogMel) -> list[Batch]:
@@ -138,8 +161,10 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
             initial = read_initial(arguments.init_from)
             take_tokenizer(initial, recipe.model, folder / TOKENIZER_FILE)
         utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
+        held_out = recipe.data.tuning_speakers if arguments.hold_out else ()
+        texts = [utterance.text for utterance in utterances if utterance.speaker not in held_out]
         # First what takes seconds and may be refused, then hours of audio.
-        pieces, lexicon = targets(recipe, folder, [utterance.text for utterance in utterances])
+        pieces, lexicon = targets(recipe, folder, texts, given=initial is not None)
         pcm, dev_pcm = training_store(arguments.runs, recipe.data), dev_store_of(arguments.runs, recipe.data)
         if group.main:
             PcmStore.build(utterances, pcm)
@@ -154,21 +179,25 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
         output_subsampling=recipe.model.output_subsampling,
     )
     dev_examples, dev_counts = make_examples(
-        dev_utterances, pieces, lexicon, max_utterance_s=DEV_LONGEST_S, store=dev_store
+        dev_utterances,
+        pieces,
+        lexicon,
+        max_utterance_s=DEV_LONGEST_S,
+        store=dev_store,
+        output_subsampling=recipe.model.output_subsampling,
     )
     if not dev_examples:
         raise ValueError(
             f"none of {len(dev_utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left: {dev_counts}"
         )
-    if arguments.hold_out:
-        held_out = recipe.data.tuning_speakers
-        examples = [example for example in examples if utterances[example.index].speaker not in held_out]
+    examples = [example for example in examples if example.speaker not in held_out]
 
     torch.manual_seed(recipe.seed)
     model = Transformer(recipe.model)
     front_end = LogMel(FeatureConfig(n_mels=recipe.model.n_mels))
     if group.main:
-        print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {counts}")
+        told = f"{counts}, those held out included" if held_out else f"{counts}"
+        print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {told}")
         print(f"dev: {len(dev_examples)} utterances of up to {DEV_LONGEST_S:g} s; {dev_counts}")
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     if initial is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_service.commands.option_types import positive
 from asr_service.decoding.lexicon_beam import LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.engine.runner import ModelRunner
@@ -77,8 +78,8 @@ def main() -> None:
     parser.add_argument("--recipe", required=True, help=f"name of a file in {RECIPES.name}/")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--n-best", type=int, default=32, help="hypotheses that are ranked")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--n-best", type=positive, default=32, help="hypotheses that are ranked")
     arguments = parser.parse_args()
     with told_in_one_line("tune_recipe"):
         _tune(arguments)

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 WORDS = ["the sea", "she sells shells", "by the sea shore", "sea shells", "the shore", "she sells"]
 RECIPE = """
 seed = 3
-dtype = "float32"
+dtype = "{dtype}"
 [model]
 n_mels = 16
 stem_channels = 2
@@ -51,11 +51,11 @@ class Command:
     speech: Path
     folder: Path
 
-    def arguments(self, runs: str, *more: str, accumulate: int = 1) -> list[str]:
+    def arguments(self, runs: str, *more: str, accumulate: int = 1, dtype: str = "float32") -> list[str]:
         """Arguments of `training.train` for a run called tiny in the folder `runs`."""
         recipe = self.folder / f"accumulate-{accumulate}" / "tiny.toml"
         recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text(RECIPE.format(accumulate=accumulate))
+        recipe.write_text(RECIPE.format(accumulate=accumulate, dtype=dtype))
         return ["--config", str(recipe), "--runs", str(self.folder / runs), "--device", "cpu", *more]
 
     def start(self, program: list[str], *, log: Path) -> subprocess.Popen[bytes]:

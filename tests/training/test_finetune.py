@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 from asr_service.errors import BundleError
-from asr_service.lexicon import Lexicon
+from asr_service.lexicon import Lexicon, Pronunciation
 from asr_service.model.bundle import LEXICON_FILE, LM_FILE, TOKENIZER_FILE, Bundle, load_bundle
 from asr_service.tokenizer import Normalization, WordPieces
 from asr_service.types import Mode
@@ -23,7 +24,8 @@ from training import finetune, train
 from training.data import Utterance, read_manifest
 from training.finetune_identity import IDENTITY_FILE
 from training.finetune_looks import Look, Recognised, evaluated
-from training.finetune_run import ADAPTERS_FILE, FineTuning, bundle_with
+from training.finetune_run import ADAPTERS_FILE, BEST_FILE, FineTuning, bundle_with
+from training.lexicon import Pronouncer
 from training.lora import main as merge
 from training.measure import recognise
 from training.recipe import AugmentConfig, DataConfig, FinetuneConfig, OptimConfig, Recipe, load_recipe
@@ -148,6 +150,7 @@ def test_a_bundle_of_other_phones_is_refused(base_dir: Path, tmp_path: Path) -> 
 def test_the_folder_of_another_run_is_refused_once_something_is_learnt(base_dir: Path, tmp_path: Path) -> None:
     before = tuning(base_dir, tmp_path / "run", recipe(rank=3))
     before.looks.add(Look(0, 0.5, 0.5))
+    before.looks.save()
     run = tuning(base_dir, tmp_path / "run")
     assert not run.looks.looks  # of a run that did not begin
     run.trainer.save()
@@ -239,6 +242,27 @@ def test_a_run_that_forgets_stops_and_keeps_the_best_before(
     assert "FORGETTING" in capsys.readouterr().out
 
 
+def test_a_run_that_made_nothing_better_tells_what_it_made(
+    base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tuning(base_dir, tmp_path / "run", recipe(max_steps=4))
+    scripted(run, monkeypatch, {0: (0.5, 0.3), 2: (0.4, 0.4), 4: (0.6, 0.3)})
+    assert run.run(save_every_s=1e9)
+    told = r"the best, after 2 updates, had 40\.00% against the base's 50\.00%, and 40\.00% against 30\.00% on old dev"
+    with pytest.raises(ValueError, match=told):
+        run.export(tmp_path / "bundle", "none")
+
+
+def test_a_dev_set_that_is_not_there_is_told_before_a_word_is_looked_up(base_dir: Path, tmp_path: Path) -> None:
+    class NoPronouncer(Pronouncer):
+        def pronounce(self, word: str) -> tuple[Pronunciation, ...]:
+            raise AssertionError(word)
+
+    missing, words = recipe(old_dev_manifest="gone.jsonl"), NoPronouncer({})
+    with pytest.raises(ValueError, match=r"gone\.jsonl: No such file"):
+        FineTuning(missing, load_bundle(base_dir), tmp_path / "run", device=CPU, pronouncer=words, workers=1)
+
+
 def test_a_run_that_is_only_warned_goes_on_and_may_recover(
     base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +291,33 @@ def test_an_interrupted_run_goes_on_without_a_second_look(
     assert looked_at == [4]
     for name, value in straight.weights().items():
         torch.testing.assert_close(second.weights()[name], value, rtol=0, atol=0)
+
+
+def test_a_look_is_noted_once_its_weights_are_kept(
+    base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {0: (0.9, 0.3), 2: (0.5, 0.3), 4: (0.3, 0.3)}
+    keep, killed_at = FineTuning._keep, 4
+
+    def killed(self: FineTuning, weights: dict[str, torch.Tensor]) -> None:
+        if self.trainer.position.step == killed_at:
+            raise KeyboardInterrupt
+        keep(self, weights)
+
+    first = tuning(base_dir, tmp_path / "run")
+    scripted(first, monkeypatch, rates)
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuning, "_keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            first.run(save_every_s=1e9)
+    second = tuning(base_dir, tmp_path / "run")
+    assert second.looks.best.step == 2
+    looked_at = scripted(second, monkeypatch, rates)
+    assert second.run(save_every_s=1e9)
+    assert looked_at == [4] and second.looks.best.step == 4
+    kept = load_file(tmp_path / "run" / BEST_FILE)
+    for name, value in second.weights().items():
+        torch.testing.assert_close(kept[name], value, rtol=0, atol=0)
 
 
 def test_frozen_weights_do_not_move_and_the_others_do(base_dir: Path, tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_the_best_look_is_the_lowest_on_the_target_that_has_not_forgotten(tmp_pa
     looks = Looks(tmp_path / "looks.json", limit=0.02)
     for look in (Look(0, 0.9, 0.30), Look(10, 0.5, 0.31), Look(20, 0.2, 0.33), Look(30, 0.4, 0.32), Look(40, 0.4, 0.3)):
         looks.add(look)
+    looks.save()
     assert [look.step for look in looks.looks if looks.has_forgotten(look)] == [20]
     assert looks.best == Look(30, 0.4, 0.32)
     assert Looks(tmp_path / "looks.json", limit=0.02).best == looks.best

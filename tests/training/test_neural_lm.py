@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -11,17 +12,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.hooks import RemovableHandle
 
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training import neural_lm
-from training.neural_lm import LONGEST, Run, batches, padded, passages, perplexity, tokenised
+from training.checkpoint import load_newest, save_checkpoint
+from training.neural_lm import LONGEST, Run, batches, padded, passages, perplexity, summed_loss, tokenised
 from training.recipe import OptimConfig
 from training.tokenizer import train as train_tokenizer
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 COUNTING = [" ".join(NUMBERS[first : first + 4]) for first in range(7)] * 12
 PIECES = train_tokenizer(COUNTING, 48)
+BACKWARDS = train_tokenizer([line[::-1] for line in COUNTING], 48)
 SHAPE = NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 2)
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=5, max_steps=60, decay_fraction=0.5, clip_norm=1.0)
 
@@ -66,10 +70,10 @@ def test_perplexity_is_that_of_a_word_with_sentence_ends_as_words() -> None:
 
 
 def test_a_run_learns_what_follows_what(tmp_path: Path) -> None:
-    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1)
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1, batch_tokens=512)
     told = [" ".join(COUNTING[:12])]
     before = perplexity(run.model, PIECES, told)
-    run.train(512)
+    run.train()
     after = perplexity(run.model, PIECES, told)
     assert after < 6 < 50 < before, "but for the first of four numbers there is little to guess"
     assert perplexity(run.model, PIECES, [" ".join(reversed(told[0].split()))]) > 10 * after, (
@@ -81,9 +85,9 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tokenised(COUNTING, PIECES)
-    whole = Run(text, SHAPE, OPTIM, tmp_path / "whole", seed=1)
-    whole.train(512)
-    stopped = Run(text, SHAPE, OPTIM, tmp_path / "stopped", seed=1)
+    whole = Run(text, SHAPE, OPTIM, tmp_path / "whole", seed=1, batch_tokens=512)
+    whole.train()
+    stopped = Run(text, SHAPE, OPTIM, tmp_path / "stopped", seed=1, batch_tokens=512)
     monkeypatch.setattr(neural_lm, "SAVE_EVERY_S", 0.0)
     original, updates = Run.update, []
 
@@ -96,31 +100,124 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "update", update)
         with pytest.raises(KeyboardInterrupt):
-            stopped.train(512)
-    resumed = Run(text, SHAPE, OPTIM, tmp_path / "stopped", seed=1)
+            stopped.train()
+    resumed = Run(text, SHAPE, OPTIM, tmp_path / "stopped", seed=1, batch_tokens=512)
     resumed.resume()
     assert resumed.step == 25
-    resumed.train(512)
+    resumed.train()
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], value, atol=1e-5, rtol=0)
 
 
 def test_a_run_of_another_shape_is_not_resumed(tmp_path: Path) -> None:
     text = tokenised(COUNTING, PIECES)
-    Run(text, SHAPE, OPTIM, tmp_path, seed=1).save()
+    Run(text, SHAPE, OPTIM, tmp_path, seed=1, batch_tokens=512).save()
     with pytest.raises(ValueError, match="'layers': 2"):
-        Run(text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path, seed=1).resume()
+        Run(text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path, seed=1, batch_tokens=512).resume()
+
+
+@pytest.mark.parametrize(
+    ("sentences", "pieces", "seed", "batch_tokens", "named"),
+    [
+        (COUNTING, PIECES, 2, 512, "seed was 1, is 2$"),
+        (COUNTING, PIECES, 1, 256, "batch_tokens was 512, is 256$"),
+        (COUNTING[:-1], PIECES, 1, 512, "SHA-256 of the text was '[0-9a-f]{64}', is '[0-9a-f]{64}'$"),
+        (["ten nine", "eight seven"], PIECES, 1, 512, "SHA-256 of the text was"),
+        (COUNTING, BACKWARDS, 1, 512, "SHA-256 of the word pieces was '[0-9a-f]{64}'"),
+    ],
+)
+def test_a_run_of_other_words_or_another_order_is_not_resumed(
+    tmp_path: Path, sentences: list[str], pieces: WordPieces, seed: int, batch_tokens: int, named: str
+) -> None:
+    Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1, batch_tokens=512).save()
+    other = Run(tokenised(sentences, pieces), SHAPE, OPTIM, tmp_path, seed=seed, batch_tokens=batch_tokens)
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds another run, .*: {named}"):
+        other.resume()
+
+
+def test_a_checkpoint_that_does_not_say_what_it_has_read_is_gone_on_from_and_that_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1, batch_tokens=512)
+    run.save()
+    state = load_newest(tmp_path)
+    assert state is not None
+    del state["run"]
+    save_checkpoint(tmp_path, state)
+    assert run.resume()
+    assert "does not say what text and seed it is of" in capsys.readouterr().out
+    run.save()
+    assert run.resume()
+    assert "does not say what text and seed it is of" not in capsys.readouterr().out
+
+
+def broken(run: Run) -> RemovableHandle:
+    """From now on its gradients are not finite."""
+    return run.model.final_norm.weight.register_hook(lambda gradient: gradient * float("nan"))
+
+
+def test_an_update_that_is_not_finite_changes_no_weight_and_the_next_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1, batch_tokens=512)
+    rows = [np.array(PIECES.encode("one two"), dtype=np.uint16)]
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    hook = broken(run)
+    run.update(rows)
+    assert "step 1: loss or gradient not finite, skipped" in capsys.readouterr().out
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    hook.remove()
+    run.update(rows)
+    assert run.step == 2
+    assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
+    assert any(not torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+def test_a_run_ends_after_some_updates_in_a_row_that_are_not_finite_and_its_checkpoints_stay(tmp_path: Path) -> None:
+    optim = dataclasses.replace(OPTIM, max_skipped=3)
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, optim, tmp_path, seed=1, batch_tokens=512)
+    run.save()
+    broken(run)
+    with pytest.raises(RuntimeError, match="3 updates in a row were not finite, the last one step 3"):
+        run.train()
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["step-0000000.pt"]
+
+
+def test_tokens_go_where_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NeuralLM(SHAPE).to("meta")
+    monkeypatch.setattr(model, "forward", lambda ids: torch.zeros(*ids.shape, SHAPE.vocab_size, device=ids.device))
+    loss, count = summed_loss(model, [np.array([7, 8], dtype=np.uint16)])
+    assert (loss.device.type, count) == ("meta", 3)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_learns_what_one_on_the_cpu_does(tmp_path: Path) -> None:
+    """And either goes on from the other's checkpoint."""
+    text, told, found = tokenised(COUNTING, PIECES), [" ".join(COUNTING[:12])], []
+    for device in ("cpu", "cuda"):
+        run = Run(text, SHAPE, OPTIM, tmp_path / device, seed=1, batch_tokens=512, device=torch.device(device))
+        run.train()
+        found.append(perplexity(run.model, PIECES, told))
+    assert found[0] == pytest.approx(found[1], rel=0.3)
+    assert Run(text, SHAPE, OPTIM, tmp_path / "cuda", seed=1, batch_tokens=512).resume()
+    further = dataclasses.replace(OPTIM, max_steps=62)
+    run = Run(text, SHAPE, further, tmp_path / "cpu", seed=1, batch_tokens=512, device=torch.device("cuda"))
+    assert run.resume()
+    run.train()
 
 
 def test_a_run_starts_from_a_bundles_weights_if_they_are_its_own_shape(tmp_path: Path) -> None:
     text = tokenised(COUNTING, PIECES)
-    first = Run(text, SHAPE, OPTIM, tmp_path / "first", seed=1)
+    first = Run(text, SHAPE, OPTIM, tmp_path / "first", seed=1, batch_tokens=512)
     save_neural_lm(tmp_path, first.model, PIECES)
-    run = Run(text, SHAPE, OPTIM, tmp_path / "second", seed=2)
+    run = Run(text, SHAPE, OPTIM, tmp_path / "second", seed=2, batch_tokens=512)
     run.start_from(tmp_path, PIECES)
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)  # fp16
-    other = Run(text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path / "third", seed=1)
+    other = Run(
+        text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path / "third", seed=1, batch_tokens=512
+    )
     with pytest.raises(ValueError, match="another shape"):
         other.start_from(tmp_path, PIECES)
     with pytest.raises(ValueError, match="no neural language model"):
@@ -146,14 +243,29 @@ def test_the_command_writes_what_a_bundle_reads(
     neural_lm.main()
     found = load_neural_lm(tmp_path / "out")
     assert found is not None and found[0].config.layers == 1
-    assert f"dev perplexity {perplexity(*found, ['one two three']):.0f}"[:16] in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"dev perplexity {perplexity(*found, ['one two three']):.0f}"[:16] in printed and "resumed" not in printed
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape, "--init-from", "nowhere"])
+    neural_lm.main()
+    assert "resumed at step 8; --init-from has no effect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("option", "value"), [("--device", "gpu"), ("--steps", "0"), ("--batch-tokens", "0")])
+def test_an_option_that_cannot_be_meant_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out"]
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths, option, value])
+    with pytest.raises(SystemExit, match="2"):
+        neural_lm.main()
+    assert f"argument {option}: must be" in capsys.readouterr().err
 
 
 def test_a_run_that_is_further_than_it_is_to_go_is_refused(tmp_path: Path) -> None:
-    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1)
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, OPTIM, tmp_path, seed=1, batch_tokens=512)
     run.step = 61
     with pytest.raises(ValueError, match=r"--steps is 60, but .* is at step 61 already"):
-        run.train(512)
+        run.train()
 
 
 def test_a_dev_set_without_a_text_is_refused_before_anything_is_learnt(

@@ -49,6 +49,15 @@ def test_a_bundle_gets_one_language_model(tmp_path: Path) -> None:
         load_recipe(path)
 
 
+def test_a_language_model_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    path, lm = tmp_path / "mine.toml", tmp_path / "lm.kenlm"
+    path.write_text(f'[bundle]\nlanguage_model = "{lm}"\n')
+    with pytest.raises(ValueError, match=rf"mine\.toml: \[bundle\] language_model: {lm}: no such file"):
+        load_recipe(path)
+    lm.touch()
+    assert load_recipe(path).bundle.language_model == str(lm)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -136,6 +145,7 @@ WRONG = {
         "downsample_after": ('"a"',),
         "vocab_size": ("3",),
     },
+    "bundle": {"ngram_order": ("1", "7", "-2", "3.0")},
     "finetune": {
         "freeze": ('"encoder"',),
         "rank": ('"8"', "8.5", "0"),

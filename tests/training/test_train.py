@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
-from tests.training.command import Command, make_speech
-from training.train import main
+from asr_service.lexicon import Lexicon
+from asr_service.model.bundle import TOKENIZER_FILE
+from asr_service.tokenizer import WordPieces
+from tests.training.command import WORDS, Command, make_speech
+from training.curves import draw_run
+from training.lexicon import LEXICON_FILE
+from training.recipe import DataConfig, Recipe
+from training.tokenizer import train as train_tokenizer
+from training.train import main, targets
 
 
 @pytest.fixture
@@ -32,6 +46,11 @@ def rewritten(arguments: list[str], old: str, new: str) -> list[str]:
     recipe = Path(arguments[1])
     recipe.write_text(recipe.read_text().replace(old, new))
     return arguments
+
+
+def rows_changed(manifest: Path, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> None:
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps({**row, **change(n, row)}) + "\n" for n, row in enumerate(rows)))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +83,28 @@ def test_a_dev_set_of_which_nothing_can_be_looked_at_is_refused(
     assert "none of 6 dev utterances" in refused(command.arguments("runs"), capsys)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--evaluate-every", "0"),
+        ("--threads", "0"),
+        ("--device", "gpu"),
+        ("--device", "cuda"),
+        ("--device", "meta"),
+        ("--save-minutes", "nan"),
+        ("--save-minutes", "-1"),
+        ("--max-minutes", "nan"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_named_before_anything_is_made(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, value: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    line = refused(command.arguments("runs", "--max-steps", "1", option, value), capsys)
+    assert f"argument {option}: " in line and value.strip("-") in line
+    assert not (command.folder / "runs").exists()
+
+
 def test_nobody_held_out_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert "tuning_speakers names nobody" in refused(command.arguments("runs", "--hold-out"), capsys)
 
@@ -79,6 +120,129 @@ def test_what_the_command_line_changes_is_in_the_runs_own_recipe_and_a_run_has_i
     capsys.readouterr()
     main([*arguments, "--init-from", "nowhere"])
     assert "--init-from has no effect" in capsys.readouterr().out
+
+
+def with_own_lexicon(arguments: list[str]) -> list[str]:
+    """The recipe with phones, out of a lexicon that is made of the training texts."""
+    rewritten(arguments, "phone_vocab_size = 0", "phone_layer = 1")
+    return rewritten(arguments, "[data]", '[data]\nlexicon = ""')
+
+
+def test_a_start_that_was_refused_leaves_no_targets_of_texts_that_were_corrected_since(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = with_own_lexicon(command.arguments("runs", "--max-steps", "1"))
+    dev = command.speech / "dev.jsonl"
+    as_it_was = dev.read_text()
+    rows_changed(dev, lambda *_: {"text": "route 66"})
+    assert "none of 6 dev utterances" in refused(arguments, capsys)
+    dev.write_text(as_it_was)
+    rows_changed(command.speech / "train.jsonl", lambda n, row: {"text": "open the window" if n % 2 else row["text"]})
+    main(arguments)
+    printed = capsys.readouterr().out
+    assert "36 utterances" in printed and "'no pronunciation': 0" in printed.split("dev: ")[0]
+
+
+RECIPE = Recipe("tiny", data=DataConfig(lexicon=""))
+
+
+@pytest.fixture
+def _no_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read it takes seconds."""
+    monkeypatch.setattr(
+        "training.train.own_lexicon", lambda texts: Lexicon(dict.fromkeys(" ".join(texts).split(), (("S",),)))
+    )
+
+
+def made(folder: Path, texts: list[str], *, given: bool = False) -> tuple[tuple[str, ...], bool]:
+    """The pieces that a start takes, and whether its lexicon has "window"."""
+    vocab_size = WordPieces.load(folder / TOKENIZER_FILE).vocab_size if (folder / TOKENIZER_FILE).exists() else 36
+    recipe = dataclasses.replace(RECIPE, model=dataclasses.replace(RECIPE.model, vocab_size=vocab_size))
+    pieces, lexicon = targets(recipe, folder, texts, given=given)
+    assert lexicon is not None
+    return pieces.pieces, "window" in lexicon
+
+
+@pytest.mark.usefixtures("_no_dictionary")
+def test_targets_are_made_anew_of_other_texts_until_the_run_has_a_checkpoint(tmp_path: Path) -> None:
+    others = ["open the window"] * 6
+    first = made(tmp_path, WORDS)
+    assert not first[1]
+    written = (tmp_path / TOKENIZER_FILE).stat().st_mtime_ns
+    assert made(tmp_path, WORDS) == first
+    assert (tmp_path / TOKENIZER_FILE).stat().st_mtime_ns == written, "of the same texts they are the same"
+    second = made(tmp_path, others)
+    assert second == (train_tokenizer(others, 36).pieces, True) and second[0] != first[0]
+    (tmp_path / "step-0000001.pt").touch()
+    assert made(tmp_path, WORDS) == second
+
+
+@pytest.mark.usefixtures("_no_dictionary")
+@pytest.mark.parametrize("before", ["there is none yet", "a start was refused"])
+def test_a_tokenizer_that_somebody_put_there_is_taken_whatever_the_texts_are(tmp_path: Path, before: str) -> None:
+    if before == "a start was refused":
+        made(tmp_path, WORDS)
+    own = train_tokenizer([word[::-1] for word in WORDS], 36)
+    own.save(tmp_path / TOKENIZER_FILE)
+    assert made(tmp_path, ["open the window"] * 6) == (own.pieces, True)
+    assert made(tmp_path, WORDS) == (own.pieces, False)
+
+
+@pytest.mark.usefixtures("_no_dictionary")
+def test_the_tokenizer_of_the_weights_that_a_run_starts_from_stays_though_the_texts_do_not(tmp_path: Path) -> None:
+    first, _ = made(tmp_path, WORDS)  # as a start without --init-from would have it, equal by chance
+    assert made(tmp_path, ["open the window"] * 6, given=True) == (first, True)
+
+
+def test_held_out_speakers_teach_neither_tokenizer_nor_lexicon(command: Command) -> None:
+    rows_changed(command.speech / "train.jsonl", lambda _, row: {"text": "zebra"} if row["speaker"] == "1" else {})
+    arguments = with_own_lexicon(command.arguments("runs", "--max-steps", "1", "--hold-out"))
+    main(rewritten(arguments, "[data]", '[data]\ntuning_speakers = ["1"]'))
+    folder = command.folder / "runs" / "tiny-held-out"
+    lexicon = Lexicon.load(folder / LEXICON_FILE)
+    assert "shells" in lexicon and "zebra" not in lexicon
+    heard = [WORDS[number % 6] for number in range(36) if number % 3 != 1]
+    assert WordPieces.load(folder / TOKENIZER_FILE).pieces == train_tokenizer(heard, 36).pieces
+
+
+def test_dev_utterances_too_fast_for_ctc_are_counted_in_the_models_own_frames(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each dev text has more pieces than frames of 80 ms, and fewer than frames of 40 ms."""
+    counts = []
+    rows_changed(command.speech / "dev.jsonl", lambda *_: {"text": "open the window"})
+    for preset in ("streaming-xs", "transformer"):
+        arguments = command.arguments(preset, "--max-steps", "1")
+        if preset == "transformer":  # which never merges frames
+            rewritten(arguments, "[model]", f'[model]\npreset = "{preset}"')
+            rewritten(arguments, "downsample_after = 1", "")
+        main(arguments)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dev: ")]
+        counts += re.findall(r"too fast for word-piece CTC': (\d+)", line)
+    assert counts == ["6", "0"]
+
+
+@pytest.mark.parametrize("dev", ["the first cannot be read", "all are longer than a quarter of a minute"])
+def test_a_run_ends_with_its_pictures_whatever_of_dev_can_be_looked_at(command: Command, dev: str) -> None:
+    manifest = command.speech / "dev.jsonl"
+    if dev == "the first cannot be read":
+        (command.speech / "dev-0.wav").write_text("no audio")
+    else:
+        soundfile.write(command.speech / "dev-0.wav", np.zeros(16 * 16_000, dtype=np.float32), 16_000)
+        manifest.write_text(json.dumps({"audio_filepath": "dev-0.wav", "duration": 16.0, "text": "the sea"}) + "\n")
+    main(command.arguments("runs", "--max-steps", "2"))
+    for picture in ("curves.png", "attention.png"):
+        assert (command.folder / "runs" / "tiny" / picture).stat().st_size > 5_000
+
+
+def test_curves_are_drawn_though_there_is_nothing_to_attend_to(command: Command) -> None:
+    main(command.arguments("runs", "--max-steps", "2"))
+    folder = command.folder / "runs" / "tiny"
+    (folder / "curves.png").unlink()
+    rows_changed(command.speech / "dev.jsonl", lambda *_: {"text": "66"})
+    with pytest.raises(ValueError, match=r"none of 6 dev utterances .*'text not spelled out': 6"):
+        draw_run(folder)
+    assert (folder / "curves.png").exists()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tests.training.conftest import Corpus
 from training.posteriors import DevUtterance
 from training.recipe import BundleConfig
 from training.tune_decoding import FEATURES, candidates, first_pass, ranked_errors, ranking_lists, tune_ranking
-from training.tune_recipe import bundle_table, encoded_speakers, tune_beam
+from training.tune_recipe import bundle_table, encoded_speakers, main, tune_beam
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,16 @@ def said(dev: Sequence[DevUtterance], tree: PronunciationTree, options: LexiconB
 
 def test_only_the_named_speakers_are_heard(dev: Sequence[DevUtterance], corpus: Corpus) -> None:
     assert [utterance.text for utterance in dev] == [corpus.utterances[index].text for index in (1, 5, 9)]
+
+
+@pytest.mark.parametrize("option", ["--threads", "--n-best"])
+def test_none_at_all_is_refused_by_the_options_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tune_recipe", "--recipe", "nobody", option, "0"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"argument {option}: must be 1 or more, not 0" in capsys.readouterr().err
 
 
 def test_the_beam_gets_weights_that_make_the_fewest_errors(
