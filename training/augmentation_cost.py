@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from asr_service.commands.option_types import positive
 from asr_service.features import LogMel
 from training.augmentation.rooms import room_bank
 from training.data import SAMPLE_RATE_HZ, PcmStore, batches_by_seconds
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--store", type=Path, required=True, help="folder of decoded audio that training left")
-    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--batches", type=positive, default=20)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -128,6 +128,7 @@ class PcmStore:
 
     Attributes:
         sources: of the recordings, in order.
+        recordings: the same with size and time of their files, which say what was decoded.
         skipped: why there are no samples of an utterance, by its number.
     """
 
@@ -136,7 +137,8 @@ class PcmStore:
         skipped = folder / SKIPPED_FILE
         reasons = json.loads(skipped.read_text()) if skipped.exists() else {}
         self.skipped: dict[int, str] = {int(index): reason for index, reason in reasons.items()}
-        self.sources = (folder / LISTING_FILE).read_text().split("\n")
+        self.recordings = (folder / LISTING_FILE).read_text().split("\n")
+        self.sources = [line.rsplit("\t", 2)[0] for line in self.recordings]
         self.offsets: NDArray[np.int64] = np.load(folder / OFFSETS_FILE)
         # Copy on write: torch wants writable memory, and nothing here may change the file.
         self._samples: NDArray[np.int16] = np.memmap(folder / SAMPLES_FILE, dtype=np.int16, mode="c")
@@ -165,7 +167,8 @@ class PcmStore:
 
     @staticmethod
     def build(utterances: Sequence[Utterance], folder: Path, *, workers: int | None = None) -> PcmStore:
-        """Decode `utterances` in order into `folder`, or open what an earlier run left there for the same files.
+        """Decode `utterances` in order into `folder`, or open what an earlier run left there for the same files: those
+        of the same path, size and time of change.
 
         Recordings that cannot be decoded have no samples in it; they are printed with the reason, each time, and when
         one of them can be decoded after all, everything is decoded again. A second run waits for the first. `workers`
@@ -174,8 +177,10 @@ class PcmStore:
         """
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            if not _is_complete(utterances, folder):
-                _decode_all(utterances, folder, workers or _cores())
+            # Before decoding: what is replaced meanwhile is decoded again the next time.
+            listing = "\n".join(map(recording, utterances))
+            if not _is_complete(utterances, listing, folder):
+                _decode_all(utterances, listing, folder, workers or _cores())
             store = PcmStore(folder)
         for index, reason in store.skipped.items():
             print(f"{store.sources[index]}: {reason}; left out")
@@ -200,19 +205,24 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _listing(utterances: Sequence[Utterance]) -> str:
-    return "\n".join(utterance.source for utterance in utterances)
+def recording(utterance: Utterance) -> str:
+    """Its source, and its file's size in bytes and time of change in ns: a file replaced at its path has others."""
+    try:
+        status = utterance.path.stat()
+    except OSError:
+        return f"{utterance.source}\t-\t-"
+    return f"{utterance.source}\t{status.st_size}\t{status.st_mtime_ns}"
 
 
-def _is_complete(utterances: Sequence[Utterance], folder: Path) -> bool:
+def _is_complete(utterances: Sequence[Utterance], listing: str, folder: Path) -> bool:
     """Whether `folder` holds all of the utterances that can be decoded."""
     marker = folder / LISTING_FILE
-    if not marker.exists() or marker.read_text() != _listing(utterances):
+    if not marker.exists() or marker.read_text() != listing:
         return False
     return all(isinstance(_decode_or_reason(utterances[index]), str) for index in PcmStore(folder).skipped)
 
 
-def _decode_all(utterances: Sequence[Utterance], folder: Path, workers: int) -> None:
+def _decode_all(utterances: Sequence[Utterance], listing: str, folder: Path, workers: int) -> None:
     """Write the files of a store. Raises ValueError, and leaves those that are there, when nothing can be decoded."""
     lengths, skipped = [0], {}
     # Beside the old file, not into it: a run may have it mapped.
@@ -237,7 +247,7 @@ def _decode_all(utterances: Sequence[Utterance], folder: Path, workers: int) -> 
         partial.unlink(missing_ok=True)
     np.save(folder / OFFSETS_FILE, np.cumsum(lengths, dtype=np.int64))
     (folder / SKIPPED_FILE).write_text(json.dumps(skipped))
-    (folder / LISTING_FILE).write_text(_listing(utterances))  # last, so that an interrupted build is built again
+    (folder / LISTING_FILE).write_text(listing)  # last, so that an interrupted build is built again
 
 
 def batches_by_seconds(

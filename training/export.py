@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands.option_types import positive
 from asr_service.features import FeatureConfig
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import (
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="average with this checkpoint or bundle, which --run went on from (model soups, Wortsman et al. 2022); "
         "repeatable",
     )
-    parser.add_argument("--average", type=int, help="how many of the best by dev loss are averaged")
+    parser.add_argument("--average", type=positive, help="how many of the best by dev loss are averaged")
     parser.add_argument("--int8", action="store_true", help="weights in one byte instead of two: half the file")
     arguments = parser.parse_args(argv)
     with told_in_one_line("export"):

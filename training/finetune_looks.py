@@ -18,7 +18,7 @@ from asr_service.evaluation.wer import WordErrors, confidence_interval, word_err
 from asr_service.model.bundle import Bundle
 from asr_service.types import Mode
 from training.atomic import atomic_text
-from training.data import Utterance
+from training.data import Utterance, recording
 from training.measure import recognise
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def evaluated(bundle: Bundle, utterances: Sequence[Utterance], cache: Path | Non
         source = Path(asr_service.__file__).parent.rglob("*.py")
         for file in sorted([*bundle.directory.iterdir(), *source]):
             digest.update(file.name.encode() + file.read_bytes())
-        digest.update("\n".join(f"{utterance.source} {utterance.text}" for utterance in utterances).encode())
+        digest.update("\n".join(f"{recording(utterance)} {utterance.text}" for utterance in utterances).encode())
         path = cache / f"{digest.hexdigest()[:24]}.json"
         if path.exists():
             return Recognised(**{name: tuple(texts) for name, texts in json.loads(path.read_text()).items()})

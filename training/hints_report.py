@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_service.commands.option_types import positive
 from asr_service.config import PhraseHintSettings
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.engine.interface import StreamOptions
@@ -249,8 +250,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     add_dev_options(parser, every=3)
     parser.add_argument("--mode", type=Mode, action="append", help="accurate or streaming; both without it")
-    parser.add_argument("--words", type=int, default=100, help="how many rare words of each half are expected")
-    parser.add_argument("--distractors", type=int, default=1000)
+    parser.add_argument("--words", type=positive, default=100, help="how many rare words of each half are expected")
+    parser.add_argument("--distractors", type=positive, default=1000)
     parser.add_argument("--boosts", type=float, nargs="*", default=[8.0, 11.0, 14.0, 17.0, 20.0], help="to try")
     parser.add_argument("--boost", type=float, help="to report; the best of --boosts, or the default, without it")
     parser.add_argument("--seed", type=int, default=0)

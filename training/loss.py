@@ -30,7 +30,7 @@ class Batch:
         features, lengths: (B, T, F) and (B,).
         tokens, token_lengths: word pieces, (B, U) padded with 0, and (B,).
         phones, phone_lengths: the same for phones.
-        seconds: audio in it, without padding.
+        seconds: audio in it, without padding, and each utterance once whatever its views.
         views: how often each utterance is in it, every time distorted another way: row i, i + B/views, and so on.
     """
 

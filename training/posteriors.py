@@ -37,8 +37,8 @@ def posteriors(
     """Encode utterances `rows` whole or in chunks, or read what an earlier call for the same audio and weights left."""
     weights = hashlib.sha256((bundle.directory / WEIGHTS_FILE).read_bytes()).hexdigest()
     geometry = dataclasses.astuple(bundle.streaming) if mode is Mode.STREAMING else ()
-    sources = [utterances[row].source for row in rows]
-    key = hashlib.sha256(json.dumps([weights, rows, sources, mode.value, geometry]).encode()).hexdigest()[:16]
+    recordings = [store.recordings[row] for row in rows]
+    key = hashlib.sha256(json.dumps([weights, rows, recordings, mode.value, geometry]).encode()).hexdigest()[:16]
     path = folder / f"posteriors-{mode.value}-{key}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,11 @@ class Progress:
         )
 
     def update(self, position: Position, values: dict[str, float]) -> None:
-        """After an update; `values` are its losses, rate, norm, seconds of audio, of waiting and in all, and TFLOP."""
+        """After an update; `values` are its losses, rate, norm, seconds of audio, of waiting and in all, and TFLOP.
+
+        Seconds of audio are those heard of the corpus, views of an utterance counted once; what the chip makes of all
+        views is in the TFLOP.
+        """
         if self._log is None:
             return
         self._log.write("train", position.step, values)
@@ -52,8 +56,8 @@ class Progress:
             self._running[name] = 0.95 * self._running.get(name, values[name]) + 0.05 * values[name]
         shown = " ".join(f"{name}={self._running[name]:.2f}" for name in values if name in self._running)
         text = (
-            f"epoch {position.epoch} {self._audio_s / self._time_s:.0f} s/s wait {self._wait_s / self._time_s:.0%} "
-            f"lr {values['lr']:.2e} skipped {position.skipped} {shown}"
+            f"epoch {position.epoch} heard {self._audio_s / self._time_s:.0f} s/s "
+            f"wait {self._wait_s / self._time_s:.0%} lr {values['lr']:.2e} skipped {position.skipped} {shown}"
         )
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
@@ -72,9 +76,10 @@ class Progress:
         peak, source = peak_flops(self._device)
         rate = self._tflop * 1e12 / self._time_s
         return (
-            f"{self._audio_s / self._time_s:.0f} s of audio per second, {self._wait_s / self._time_s:.1%} of the time "
-            f"waiting for data; {rate / 1e12:.2f} TFLOP/s, {rate / (peak * self._processes.world):.1%} of the bf16 "
-            f"peak ({self._processes.world} × {peak / 1e12:.1f} TFLOP/s, {source})"
+            f"{self._audio_s / self._time_s:.0f} s of audio per second (views of an utterance counted once), "
+            f"{self._wait_s / self._time_s:.1%} of the time waiting for data; {rate / 1e12:.2f} TFLOP/s, "
+            f"{rate / (peak * self._processes.world):.1%} of the bf16 peak "
+            f"({self._processes.world} × {peak / 1e12:.1f} TFLOP/s, {source})"
         )
 
     def __enter__(self) -> Progress:

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from asr_service.commands.option_types import positive
 from asr_service.evaluation import provenance
 from asr_service.evaluation.normalizer import normalizer
 from asr_service.model.bundle import CONFIG_FILE, LM_FILE, Bundle, load_bundle
@@ -176,13 +177,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path, help="measure this bundle instead of training")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus of dev; may be given again")
     parser.add_argument(
-        "--every", type=int, default=1, help="only every Nth utterance of each corpus, for a quick look"
+        "--every", type=positive, default=1, help="only every Nth utterance of each corpus, for a quick look"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes that recognise side by side")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes that recognise side by side")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
     parser.add_argument("--records", type=Path, help="folder of the records, instead of that of the repository")
     parser.add_argument("--table", type=Path, help="instead of the repository's RESULTS.md")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     with told_in_one_line("results"):

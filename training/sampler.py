@@ -17,7 +17,7 @@ class Position:
     Attributes:
         step: updates made.
         epoch, batch: the next batch is number `batch` of epoch `epoch`.
-        audio_s: seconds of audio seen, without padding.
+        audio_s: seconds of audio heard, without padding, and each utterance once whatever its views.
         skipped: updates left out because a loss or the gradient was not finite.
     """
 

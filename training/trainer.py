@@ -8,19 +8,21 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from asr_service.features import LogMel
 from asr_service.model.encoder import ChunkMask
 from asr_service.model.transformer import Transformer
+from training.ahead import Ahead
 from training.average import keep_best
 from training.checkpoint import load_newest, save_checkpoint
 from training.data import PcmStore
@@ -123,9 +125,9 @@ class Trainer:
         self.objective: nn.Module = Objective(model, recipe.loss, self.trigram)
         if processes.world > 1:
             self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
-            if recipe.dtype == "bfloat16":
-                # What was computed in 8 bits of precision is exchanged in 11: half the bytes.
-                self.objective.register_comm_hook(None, fp16_compress_hook)
+            if recipe.dtype == "bfloat16" and dist.get_backend() == "nccl":  # DDP has the hook for no other
+                # Half the bytes. In fp16 most of a gradient, divided by the processes, would be below what is normal.
+                self.objective.register_comm_hook(None, bf16_compress_hook)
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint in the run's folder that can be read, if there is one; prints what it does.
@@ -233,9 +235,10 @@ class Trainer:
         everywhere = self.processes.sum(torch.tensor(list(total.values()), device=self.device))
         return dict(zip(total, everywhere.tolist(), strict=True))
 
-    def step(self, update: Sequence[Loaded]) -> dict[str, float]:
+    def step(self, update: Sequence[Loaded], meanwhile: Callable[[], None] | None = None) -> dict[str, float]:
         """One update; one whose loss or gradient is not finite changes no weight, is counted and dumped.
 
+        `meanwhile` is called where a GPU has the most left to do: between asking for the gradient and reading anything.
         Raises RuntimeError after `max_skipped` such updates in a row.
         """
         optim = self.recipe.optim
@@ -248,8 +251,12 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
         finite = torch.isfinite(norm) & torch.isfinite(torch.stack(values)).all()
         totals = torch.stack(values).sum(dim=0)
-        own = torch.tensor([sum(batch.seconds for _, batch in update)], dtype=torch.float64, device=self.device)
-        *parts, seconds, broken = self.processes.sum(torch.cat([totals, own, (~finite).double().view(1)])).tolist()
+        own = totals.new_full((1,), sum(batch.seconds for _, batch in update))
+        shared = self.processes.sum(torch.cat([totals, own, (~finite).double().view(1)]))
+        figures = torch.cat([shared, norm.double().view(1)])
+        if meanwhile is not None:
+            meanwhile()
+        *parts, seconds, broken, norm_value = figures.tolist()  # all that is read of a GPU here, at once
         if broken:
             self._skip(update, values, names)
         else:
@@ -262,7 +269,7 @@ class Trainer:
         self.position.step += 1
         self.position.audio_s += seconds
         self.position.epoch, self.position.batch = update[-1][0].after
-        return {**dict(zip(names, parts, strict=True)), "norm": float(norm), "lr": lr, "audio_s": seconds}
+        return {**dict(zip(names, parts, strict=True)), "norm": norm_value, "lr": lr, "audio_s": seconds}
 
     def _skip(self, update: Sequence[Loaded], values: Sequence[Tensor], names: Sequence[str]) -> None:
         self.position.skipped += 1
@@ -320,13 +327,13 @@ class Trainer:
             self.try_worst_batches()
         self.model.train()
         progress = Progress(self.folder, self.position, steps, self.device, processes)
-        with progress, stop_signals() as stopping, contextlib.closing(self.updates()) as updates:  # type: ignore[type-var]
+        with progress, stop_signals() as stopping, contextlib.closing(self.updates()) as made:  # type: ignore[type-var]
+            updates = Ahead(made, self.device)
             while self.position.step < last:
                 asked = time.monotonic()
-                update = next(updates)
-                loaded = time.monotonic()
-                values = self.step(update)
-                values |= {"wait_s": loaded - asked, "time_s": time.monotonic() - asked}
+                update = updates.take()
+                values = self.step(update, updates.make if self.position.step + 1 < last else None)
+                values |= {"wait_s": updates.waited_s(), "time_s": time.monotonic() - asked}
                 values["tflop"] = self._flops(update) / 1e12
                 progress.update(self.position, values)
                 if dev and self.position.step % evaluate_every == 0:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_service.commands.option_types import positive
 from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOptions
 from asr_service.decoding.greedy import greedy
@@ -334,10 +335,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, required=True)
     add_dev_options(parser, every=6)
     parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE, help="accurate or streaming")
-    parser.add_argument("--tuning-beam", type=int, default=60, help="beam of the grid over weights")
-    parser.add_argument("--beam", type=int, default=400, help="beam of the lists that are ranked")
+    parser.add_argument("--tuning-beam", type=positive, default=60, help="beam of the grid over weights")
+    parser.add_argument("--beam", type=positive, default=400, help="beam of the lists that are ranked")
     parser.add_argument("--beam-threshold", type=float, default=20.0, help="its threshold")
-    parser.add_argument("--n-best", type=int, default=100)
+    parser.add_argument("--n-best", type=positive, default=100)
     parser.add_argument("--lexicon", type=Path, help="instead of the bundle's")
     parser.add_argument("--lm", type=Path, help="instead of the bundle's")
     parser.add_argument("--only-first-pass", action="store_true")

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from asr_service.commands.option_types import positive
 from asr_service.config import Settings
 from asr_service.engine.voice_activity import INPUTS, TICK_FRAMES, VoiceBands, tick_inputs
 from asr_service.evaluation.forced_alignment import ForcedAligner, SpokenWord
@@ -173,9 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
-    parser.add_argument("--clips", type=int, default=260)
-    parser.add_argument("--sequences", type=int, default=700)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--clips", type=positive, default=260)
+    parser.add_argument("--sequences", type=positive, default=700)
+    parser.add_argument("--epochs", type=positive, default=40)
     parser.add_argument("--model", type=Path, default=SHIPPED_DIR / DEFAULT_MODEL, help="bundle that aligns")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

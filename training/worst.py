@@ -5,6 +5,7 @@ After `scan_pessimistic_batches_for_oom` of icefall. B utterances, T seconds of 
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Sequence
 
@@ -14,7 +15,11 @@ from training.dataset import Example
 
 
 def worst_batches(batches: Sequence[Sequence[int]], examples: Sequence[Example]) -> dict[str, Sequence[int]]:
-    """By what is the largest in it: frames B·T, attention scores B·T², decoder scores B·U², CTC lattice B·T·U."""
+    """The worst of all batches by what is the largest in it, and the longest in padded seconds of each bucket.
+
+    By name: frames B·T, attention scores B·T², decoder scores B·U², CTC lattice B·T·U; a bucket is an octave of T,
+    "up to 4 s" for batches of more than 2 s.
+    """
 
     def shape(batch: Sequence[int]) -> tuple[int, float, int]:
         chosen = [examples[i] for i in batch]
@@ -28,7 +33,10 @@ def worst_batches(batches: Sequence[Sequence[int]], examples: Sequence[Example])
         "decoder": [float(b * u**2) for b, _, u in shapes],
         "lattice": [b * t * u for b, t, u in shapes],
     }
-    return {name: batches[values.index(max(values))] for name, values in measures.items()}
+    worst = {name: batches[values.index(max(values))] for name, values in measures.items()}
+    for number in sorted(range(len(batches)), key=lambda number: measures["frames"][number]):
+        worst[f"up to {2.0 ** math.ceil(math.log2(shapes[number][1])):g} s"] = batches[number]
+    return worst
 
 
 def peak_memory_gb(device: torch.device) -> float:

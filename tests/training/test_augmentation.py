@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from training.augmentation.fourier import fast_length
 from training.augmentation.noise import add_noise, babble, coloured_noise
-from training.augmentation.speed import change_speed
+from training.augmentation.speed import change_speed, changed_lengths
 from training.augmentation.telephone import compand, telephone
 from training.augmentation.waveform import WaveformAugmentation
 from training.recipe import AugmentConfig
@@ -44,6 +44,21 @@ def test_speed_divides_the_length_and_multiplies_the_pitch(speed: float) -> None
     assert len(changed) == math.ceil(RATE_HZ / speed)
     spectrum = torch.fft.rfft(changed * torch.hann_window(len(changed))).abs()
     assert int(spectrum.argmax()) * RATE_HZ / len(changed) == pytest.approx(500 * speed, abs=2)
+
+
+@pytest.mark.parametrize("speed", [0.9, 0.95, 1.0, 1.1])
+def test_padded_rows_change_speed_as_each_alone_does(speed: float) -> None:
+    rows = [torch.randn(samples, generator=seeded(samples)) for samples in (16_000, 900, 15_999, 16_001, 7_777)]
+    together = change_speed(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), speed)
+    lengths = changed_lengths([len(row) for row in rows], speed)
+    for row, changed, length in zip(rows, together, lengths, strict=True):
+        assert torch.equal(changed[:length], change_speed(row, speed))
+    assert together.shape[1] == max(lengths)
+
+
+@pytest.mark.parametrize("samples", [1, 93, 300_020, 300_111])
+def test_lengths_are_those_of_the_resampler_where_single_precision_rounds_them(samples: int) -> None:
+    assert changed_lengths([samples], 0.93) == [len(change_speed(torch.zeros(samples), 0.93))]
 
 
 def smooth(number: int) -> bool:

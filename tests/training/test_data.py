@@ -9,6 +9,7 @@ import random
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,38 @@ def test_a_recording_that_was_missing_is_decoded_when_it_is_there(
     store = PcmStore.build(utterances, tmp_path / "store", workers=1)
     assert store.skipped == {}
     assert [len(store[0]), len(store[1])] == [3_200, 1_600]
+
+
+@pytest.mark.parametrize("length", [1_600, 3_200])
+def test_a_recording_replaced_at_its_path_is_decoded_again(tmp_path: Path, length: int) -> None:
+    """Also by one of the same size, which only the time of change tells."""
+    utterances = recordings(tmp_path, "a", "b")
+    for utterance in utterances:
+        soundfile.write(utterance.path, np.zeros(1_600), 16_000)
+    PcmStore.build(utterances, tmp_path / "store", workers=1)
+    before = utterances[1].path.stat().st_mtime_ns
+    soundfile.write(utterances[1].path, np.full(length, 0.5), 16_000)
+    os.utime(utterances[1].path, ns=(before + 1, before + 1))
+    store = PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert (len(store[1]), int(store[1][0])) == (length, 16_384)
+    assert store.sources == [utterance.source for utterance in utterances]
+
+
+def test_a_recording_replaced_while_it_is_decoded_is_decoded_again_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (utterance,) = utterances = recordings(tmp_path, "a")
+    soundfile.write(utterance.path, np.zeros(1_600), 16_000)
+    save = np.save
+
+    def replace_and_save(*given: Any) -> None:
+        soundfile.write(utterance.path, np.zeros(3_200), 16_000)
+        save(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "save", replace_and_save)
+        PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert len(PcmStore.build(utterances, tmp_path / "store", workers=1)[0]) == 3_200
 
 
 def test_what_can_never_be_decoded_does_not_cost_a_second_decoding(tmp_path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import random
+import traceback
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.overrides import TorchFunctionMode
 
 from asr_service.features import FeatureConfig, LogMel
 from asr_service.model.transformer import Transformer
 from tests.training.conftest import MODEL, Corpus
+from training.augmentation.speed import change_speed
 from training.dataset import BatchMaker, Example, cmvn, make_batch, make_examples
 from training.loss import Batch, losses
 from training.recipe import AugmentConfig, LossConfig
@@ -64,6 +69,66 @@ def test_two_views_have_the_same_words_at_the_same_times_in_other_noise(corpus: 
     one, other = batch.features.chunk(2)
     assert all((one[row] - other[row]).abs().max() > 0.1 for row in range(6))
     assert maker(corpus, config)(range(6), "seed", augmented=False).views == 1
+
+
+def test_seconds_are_those_of_the_corpus_however_many_views_there_are(corpus: Corpus) -> None:
+    one, two = (maker(corpus, dataclasses.replace(PLAIN, views=views))(range(6), "seed") for views in (1, 2))
+    assert one.seconds == two.seconds == sum(len(corpus.store[index]) for index in range(6)) / 16_000
+
+
+def test_a_batch_is_resampled_once_and_its_rows_are_what_each_alone_gives(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "training.dataset.change_speed", lambda waves, speed: asked.append(len(waves)) or change_speed(waves, speed)
+    )
+    make = maker(corpus, dataclasses.replace(PLAIN, speeds=(0.9,)))
+    batch = make(range(6), "seed")
+    assert asked == [6]
+    heard = []
+    make._distort = lambda waves, lengths, *_: heard.append((waves, lengths)) or waves
+    make(range(6), "seed")
+    ((waves, lengths),) = heard
+    for row, length in enumerate(lengths.tolist()):
+        alone = change_speed(torch.from_numpy(corpus.store[row] / np.float32(32768.0)), 0.9)
+        assert torch.equal(waves[row, :length], alone)
+        assert not waves[row, length:].any()
+        assert batch.lengths[row] == corpus.front_end().frames(len(alone))
+
+
+class Waits(TorchFunctionMode):
+    """Notes what would make the host wait for a GPU: ordinary memory copied there, and values that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        copied = name in ("tensor", "as_tensor") and kwargs.get("device") is not None
+        copied |= name in ("to", "cuda") and any(isinstance(a, torch.device) for a in (*args, *kwargs.values()))
+        copied |= name == "__getitem__" and isinstance(args[1], list)
+        if (copied and not kwargs.get("non_blocking")) or name in ("item", "tolist", "__int__", "__bool__", "nonzero"):
+            frames = (frame for frame in traceback.extract_stack() if f"{os.sep}training{os.sep}" in frame.filename)
+            self.seen += [f"{frame.filename}:{frame.lineno}" for frame in frames if "tests" not in frame.filename][-1:]
+        return function(*args, **kwargs)
+
+
+def test_a_batch_is_made_without_waiting_for_what_a_gpu_does(corpus: Corpus) -> None:
+    """But for codecs, which are the CPU's."""
+    config = dataclasses.replace(
+        EVERYTHING, codec_probability=0.0, babble_share=0.5, babble_voices=(1, 2), room_probability=0.5, rooms=2
+    )
+    examples = [dataclasses.replace(example, speaker=str(example.index % 2)) for example in corpus.examples]
+    make = BatchMaker(
+        examples, corpus.store, corpus.front_end(), dataclasses.replace(config, warp_probability=0.5, views=2), CPU
+    )
+    for waits in (nullcontext(), Waits()):  # what is made once may wait
+        with waits:
+            for seed in "abcdef":
+                make(range(5), seed)
+    assert waits.seen == []
 
 
 def test_a_joined_row_has_the_targets_of_its_utterances_in_order(corpus: Corpus) -> None:

@@ -29,6 +29,7 @@ from training import (
     tune_decoding,
     tune_recipe,
 )
+from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.posteriors import DevUtterance, posteriors
 from training.tune_decoding import FEATURES, Candidate, report_ranking
@@ -80,12 +81,24 @@ def test_an_empty_choice_is_refused_with_manifest_and_corpora(speech: Path) -> N
 
 
 def test_posteriors_are_kept_for_the_same_audio_alone(corpus: Corpus, bundle_dir: Path, tmp_path: Path) -> None:
-    bundle, rows = load_bundle(bundle_dir), [0]
-    posteriors(bundle, corpus.utterances, corpus.store, rows, Mode.ACCURATE, tmp_path)
-    posteriors(bundle, corpus.utterances, corpus.store, rows, Mode.ACCURATE, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
-    posteriors(bundle, corpus.utterances[::-1], corpus.store, rows, Mode.ACCURATE, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    bundle, rows, kept = load_bundle(bundle_dir), [0], tmp_path / "kept"
+    for _ in range(2):
+        posteriors(bundle, corpus.utterances, corpus.store, rows, Mode.ACCURATE, kept)
+    assert len(list(kept.iterdir())) == 1
+    reversed_store = PcmStore.build(corpus.utterances[::-1], tmp_path / "reversed", workers=1)
+    posteriors(bundle, corpus.utterances[::-1], reversed_store, rows, Mode.ACCURATE, kept)
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_posteriors_of_a_recording_that_was_replaced_are_made_anew(bundle_dir: Path, tmp_path: Path) -> None:
+    utterance = Utterance(tmp_path / "a.wav", 1.0, "the sea", "s", "c")
+    frames = []
+    for seconds in (1, 2):
+        soundfile.write(utterance.path, np.zeros(16_000 * seconds), 16_000)
+        store = PcmStore.build([utterance], tmp_path / "store", workers=1)
+        (found,) = posteriors(load_bundle(bundle_dir), [utterance], store, [0], Mode.ACCURATE, tmp_path / "kept")
+        frames.append(len(found.encoded.phones))
+    assert frames[1] > 1.5 * frames[0]
 
 
 def test_what_is_tuned_is_printed_as_the_bundles_config_has_it(

@@ -20,3 +20,22 @@ def test_a_skipped_update_is_not_in_the_running_means(tmp_path: Path, capsys: py
             progress.update(position, {"total": total, "norm": norm, **rest})
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"step {LINE_EVERY} "))
     assert line.endswith("skipped 1 total=2.00 norm=1.00")
+
+
+def test_the_summary_has_the_speed_and_the_share_of_waiting_of_the_whole_segment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.progress.peak_flops", lambda _: (2e12, "a guess"))
+    with Progress(tmp_path, Position(), 2, torch.device("cpu"), ALONE) as progress:
+        for step, (wait_s, time_s) in enumerate([(0.0, 1.0), (0.9, 3.0)], 1):
+            values = {"total": 1.0, "lr": 1e-3, "audio_s": 60.0, "wait_s": wait_s, "time_s": time_s, "tflop": 2.0}
+            progress.update(Position(step=step), values)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "30 s of audio per second (views of an utterance counted once), 22.5% of the time waiting for data; "
+        "1.00 TFLOP/s, 50.0% of the bf16 peak (1 × 2.0 TFLOP/s, a guess)"
+    )
+
+
+def test_a_segment_without_an_update_has_no_speed(tmp_path: Path) -> None:
+    with Progress(tmp_path, Position(), 2, torch.device("cpu"), ALONE) as progress:
+        assert progress.summary() == "no update made"

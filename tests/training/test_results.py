@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from asr_service.evaluation.scoring import score
 from asr_service.model.bundle import CONFIG_FILE, LM_FILE
 from training.data import Utterance
 from training.measure import Measurement, commonest
+from training.metrics import read_metrics
 from training.recipe import BundleConfig, Recipe
 from training.results import RECIPES, add, by_corpus, main, make_bundle
 from training.results_table import half_interval, table, wilson_interval
@@ -217,20 +219,42 @@ def test_utterances_are_grouped_by_corpus() -> None:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_recipe_for_eight_gpus_takes_a_step_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speech = tmp_path / "speech"
+def rehearse(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]) -> Path:
+    """Two steps of a recipe for GPUs on a CPU, with these patterns of it replaced; gives the run's folder."""
+    speech = folder / "speech"
     speech.mkdir()
     _tones(speech)
-    for name in ("train-960.jsonl", "dev.jsonl"):
-        (speech / name).write_text((speech / "train.jsonl").read_text())
+    for manifest in ("train-960.jsonl", "dev.jsonl"):
+        (speech / manifest).write_text((speech / "train.jsonl").read_text())
     monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
-    text = (RECIPES / "libri-960.toml").read_text()
-    for full, tiny in (("vocab_size = 1024", "vocab_size = 34"), ("prefetch = 4", "prefetch = 0")):
-        assert full in text
-        text = text.replace(full, tiny)
-    (tmp_path / "libri-960.toml").write_text(re.sub(r"batch_s = \S+", "batch_s = 4.0", text))
-    command = ["--config", str(tmp_path / "libri-960.toml"), "--runs", str(tmp_path / "runs"), "--max-steps", "1"]
-    train(command)
-    assert (tmp_path / "runs" / "libri-960" / "step-0000001.pt").exists()
+    text = (RECIPES / f"{name}.toml").read_text()
+    for full, tiny in changes.items():
+        text, count = re.subn(full, tiny, text)
+        assert count == 1, full
+    (folder / f"{name}.toml").write_text(text)
+    train(["--config", str(folder / f"{name}.toml"), "--runs", str(folder / "runs"), "--max-steps", "2"])
+    return folder / "runs" / name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recipe_for_eight_gpus_takes_steps_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"vocab_size = 1024": "vocab_size = 34", r"batch_s = \S+": "batch_s = 4.0"}
+    folder = rehearse("libri-960", tmp_path, monkeypatch, changes)
+    assert (folder / "step-0000002.pt").exists()
+
+
+def test_the_recipe_for_one_gpu_takes_steps_on_a_cpu_with_its_augmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        r"preset = \S+\n\n": 'preset = "streaming-s"\nvocab_size = 34\n\n',
+        r"batch_s = \S+": "batch_s = 4.0",
+        "\nstart_step = 400": "\nstart_step = 1\nrooms = 2",
+        "room_probability = 0.1": "room_probability = 0.5",
+    }
+    folder = rehearse("libri-mini-gpu", tmp_path, monkeypatch, changes)
+    assert (folder / "step-0000002.pt").exists()
+    plain, augmented = (row for row in read_metrics(folder) if row["kind"] == "train")
+    assert "phone_consistency" not in plain, "one view"
+    assert augmented["phone_consistency"] > 0 and math.isfinite(augmented["total"])

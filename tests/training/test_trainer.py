@@ -7,20 +7,26 @@ import itertools
 import json
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from tests.training.conftest import Corpus
 from training.average import best_paths
 from training.checkpoint import latest_checkpoint
 from training.loss import losses, target_counts
 from training.metrics import read_metrics
+from training.progress import Progress
 from training.recipe import LossConfig
 from training.sampler import Position
-from training.trainer import Loaded, Trainer
+from training.trainer import Loaded, Trainer, _Maker
+
+# What makes the host wait for a GPU.
+READS = {torch.Tensor.tolist, torch.Tensor.item, torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__bool__}
 
 
 def steps(trainer: Trainer, count: int) -> list[dict[str, float]]:
@@ -195,6 +201,63 @@ def test_a_run_ends_at_its_last_step_with_a_checkpoint(corpus: Corpus) -> None:
 
 
 @pytest.mark.usefixtures("_signals_as_they_were")
+def test_a_run_makes_the_next_batches_before_it_reads_what_the_device_found(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU has the backward pass to do then. It is asked once an update, and no batch is made for nothing."""
+    order: list[str] = []
+
+    def told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def tell(*given: Any, **named: Any) -> Any:
+            found = function(*given, **named)
+            order.append(name)
+            return found
+
+        return tell
+
+    class Reads(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function in READS:
+                order.append("read")
+            return function(*args, **(kwargs or {}))
+
+    def gradients(update: list[Loaded]) -> Any:
+        found = Trainer.gradients(trainer, update)
+        order.append("gradients")
+        reads.__enter__()
+        return found
+
+    def shown(*_: Any) -> None:
+        reads.__exit__(None, None, None)
+        order.append("shown")
+
+    trainer, reads = corpus.trainer("ahead", accumulate=2, max_steps=3), Reads()
+    monkeypatch.setattr(_Maker, "__call__", told("made", _Maker.__call__))
+    monkeypatch.setattr(trainer, "gradients", gradients)
+    monkeypatch.setattr(trainer.optimizers[0], "step", told("updated", trainer.optimizers[0].step))
+    monkeypatch.setattr(trainer, "try_worst_batches", lambda: None)
+    monkeypatch.setattr(Progress, "update", shown)
+    trainer.run(dev=[], evaluate_every=100, save_every_s=1e9)
+    update = ["gradients", "made", "made", "read", "updated", "shown"]
+    assert order == ["made", "made", *update, *update, "gradients", "read", "updated", "shown"]
+
+
+@pytest.mark.usefixtures("_signals_as_they_were")
+def test_a_run_is_its_updates_one_by_one_and_so_is_one_that_stopped_with_batches_made_ahead(corpus: Corpus) -> None:
+    names = ("total", "norm", "audio_s")
+    expected = [
+        tuple(float(f"{values[name]:.7g}") for name in names)
+        for values in steps(corpus.trainer("one-by-one", accumulate=2), 6)
+    ]
+    for run, limits in (("ahead-straight", [None]), ("ahead-stopped", [0.0, 0.0, None])):
+        for limit in limits:
+            trainer = corpus.trainer(run, accumulate=2)
+            trainer.resume()
+            trainer.run(dev=[], evaluate_every=100, save_every_s=1e9, max_minutes=limit)
+        assert [tuple(row[name] for name in names) for row in read_metrics(corpus.folder / run)] == expected
+
+
+@pytest.mark.usefixtures("_signals_as_they_were")
 def test_a_run_with_a_limit_of_time_stops_with_a_checkpoint(corpus: Corpus) -> None:
     trainer = corpus.trainer("limited")
     trainer.run(dev=[], evaluate_every=100, save_every_s=1e9, max_minutes=0.0)
@@ -207,8 +270,8 @@ def test_a_run_told_to_stop_saves_where_it_is(corpus: Corpus, monkeypatch: pytes
     trainer = corpus.trainer("stopped")
     step = trainer.step
 
-    def step_then_signal(update: list[Loaded]) -> dict[str, float]:
-        parts = step(update)
+    def step_then_signal(*given: Any) -> dict[str, float]:
+        parts = step(*given)
         if trainer.position.step == 2:
             signal.raise_signal(signal.SIGTERM)
         return parts

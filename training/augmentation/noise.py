@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from training.augmentation.device import on_device
 from training.augmentation.fourier import fast_length
 
 # Below this the density is flat: the energy of brown noise would otherwise lie where neither speech nor ear is.
@@ -26,7 +27,7 @@ def coloured_noise(
     bins = length // 2 + 1
     spectrum = torch.randn(len(slopes), bins, dtype=torch.complex64, generator=generator, device=device)
     frequency = torch.linspace(0.0, sample_rate_hz / 2, bins, device=device).clamp(min=FLAT_BELOW_HZ)
-    exponents = torch.tensor(slopes, device=device).unsqueeze(1) / -2.0
+    exponents = on_device(torch.tensor(slopes), device).unsqueeze(1) / -2.0
     noise: Tensor = torch.fft.irfft(spectrum * (frequency / FLAT_BELOW_HZ) ** exponents, n=length)
     return noise[:, :samples]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from training.augmentation.device import on_device
 from training.recipe import AugmentConfig
 
 
@@ -26,5 +27,6 @@ def spec_augment(features: Tensor, lengths: Tensor, config: AugmentConfig, gener
     masked_bins = inside_bands(widest_band, torch.full((batch, 1), float(bins)), bins)
     extent = lengths.cpu().float().unsqueeze(1)
     masked_frames = inside_bands(extent.repeat(1, config.time_masks) * config.time_fraction, extent, frames)
-    mask = masked_bins.to(features.device).unsqueeze(1) | masked_frames.to(features.device).unsqueeze(2)
+    bands, stretches = on_device(masked_bins, features.device), on_device(masked_frames, features.device)
+    mask = bands.unsqueeze(1) | stretches.unsqueeze(2)
     return features.masked_fill(mask, 0.0)

@@ -24,14 +24,14 @@ EDGE_HZ = 100.0
 
 
 @functools.cache
-def _levels(law: str) -> Tensor:
+def _levels(law: str, device: torch.device) -> Tensor:
     """The 255 or 256 values that a code can stand for, ascending."""
-    return torch.from_numpy(np.unique(LAWS[law].decode(bytes(range(256)))))
+    return torch.from_numpy(np.unique(LAWS[law].decode(bytes(range(256))))).to(device)
 
 
 def compand(waves: Tensor, law: str) -> Tensor:
     """Round each sample to the nearest value that the law (`mulaw`, `alaw`) has a code for."""
-    levels = _levels(law).to(waves.device)
+    levels = _levels(law, waves.device)
     code = torch.bucketize(waves.contiguous(), (levels[1:] + levels[:-1]) / 2)
     return levels[code]
 

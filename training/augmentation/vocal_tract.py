@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.augmentation.device import on_device
+
 # Formants lie below; what is above is stretched or squeezed so that the highest frequency stays where it is.
 FORMANTS_BELOW_HZ = 4800.0
 
@@ -35,4 +37,4 @@ def warped(features: Tensor, factors: Sequence[float], sample_rate_hz: int) -> T
         share = (position - low).float()
         matrix[low, columns] = 1.0 - share
         matrix[low + 1, columns] = share
-    return torch.bmm(features, matrices.to(features.device))
+    return torch.bmm(features, on_device(matrices, features.device))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.augmentation.codec import CODECS, coded
+from training.augmentation.device import on_device
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.augmentation.rooms import reverberate
 from training.augmentation.telephone import HIGH_HZ, LAWS, LOW_HZ, telephone
@@ -37,27 +38,28 @@ class WaveformAugmentation:
         rows = range(len(waves))
         reverberant = [row for row in rows if rng.random() < config.room_probability]
         if reverberant and self._rooms is not None:
-            at = torch.tensor(reverberant, device=waves.device)
-            responses = self._rooms[[rng.randrange(len(self._rooms)) for _ in reverberant]]
+            at = on_device(torch.tensor(reverberant), waves.device)
+            rooms = torch.tensor([rng.randrange(len(self._rooms)) for _ in reverberant])
+            responses = self._rooms[on_device(rooms, waves.device)]
             waves = waves.index_copy(0, at, reverberate(waves[at], responses))
         noisy = [row for row in rows if rng.random() < config.noise_probability]
         if noisy:
-            at = torch.tensor(noisy, device=waves.device)
-            snr_db = torch.tensor([rng.uniform(*config.noise_snr_db) for _ in noisy], device=waves.device)
+            at = on_device(torch.tensor(noisy), waves.device)
+            snr_db = on_device(torch.tensor([rng.uniform(*config.noise_snr_db) for _ in noisy]), waves.device)
             noise = self._noise([speakers[row] for row in noisy], waves.shape[1], waves.device, rng)
             waves = waves.index_copy(0, at, add_noise(waves[at], lengths[at], noise, snr_db))
         gains_db = [rng.uniform(*config.gain_db) if rng.random() < config.gain_probability else 0.0 for _ in rows]
         if any(gains_db):
-            waves = _amplify(waves, torch.tensor(gains_db, device=waves.device))
+            waves = _amplify(waves, on_device(torch.tensor(gains_db), waves.device))
         lines: dict[str | None, list[int]] = {}
         for row in rows:
             if rng.random() < config.telephone_probability:
                 lines.setdefault(rng.choice([*sorted(LAWS), None]), []).append(row)
         for law, chosen in lines.items():
-            at = torch.tensor(chosen, device=waves.device)
+            at = on_device(torch.tensor(chosen), waves.device)
             # Half of the lines let through what is low: today's do.
-            low_hz = torch.tensor([rng.choice((0.0, rng.uniform(*LOW_HZ))) for _ in chosen], device=waves.device)
-            high_hz = torch.tensor([rng.uniform(*HIGH_HZ) for _ in chosen], device=waves.device)
+            low_hz = on_device(torch.tensor([rng.choice((0.0, rng.uniform(*LOW_HZ))) for _ in chosen]), waves.device)
+            high_hz = on_device(torch.tensor([rng.uniform(*HIGH_HZ) for _ in chosen]), waves.device)
             waves = waves.index_copy(0, at, telephone(waves[at], low_hz, high_hz, law))
         if config.codec_probability:  # without it nothing is drawn: a recipe without codecs draws what it always did
             waves = self._coded(waves, lengths, rng)
