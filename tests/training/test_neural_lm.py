@@ -212,16 +212,16 @@ def test_a_run_starts_from_a_bundles_weights_if_they_are_its_own_shape(tmp_path:
     first = Run(text, SHAPE, OPTIM, tmp_path / "first", seed=1, batch_tokens=512)
     save_neural_lm(tmp_path, first.model, PIECES)
     run = Run(text, SHAPE, OPTIM, tmp_path / "second", seed=2, batch_tokens=512)
-    run.start_from(tmp_path, PIECES)
+    run.move_to(tmp_path, PIECES)
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)  # fp16
     other = Run(
         text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path / "third", seed=1, batch_tokens=512
     )
     with pytest.raises(ValueError, match="another shape"):
-        other.start_from(tmp_path, PIECES)
+        other.move_to(tmp_path, PIECES)
     with pytest.raises(ValueError, match="no neural language model"):
-        run.start_from(tmp_path / "second", PIECES)
+        run.move_to(tmp_path / "second", PIECES)
 
 
 @pytest.mark.parametrize("sentences", [[], [""]])
@@ -247,7 +247,46 @@ def test_the_command_writes_what_a_bundle_reads(
     assert f"dev perplexity {perplexity(*found, ['one two three']):.0f}"[:16] in printed and "resumed" not in printed
     monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape, "--init-from", "nowhere"])
     neural_lm.main()
-    assert "resumed at step 8; --init-from has no effect" in capsys.readouterr().out
+    assert "resumed at step 8; its weights are the checkpoint's, not --init-from's" in capsys.readouterr().out
+
+
+def test_a_share_of_the_weights_that_a_run_began_with_goes_into_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PIECES.save(tmp_path / "tokenizer.json")
+    (tmp_path / "text").write_text("\n".join(COUNTING))
+    monkeypatch.chdir(tmp_path)
+
+    def written(out: str, *options: str) -> dict[str, torch.Tensor]:
+        shape = ["--d-model", "32", "--n-heads", "2", "--ffn-dim", "64", "--layers", "1"]
+        paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--out", out, "--steps", "8", "--lr", "0.1"]
+        monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape, *options])
+        neural_lm.main()
+        found = load_neural_lm(tmp_path / out)
+        assert found is not None
+        return found[0].state_dict()
+
+    before = written("before", "--run", "first")
+    learnt = written("learnt", "--run", "second", "--init-from", "before", "--seed", "2")
+    mean = written("mean", "--run", "second", "--init-from", "before", "--seed", "2", "--init-share", "0.25")
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, 0.25 * before[name] + 0.75 * learnt[name], rtol=1e-3, atol=5e-4)  # in fp16
+    for other in (before, learnt):
+        assert float((mean["embedding.weight"] - other["embedding.weight"]).abs().max()) > 2e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--init-share", "0.3"], "--init-share is a share of --init-from"), (["--init-share", "nan"], "must be 0 to 1")],
+)
+def test_a_share_of_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out"]
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *options])
+    with pytest.raises(SystemExit, match="2"):
+        neural_lm.main()
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--device", "gpu"), ("--steps", "0"), ("--batch-tokens", "0")])
