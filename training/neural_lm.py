@@ -194,10 +194,8 @@ class Run:
             raise ValueError(f"{bundle} has no neural language model")
         if found[0].config != self.model.config or found[1].pieces != pieces.pieces:
             raise ValueError(f"{bundle}: its neural language model has another shape or other word pieces")
-        others = found[0].state_dict()
-        with torch.no_grad():
-            for name, weight in self.model.state_dict().items():
-                weight.lerp_(others[name].to(weight), share)
+        others, own = found[0].state_dict(), self.model.state_dict()
+        self.model.load_state_dict({name: own[name].lerp(others[name].to(own[name]), share) for name in own})
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint, if there is one.
