@@ -23,7 +23,7 @@ import math
 import random
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,18 +184,19 @@ class Run:
             "SHA-256 of the text": hashlib.sha256(words).hexdigest(),
         }
 
-    def move_to(self, bundle: Path, pieces: WordPieces, share: float = 1.0) -> None:
-        """Take a bundle's weights, or the mean of which so large a `share` is them.
-
-        Raises ValueError where it has none, or of another shape or for other `pieces`.
-        """
+    def weights_of(self, bundle: Path, pieces: WordPieces) -> dict[str, Tensor]:
+        """A bundle's weights. Raises ValueError where it has none, or of another shape or for other `pieces`."""
         found = load_neural_lm(bundle)
         if found is None:
             raise ValueError(f"{bundle} has no neural language model")
         if found[0].config != self.model.config or found[1].pieces != pieces.pieces:
             raise ValueError(f"{bundle}: its neural language model has another shape or other word pieces")
-        others, own = found[0].state_dict(), self.model.state_dict()
-        self.model.load_state_dict({name: own[name].lerp(others[name].to(own[name]), share) for name in own})
+        return found[0].state_dict()
+
+    def move_to(self, weights: Mapping[str, Tensor], share: float = 1.0) -> None:
+        """Take these weights, or the mean of which so large a `share` is them."""
+        own = self.model.state_dict()
+        self.model.load_state_dict({name: own[name].lerp(weights[name].to(own[name]), share) for name in own})
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint, if there is one.
@@ -306,9 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, required=True, help="of training.tokenizer")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--init-from", type=Path, help="bundle whose neural language model a new run starts from")
-    share = (
-        "of --init-from in the mean of its weights and those learnt that --out gets, 0 to 1: often better than either"
-    )
+    share = "of --init-from in the mean of its weights and those learnt, which --out gets; 0 to 1"
     parser.add_argument("--init-share", type=float, default=0.0, help=share)
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")
     parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
@@ -362,14 +361,18 @@ def _train(arguments: argparse.Namespace) -> None:
         batch_tokens=arguments.batch_tokens,
         device=torch.device(arguments.device),
     )
-    if run.resume():
+    resumed = run.resume()
+    before: dict[str, Tensor] = {}
+    if arguments.init_from and (arguments.init_share or not resumed):  # before hours of training: it may be refused
+        before = run.weights_of(arguments.init_from, pieces)
+    if resumed:
         unread = "; its weights are the checkpoint's, not --init-from's" if arguments.init_from else ""
         print(f"resumed at step {run.step}{unread}", flush=True)
     elif arguments.init_from:
-        run.move_to(arguments.init_from, pieces)
+        run.move_to(before)
     run.train()
     if arguments.init_share:
-        run.move_to(arguments.init_from, pieces, arguments.init_share)
+        run.move_to(before, arguments.init_share)
     save_neural_lm(arguments.out, run.model, pieces)
     if dev:
         print(f"dev perplexity {perplexity(run.model, pieces, dev):.1f} a word, unknown words included")

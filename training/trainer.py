@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,24 +37,10 @@ from training.recipe import Recipe
 from training.same_run import check_same, identity
 from training.sampler import PlannedBatch, Position, plan
 from training.skipped import dump
+from training.stop_signals import stop_signals
 from training.worst import peak_memory_gb, worst_batches
 
 Loaded = tuple[PlannedBatch, Batch]
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Inside, SIGTERM and SIGINT land in the list instead of ending the process: finish the step, save, and go."""
-    received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda sent, _frame: received.append(sent))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, slots=True)

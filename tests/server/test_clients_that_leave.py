@@ -211,13 +211,21 @@ def test_32_client_that_does_not_read_the_last_response_is_a_slow_consumer(
     assert told.reason == "SLOW_CONSUMER" and "1 waiting" in told.message
 
 
-def test_32_status_that_nobody_reads_holds_no_task(
-    start: Start, aborts: Aborts, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(interceptors, "STATUS_S", 0.1)
+def call_whose_status_waits(
+    start: Start, aborts: Aborts, monkeypatch: pytest.MonkeyPatch, *, status_s: float
+) -> tuple[Service, Any]:
+    """A call that is being ended while its client reads nothing; the server waits `status_s` for it."""
+    monkeypatch.setattr(interceptors, "STATUS_S", status_s)
     service = long_words(start, 40_000, slow_consumer_s=0.2, max_pending_updates=2)
     call = service.stream(endless(config(), audio(linear16(say(*[1, 1.0] * 4)))))
     assert aborts.begun.wait(10)
+    return service, call
+
+
+def test_32_status_that_nobody_reads_holds_no_task(
+    start: Start, aborts: Aborts, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, call = call_whose_status_waits(start, aborts, monkeypatch, status_s=0.1)
     assert log.calls == [SLOW]
     assert aborts.ended.wait(10)
     got, told = until_error(call)  # gRPC still has the status for a client that reads after all
@@ -228,10 +236,7 @@ def test_32_status_that_nobody_reads_holds_no_task(
 def test_cancel_while_a_status_waits_is_no_mistake_of_ours(
     start: Start, aborts: Aborts, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interceptors, "STATUS_S", 30.0)
-    service = long_words(start, 40_000, slow_consumer_s=0.2, max_pending_updates=2)
-    call = service.stream(endless(config(), audio(linear16(say(*[1, 1.0] * 4)))))
-    assert aborts.begun.wait(10)
+    service, call = call_whose_status_waits(start, aborts, monkeypatch, status_s=30.0)
     call.cancel()
     assert aborts.ended.wait(10)
     assert list(service.stream([config()])) == []  # the server's loop is done with the first call by then

@@ -212,16 +212,16 @@ def test_a_run_starts_from_a_bundles_weights_if_they_are_its_own_shape(tmp_path:
     first = Run(text, SHAPE, OPTIM, tmp_path / "first", seed=1, batch_tokens=512)
     save_neural_lm(tmp_path, first.model, PIECES)
     run = Run(text, SHAPE, OPTIM, tmp_path / "second", seed=2, batch_tokens=512)
-    run.move_to(tmp_path, PIECES)
+    run.move_to(run.weights_of(tmp_path, PIECES))
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)  # fp16
     other = Run(
         text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path / "third", seed=1, batch_tokens=512
     )
     with pytest.raises(ValueError, match="another shape"):
-        other.move_to(tmp_path, PIECES)
+        other.weights_of(tmp_path, PIECES)
     with pytest.raises(ValueError, match="no neural language model"):
-        run.move_to(tmp_path / "second", PIECES)
+        run.weights_of(tmp_path / "second", PIECES)
 
 
 @pytest.mark.parametrize("sentences", [[], [""]])
@@ -248,6 +248,24 @@ def test_the_command_writes_what_a_bundle_reads(
     monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape, "--init-from", "nowhere"])
     neural_lm.main()
     assert "resumed at step 8; its weights are the checkpoint's, not --init-from's" in capsys.readouterr().out
+
+
+def test_a_share_of_weights_that_are_not_there_is_refused_before_anything_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PIECES.save(tmp_path / "tokenizer.json")
+    (tmp_path / "text").write_text("\n".join(COUNTING))
+    shape = ["--d-model", "32", "--n-heads", "2", "--ffn-dim", "64", "--layers", "1"]
+    paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape, "--steps", "2"])
+    neural_lm.main()
+    more = ["--steps", "4", "--init-from", "nowhere", "--init-share", "0.3"]
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths, *shape, *more])
+    with pytest.raises(SystemExit, match="2"):
+        neural_lm.main()
+    assert "nowhere has no neural language model" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").glob("step-*.pt")] == ["step-0000002.pt"]
 
 
 def test_a_share_of_the_weights_that_a_run_began_with_goes_into_what_is_written(
