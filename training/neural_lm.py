@@ -185,18 +185,26 @@ class Run:
         }
 
     def weights_of(self, bundle: Path, pieces: WordPieces) -> dict[str, Tensor]:
-        """A bundle's weights. Raises ValueError where it has none, or of another shape or for other `pieces`."""
+        """A bundle's weights. A model of fewer layers gets blocks on top whose residual branches are zero: it predicts
+        what it did, and goes on learning with more (function-preserving growth, Chen et al. 2016).
+
+        Raises ValueError where the bundle has no model, or one of another shape, of more layers or for other `pieces`.
+        """
         found = load_neural_lm(bundle)
         if found is None:
             raise ValueError(f"{bundle} has no neural language model")
-        if found[0].config != self.model.config or found[1].pieces != pieces.pieces:
+        model, own = found[0], self.model.config
+        same = model.config == dataclasses.replace(own, layers=model.config.layers) and found[1].pieces == pieces.pieces
+        if not same or model.config.layers > own.layers:
             raise ValueError(f"{bundle}: its neural language model has another shape or other word pieces")
-        return found[0].state_dict()
+        branches = ("out_proj.weight", "out_proj.bias", "linear2.weight", "linear2.bias")
+        new = {name: value for name, value in self.model.state_dict().items() if name.endswith(branches)}
+        return {name: torch.zeros_like(value) for name, value in new.items()} | model.state_dict()
 
     def move_to(self, weights: Mapping[str, Tensor], share: float = 1.0) -> None:
-        """Take these weights, or the mean of which so large a `share` is them."""
+        """Take these weights, or the mean of which so large a `share` is them; what is not in them stays."""
         own = self.model.state_dict()
-        self.model.load_state_dict({name: own[name].lerp(weights[name].to(own[name]), share) for name in own})
+        self.model.load_state_dict(own | {name: own[name].lerp(weights[name].to(own[name]), share) for name in weights})
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint, if there is one.
@@ -306,7 +314,8 @@ def _parser() -> argparse.ArgumentParser:
     add_text_options(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="of training.tokenizer")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
-    parser.add_argument("--init-from", type=Path, help="bundle whose neural language model a new run starts from")
+    start = "bundle whose neural language model a new run starts from; it may have fewer layers"
+    parser.add_argument("--init-from", type=Path, help=start)
     share = "of --init-from in the mean of its weights and those learnt, which --out gets; 0 to 1"
     parser.add_argument("--init-share", type=float, default=0.0, help=share)
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")

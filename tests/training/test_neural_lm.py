@@ -215,13 +215,32 @@ def test_a_run_starts_from_a_bundles_weights_if_they_are_its_own_shape(tmp_path:
     run.move_to(run.weights_of(tmp_path, PIECES))
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(run.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)  # fp16
-    other = Run(
-        text, NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 3), OPTIM, tmp_path / "third", seed=1, batch_tokens=512
-    )
-    with pytest.raises(ValueError, match="another shape"):
-        other.weights_of(tmp_path, PIECES)
+    for other in ({"layers": 1}, {"ffn_dim": 32}):
+        shape = dataclasses.replace(SHAPE, **other)
+        with pytest.raises(ValueError, match="another shape"):
+            Run(text, shape, OPTIM, tmp_path / "third", seed=1, batch_tokens=512).weights_of(tmp_path, PIECES)
     with pytest.raises(ValueError, match="no neural language model"):
         run.weights_of(tmp_path / "second", PIECES)
+
+
+def test_a_deeper_model_begins_with_what_the_bundles_predicts_and_learns_with_all_its_layers(tmp_path: Path) -> None:
+    text = tokenised(COUNTING, PIECES)
+    first = Run(text, SHAPE, OPTIM, tmp_path / "first", seed=1, batch_tokens=512)
+    save_neural_lm(tmp_path, first.model, PIECES)
+    deeper = dataclasses.replace(SHAPE, layers=4)
+    run = Run(text, deeper, OPTIM, tmp_path / "second", seed=2, batch_tokens=512)
+    before = run.weights_of(tmp_path, PIECES)
+    run.move_to(before)
+    rows = torch.arange(12).view(1, 12)
+    torch.testing.assert_close(run.model(rows), first.model(rows), atol=2e-2, rtol=2e-2)  # the file is in fp16
+    run.train()
+    learnt = {name: value.clone() for name, value in run.model.state_dict().items()}
+    newest = [name for name in learnt if name.startswith("blocks.3.") and "out_proj.bias" not in name]
+    assert all(float(learnt[name].abs().max()) > 1e-3 for name in newest)
+    run.move_to(before, 0.25)
+    for name, value in run.model.state_dict().items():
+        began = before.get(name, learnt[name])  # a new block adds a quarter less, with the weights that it has
+        torch.testing.assert_close(value, 0.25 * began + 0.75 * learnt[name])
 
 
 @pytest.mark.parametrize("sentences", [[], [""]])
