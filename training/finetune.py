@@ -29,8 +29,8 @@ from training.finetune_run import FineTuning
 from training.lora import check_out
 from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
-from training.results import commit, machine
 from training.run_options import add_run_options
+from training.spent import commit, machine
 
 RESULT_FILE = "result.json"
 

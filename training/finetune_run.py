@@ -19,12 +19,13 @@ from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.data import PcmStore, Utterance, speech_dir
 from training.dataset import make_examples
+from training.finetune_config import FinetuneConfig
 from training.finetune_data import Mix, check_texts, check_tokenizer, extended_lexicon, mix, short_enough
 from training.finetune_identity import identity, is_same, keep_identity
 from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
 from training.lexicon import Pronouncer
 from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, with_lm, write_bundle
-from training.recipe import FinetuneConfig, Recipe
+from training.recipe import Recipe
 from training.selection import dev_utterances, training_utterances
 from training.tokenizer import NORMALIZERS, normalizer_of
 from training.trainer import Trainer

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from asr_service.decoding.config import DecodingConfig
 from asr_service.errors import ConfigError
-from asr_service.model.bundle import DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
+from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
 from asr_service.model.config import TransformerConfig, preset
 from asr_service.toml_types import of_type
+from training.finetune_config import FinetuneConfig
 from training.kneser_ney import MAX_ORDER, MIN_ORDER
 from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, typed, within
 
@@ -222,11 +223,13 @@ class BundleConfig:
     Attributes:
         ngram_order: of the word n-gram estimated on the training transcripts, 2 to 6; 0: none.
         language_model: a KenLM file to take instead.
+        like: a bundle all of whose other files and settings are taken, language models among them; nothing else then.
         decoding: search settings, as in a bundle's config.json; tuned on `tuning_speakers`.
     """
 
     ngram_order: int = 0
     language_model: str = ""
+    like: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -235,56 +238,29 @@ class BundleConfig:
             within("bundle", self, {"ngram_order": (MIN_ORDER, MAX_ORDER)})
         if self.ngram_order and self.language_model:
             raise ValueError("[bundle] has both ngram_order and language_model: one of them")
+        if self.like and (self.ngram_order or self.language_model or self.decoding):
+            raise ValueError("[bundle] like takes everything from that bundle: nothing can be beside it")
         DecodingConfig.from_dict(self.decoding)
 
 
 @dataclass(frozen=True, slots=True)
-class FinetuneConfig:
-    """How a bundle is adapted (`python -m training.finetune`); its target is what `data` says.
+class StartConfig:
+    """What a stage goes on from (`python -m training.stages`).
 
     Attributes:
-        method: `full` trains all weights, `lora` low-rank adapters beside some linear layers (Hu et al. 2021).
-        rank, alpha: of the adapters, W·x + (alpha/rank)·B·A·x.
-        targets: own names of the linear layers that get one: those of attention and feed-forward.
-        freeze: `full` leaves weights alone whose names start so, such as `encoder.stem`.
-        tokenizer: the one the texts were prepared for, refused unless it is the bundle's; empty: the bundle's.
-        old_manifest, old_corpora: what the base was trained on, mixed in against forgetting.
-        old_share: of the seconds trained on, how many are old data.
-        old_dev_manifest, old_dev_corpora: where forgetting is looked for.
-        look_every, look_utterances: updates between looks at both dev sets, and how many utterances of each; 0: all.
-        report_utterances: of each dev set, for the comparison of base and result; 0: all.
-        forgetting_limit: by how much the word error rate on old dev may rise, 0.02 is two points.
-        on_forgetting: `stop` the run at the first look above that, or `warn` and go on.
-        drop_unwritable: leave out utterances with characters the tokenizer cannot write instead of refusing to start.
+        recipe: name of the recipe beside it whose weights it begins with.
+        copies: of these in the mean with those learnt here, which is what it gives (model soups, Wortsman et al. 2022);
+            0: what is learnt alone.
     """
 
-    method: Literal["full", "lora"] = "lora"
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "kv_proj", "out_proj", "linear1", "linear2")
-    freeze: tuple[str, ...] = ()
-    tokenizer: str = ""
-    old_manifest: str = "train.jsonl"
-    old_corpora: tuple[str, ...] = ()
-    old_share: float = 0.3
-    old_dev_manifest: str = "dev.jsonl"
-    old_dev_corpora: tuple[str, ...] = ()
-    look_every: int = 100
-    look_utterances: int = 100
-    report_utterances: int = 0
-    forgetting_limit: float = 0.02
-    on_forgetting: Literal["stop", "warn"] = "warn"
-    drop_unwritable: bool = False
+    recipe: str = ""
+    copies: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError that names a setting outside its limits, or one that the method does not have."""
-        counts = ("look_utterances", "report_utterances", "forgetting_limit")
-        limits = {"rank": (1, 1024), "alpha": ABOVE_0, "look_every": AT_LEAST_1} | dict.fromkeys(counts, AT_LEAST_0)
-        within("finetune", self, limits)
-        if not 0.0 <= self.old_share < 1.0:
-            raise ValueError(f"[finetune] old_share is {self.old_share}, must be 0 or more and below 1")
-        if self.method == "lora" and self.freeze:
-            raise ValueError("[finetune] freeze is for the method 'full': adapters leave all weights alone")
+        """Raises ValueError that names a setting outside its limits, or says that no recipe is named."""
+        within("start", self, {"copies": (0, 100)})
+        if not self.recipe:
+            raise ValueError("[start] names no recipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +269,7 @@ class Recipe:
 
     Attributes:
         dtype: `bfloat16` (autocast) or `float32`.
+        start: None: it begins with random weights.
         finetune: of a recipe for `training.finetune`, whose model is that of the bundle it adapts.
     """
 
@@ -305,6 +282,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
+    start: StartConfig | None = None
     finetune: FinetuneConfig | None = None
 
 
@@ -314,6 +292,7 @@ _SECTIONS: dict[str, type] = {
     "optim": OptimConfig,
     "augment": AugmentConfig,
     "bundle": BundleConfig,
+    "start": StartConfig,
     "finetune": FinetuneConfig,
 }
 
@@ -358,7 +337,7 @@ def load_recipe(path: Path) -> Recipe:
 def _recipe(name: str, table: dict[str, Any]) -> Recipe:
     tables = {key: value for key, value in table.items() if isinstance(value, dict)}
     if "finetune" in tables:
-        if fixed := [key for key in ("model", "bundle") if key in tables]:
+        if fixed := [key for key in ("model", "bundle", "start") if key in tables]:
             raise ValueError(f"[{fixed[0]}] cannot be in a recipe with [finetune]: it is the bundle's")
         # Nothing but the bundle's lexicon, unless the recipe names another to add to it.
         tables["data"] = {"lexicon": "", **tables.get("data", {})}
@@ -381,4 +360,6 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
         raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
     if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
         raise ValueError(f"[bundle] language_model: {lm}: no such file")
+    if (like := recipe.bundle.like) and not Path(like, CONFIG_FILE).is_file():
+        raise ValueError(f"[bundle] like: {like} is no bundle")
     return recipe

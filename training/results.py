@@ -5,23 +5,18 @@
     python -m training.results                                                        # RESULTS.md alone
 
 Record and table of a recipe that is not of training/recipes go beside its runs: RUNS/results and RUNS/RESULTS.md. A
-seed that is trained already is not trained again (what another recipe trained is refused), one that was interrupted
-goes on. The bundle in runs/NAME-seedN gets the lexicon of the run and an n-gram of the recipe's own training
-transcripts.
+recipe is trained as `training.stages` does it, in RUNS/NAME-seedN; its bundle there gets what `[bundle]` of the recipe
+says: an n-gram of its own training transcripts, or all that another bundle has.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime as dt
 import json
 import multiprocessing
-import resource
 import shlex
 import shutil
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,70 +26,52 @@ from typing import Any
 import torch
 
 from asr_service.commands.option_types import positive
-from asr_service.evaluation import provenance
 from asr_service.evaluation.normalizer import normalizer
-from asr_service.model.bundle import CONFIG_FILE, LM_FILE, Bundle, load_bundle
+from asr_service.model.bundle import (
+    CARD_FILE,
+    CONFIG_FILE,
+    LM_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    load_bundle,
+)
 from asr_service.types import Mode
-from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.data import Utterance
-from training.export import main as export_main
-from training.lexicon import LEXICON_FILE
 from training.lm import estimate
 from training.measure import MAX_CONFUSIONS, Measurement, measure
 from training.mistakes import told_in_one_line
-from training.recipe import Recipe, load_recipe
+from training.recipe import load_recipe
 from training.results_table import SYSTEMS, table
-from training.same_run import check_finished
 from training.selection import dev_utterances, training_utterances
+from training.spent import commit, machine, today
 from training.spoken import as_said
-from training.train import main as train_main
+from training.stages import Stage, stage
 
 RECIPES = Path(__file__).parent / "recipes"
 RECORDS = Path(__file__).parent / "results"
 TABLE = Path(__file__).parents[1] / "RESULTS.md"
-_TIME_FILE = "time.json"
+# Of a bundle, what is not taken from the one that it is to be like.
+_OWN_FILES = (WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE)
 
 
-def train(config: Path, recipe: Recipe, seed: int, runs: Path, *, threads: int, hold_out: bool = False) -> Path:
-    """Train one seed, or go on with it; returns the run's folder, where time.json adds up what it took.
-
-    Raises ValueError for a folder that holds the run of another recipe.
+def make_bundle(stage: Stage, texts: Sequence[str]) -> Path:
+    """What the stage gives, with the recipe's search settings and an n-gram of normalised `texts`; or with what lies in
+    the bundle that it is to be `like`.
     """
-    folder = runs / f"{recipe.name}-seed{seed}{'-held-out' if hold_out else ''}"
-    newest = latest_checkpoint(folder) if folder.exists() else None
-    if newest is not None:
-        state = load_checkpoint(newest)
-        if state["step"] >= recipe.optim.max_steps:
-            check_finished(folder, state.get("run"), dataclasses.replace(recipe, seed=seed))
-            return folder
-    command = ["--config", config, "--runs", runs, "--seed", seed, "--threads", threads]
-    begun, used = time.monotonic(), _cpu_s()
-    try:
-        train_main([str(part) for part in [*command, *(["--hold-out"] if hold_out else [])]])
-    finally:
-        if folder.exists():
-            path = folder / _TIME_FILE
-            before = json.loads(path.read_text()) if path.exists() else {"wall_s": 0.0, "cpu_s": 0.0}
-            wall_s = before["wall_s"] + time.monotonic() - begun
-            cpu_s = before["cpu_s"] + _cpu_s() - used
-            spent = {"wall_s": wall_s, "cpu_s": cpu_s, "date": today()}
-            spent |= {"machine": machine(threads), "commit": commit()}
-            path.write_text(json.dumps(spent))
-    return folder
-
-
-def make_bundle(recipe: Recipe, folder: Path, texts: Sequence[str]) -> Path:
-    """The run's bundle: its weights and lexicon, the recipe's search settings, and an n-gram of normalised `texts`."""
-    out = folder / "bundle"
-    lexicon = Path(recipe.data.lexicon) if recipe.data.lexicon else folder / LEXICON_FILE
-    export_main(["--run", str(folder), "--out", str(out), "--name", recipe.name, "--lexicon", str(lexicon)])
+    wanted = stage.recipe.bundle
+    if wanted.like:
+        shutil.copytree(wanted.like, stage.bundle, ignore=shutil.ignore_patterns(*_OWN_FILES), dirs_exist_ok=True)
+    out = stage.export()
+    if wanted.like:
+        return out
     path = out / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "decoding": recipe.bundle.decoding}, indent=2) + "\n", encoding="utf-8")
-    if recipe.bundle.ngram_order:
-        estimate(map(as_said, texts), out / LM_FILE, order=recipe.bundle.ngram_order)
-    elif recipe.bundle.language_model:
-        shutil.copyfile(recipe.bundle.language_model, out / LM_FILE)
+    path.write_text(json.dumps({**config, "decoding": wanted.decoding}, indent=2) + "\n", encoding="utf-8")
+    if wanted.ngram_order:
+        estimate(map(as_said, texts), out / LM_FILE, order=wanted.ngram_order)
+    elif wanted.language_model:
+        shutil.copyfile(wanted.language_model, out / LM_FILE)
     return out
 
 
@@ -139,35 +116,6 @@ def add(record: dict[str, Any], corpus: str, system: str, result: Measurement) -
     total.update({(said, heard): count for said, heard, count in result.confusions})
     ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:MAX_CONFUSIONS]
     kept["confusions"] = [[said, heard, count] for (said, heard), count in ordered]
-
-
-def machine(threads: int) -> str:
-    """The GPU, or the CPU and the cores this process may use; threads, torch."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.machine()
-    return f"{device}, {threads} thread(s), torch {torch.__version__}"
-
-
-def today() -> str:
-    """As ISO 8601 has it."""
-    return dt.datetime.now(tz=dt.UTC).date().isoformat()
-
-
-def commit() -> str:
-    """The checked-out commit, marked where training or service differ from it."""
-
-    def git(*words: str) -> str:
-        command = [shutil.which("git") or "git", *words]
-        result = subprocess.run(command, cwd=RECORDS.parent, check=False, capture_output=True, text=True)
-        return result.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../asr_service")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
-
-
-def _cpu_s() -> float:
-    """CPU time of this process and of those it has waited for."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -245,10 +193,11 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             bundle = load_bundle(arguments.bundle)
         else:
             print(f"seed {seed}", flush=True)
-            folder = train(config, recipe, seed, arguments.runs, threads=arguments.threads)
-            bundle = load_bundle(make_bundle(recipe, folder, [utterance.text for utterance in training]))
-            spent = json.loads((folder / _TIME_FILE).read_text())
-            record["runs"].append({"seed": seed, "steps": recipe.optim.max_steps, **spent})
+            options = ["--runs", arguments.runs, "--seed", seed, "--threads", arguments.threads]
+            last = stage(config, [str(option) for option in options])
+            last.train()
+            bundle = load_bundle(make_bundle(last, [utterance.text for utterance in training]))
+            record["runs"].append({"seed": seed, "steps": last.steps, **dataclasses.asdict(last.spent())})
         record["parameters"] = sum(parameter.numel() for parameter in bundle.model.parameters())
         for corpus, system, result in measurements(bundle, corpora, arguments.jobs):
             add(record, corpus, system, result)

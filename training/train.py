@@ -155,6 +155,11 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     begun = time.monotonic()
     recipe, folder = read_recipe(arguments)
     initial: Initial | None = None
+    if recipe.start and arguments.init_from is None and latest_checkpoint(folder) is None:
+        raise ValueError(
+            f"{recipe.name} goes on from {recipe.start.recipe}: name its weights (--init-from), or train both: "
+            f"python -m training.stages --config {arguments.config}"
+        )
     with group.main_first():
         folder.mkdir(parents=True, exist_ok=True)
         if arguments.init_from is not None and latest_checkpoint(folder) is None:

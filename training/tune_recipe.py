@@ -28,8 +28,9 @@ from training.data import PcmStore, Utterance
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, encode
 from training.recipe import load_recipe
-from training.results import RECIPES, make_bundle, train
+from training.results import RECIPES, make_bundle
 from training.selection import training_store, training_utterances
+from training.stages import stage
 from training.tune_decoding import IN_CONFIG, candidates, first_pass, ranking_lists, tune_ranking
 
 _LM_WEIGHTS = (0.3, 0.5, 0.7, 0.9, 1.2)
@@ -91,10 +92,12 @@ def _tune(arguments: argparse.Namespace) -> None:
     held_out = recipe.data.tuning_speakers
     if not held_out:
         raise ValueError(f"{config}: data.tuning_speakers names nobody")
-    folder = train(config, recipe, arguments.seed, arguments.runs, threads=arguments.threads, hold_out=True)
+    options = ["--runs", arguments.runs, "--seed", arguments.seed, "--threads", arguments.threads, "--hold-out"]
+    last = stage(config, [str(option) for option in options])
+    last.train()
     utterances = training_utterances(recipe.data)
     texts = [utterance.text for utterance in utterances if utterance.speaker not in held_out]
-    bundle = load_bundle(make_bundle(recipe, folder, texts))
+    bundle = load_bundle(make_bundle(last, texts))
     if bundle.lexicon is None or bundle.lm_path is None:
         raise ValueError(f"{config}: without phones and an n-gram there is nothing to tune")
     store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))

@@ -22,13 +22,14 @@ from asr_service.types import Mode
 from tests.engine.conftest import make_tiny_bundle
 from training import finetune, train
 from training.data import Utterance, read_manifest
+from training.finetune_config import FinetuneConfig
 from training.finetune_identity import IDENTITY_FILE
 from training.finetune_looks import Look, Recognised, evaluated
 from training.finetune_run import ADAPTERS_FILE, BEST_FILE, FineTuning, bundle_with
 from training.lexicon import Pronouncer
 from training.lora import main as merge
 from training.measure import recognise
-from training.recipe import AugmentConfig, DataConfig, FinetuneConfig, OptimConfig, Recipe, load_recipe
+from training.recipe import AugmentConfig, DataConfig, OptimConfig, Recipe, load_recipe
 
 CPU = torch.device("cpu")
 

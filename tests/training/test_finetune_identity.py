@@ -9,8 +9,9 @@ import pytest
 
 from asr_service.model.bundle import LM_FILE, Bundle, load_bundle
 from tests.engine.conftest import make_tiny_bundle
+from training.finetune_config import FinetuneConfig
 from training.finetune_identity import identity, is_same, keep_identity
-from training.recipe import DataConfig, FinetuneConfig, OptimConfig, Recipe
+from training.recipe import DataConfig, OptimConfig, Recipe
 
 RECIPE = Recipe("mine", finetune=FinetuneConfig())
 

@@ -21,6 +21,7 @@ from training.metrics import read_metrics
 from training.recipe import BundleConfig, Recipe
 from training.results import RECIPES, add, by_corpus, main, make_bundle
 from training.results_table import half_interval, table, wilson_interval
+from training.stages import Stage
 from training.train import main as train
 
 
@@ -206,8 +207,9 @@ def test_the_n_gram_of_a_bundle_is_of_texts_as_they_are_said(tmp_path: Path, mon
         out.mkdir()
         (out / CONFIG_FILE).write_text("{}")
 
-    monkeypatch.setattr("training.results.export_main", export)
-    bundle = make_bundle(Recipe("x", bundle=BundleConfig(ngram_order=2)), tmp_path, ["mr smith"])
+    monkeypatch.setattr("training.stages.export_main", export)
+    stage = Stage((), Recipe("x", bundle=BundleConfig(ngram_order=2)), tmp_path, None)
+    bundle = make_bundle(stage, ["mr smith"])
     assert "\tmister smith" in (bundle / LM_FILE).read_text()
 
 
