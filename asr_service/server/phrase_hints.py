@@ -73,7 +73,7 @@ def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tu
             )
         if not 0 <= group.boost <= settings.MAX_BOOST:
             raise InvalidField(
-                f"{field}.boost is {group.boost:g}; it must be 0 to {settings.MAX_BOOST:g}", field=f"{field}.boost"
+                f"{field}.boost is {group.boost:.9g}; it must be 0 to {settings.MAX_BOOST:g}", field=f"{field}.boost"
             )
         boost = group.boost or settings.default_boost
         boosts.add(boost)

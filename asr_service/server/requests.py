@@ -167,7 +167,7 @@ def _seconds(duration: Duration, field: str, low: float, high: float) -> float:
         raise _invalid(f"{field}.nanos", duration.nanos, f"0 to {MAX_NANOS:,}")
     seconds = duration.seconds + duration.nanos * 1e-9
     if not low <= seconds <= high:
-        raise _invalid(field, f"{seconds:g} s", f"{low:g} s to {high:g} s")
+        raise _invalid(field, f"{seconds:.9g} s", f"{low:g} s to {high:g} s")
     return seconds
 
 

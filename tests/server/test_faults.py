@@ -165,6 +165,11 @@ def test_stream_options_out_of_range(service: Service, streaming: dict[str, Any]
     matches(service.refused([config(**streaming)]), INVALID, "INVALID_FIELD", f"streaming_config.{field}")
 
 
+def test_a_duration_that_is_hardly_too_long_is_told_as_it_is(service: Service) -> None:
+    told = service.refused([config(endpointing={"max_utterance": {"seconds": 30, "nanos": 100}})])
+    assert "max_utterance is 30.0000001 s; it must be" in told.message
+
+
 def test_interim_results_are_refused_where_there_are_none(service: Service) -> None:
     told = service.refused([config({"mode": "ACCURATE"}, interim_results=True)])
     matches(told, UNIMPLEMENTED, "UNSUPPORTED", "streaming_config.interim_results")

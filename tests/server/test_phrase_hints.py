@@ -55,6 +55,7 @@ def test_hints_are_normalised_as_the_models_words_are() -> None:
         ([{"phrases": ["a", "b" * 101]}], "config.phrase_hints[0].phrases[1]", "100"),
         ([{"phrases": ["a"]}, {"phrases": ["b " * 11]}], "config.phrase_hints[1].phrases[0]", "10"),
         ([{"phrases": ["a"], "boost": 20.5}], "config.phrase_hints[0].boost", "0 to 20"),
+        ([{"phrases": ["a"], "boost": 20.00001}], "config.phrase_hints[0].boost", "is 20.0000095; it must be 0 to 20"),
         ([{"phrases": ["a"], "boost": -1.0}], "config.phrase_hints[0].boost", "0 to 20"),
         ([{"phrases": ["a"], "boost": float("nan")}], "config.phrase_hints[0].boost", "0 to 20"),
         ([{"phrases": ["a"], "boost": n} for n in range(1, 6)], "config.phrase_hints", "4 different boosts"),

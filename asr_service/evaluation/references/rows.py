@@ -107,7 +107,7 @@ def row_id(row: Row) -> str:
     """The utterance's id; without one the audio's path, and where in it the utterance begins."""
     offset_s = seconds(field(row, OFFSET) or 0.0, OFFSET[0])
     name = text_field(row, AUDIO)
-    return text_field(row, ID) or (f"{name}@{offset_s:g}" if offset_s else name)
+    return text_field(row, ID) or (f"{name}@{offset_s:.10g}" if offset_s else name)
 
 
 def _references(

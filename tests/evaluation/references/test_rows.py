@@ -68,6 +68,12 @@ def test_a_row_without_an_id_is_named_by_its_audio_and_its_offset(tmp_path: Path
     assert [row.utterance_id for row in read_references(path)] == ["a.wav", "a.wav@2.5"]
 
 
+def test_parts_late_in_a_long_recording_are_told_apart(tmp_path: Path) -> None:
+    parts = [{"audio": "a.wav", "text": "x", "offset": begin, "duration": 0.02} for begin in (12_345.67, 12_345.69)]
+    path = lines(tmp_path / "m.jsonl", *map(json.dumps, parts))
+    assert [row.utterance_id for row in read_references(path)] == ["a.wav@12345.67", "a.wav@12345.69"]
+
+
 def test_a_manifest_of_rows_says_all_that_is_wrong(tmp_path: Path) -> None:
     path = lines(
         tmp_path / "m.jsonl",
