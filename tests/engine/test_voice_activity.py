@@ -24,8 +24,8 @@ from asr_service.engine.voice_activity import (
     tick_inputs,
     voice_detectors,
 )
-from asr_service.errors import BundleError
-from asr_service.features import LogMel
+from asr_service.errors import BundleError, ConfigError
+from asr_service.features import FeatureConfig, LogMel
 from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
 from training.voice_activity import Detector
 
@@ -168,3 +168,9 @@ def test_speech_is_heard_in_noise_and_the_noise_after_it_is_not(
     silent = np.concatenate([speech, np.zeros(16_000 * 3)])
     noisy = silent + np.random.default_rng(2).normal(0, level, len(silent))
     assert share_of_speech(shipped, noisy) == pytest.approx(share_of_speech(shipped, silent), abs=0.1)
+
+
+def test_a_front_end_with_too_few_mel_bins_is_named() -> None:
+    front_end = LogMel(FeatureConfig(n_mels=20))
+    with pytest.raises(ConfigError, match=r"n_mels is 20: \d+ mel bins below 4 kHz, voice activity needs 16"):
+        VoiceBands(front_end.spectrogram.mel_scale.fb.numpy(), 16_000)
