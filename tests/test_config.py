@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from asr_service.config import Settings, StreamSettings, load_settings, settings_from_tables
+from asr_service.config import AudioSettings, Settings, StreamSettings, load_settings, settings_from_tables
 from asr_service.errors import ConfigError
+from asr_service.streaming.audio_limits import MARGIN_S, stream_limits
 
 
 def test_no_file_gives_the_defaults() -> None:
@@ -30,14 +32,21 @@ def test_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ({"server": 3}, "server"),
         ({"server": {"adress": "localhost:1"}}, "server.adress"),
         ({"server": {"address": "localhost"}}, "server.address"),
-        ({"server": {"address": "localhost:99999"}}, "server.address"),
+        ({"server": {"address": "localhost:65536"}}, "server.address"),
+        ({"server": {"log_level": "loud"}}, "server.log_level"),
+        ({"server": {"worker_restart_s": 5.0, "worker_restart_most_s": 4.9}}, "server.worker_restart_most_s"),
         ({"server": {"reflection": 1}}, "server.reflection"),
         ({"server": {"max_chunk_bytes": 1 << 40}}, "server.max_chunk_bytes"),
         ({"stream": {"idle_timeout_s": float("nan")}}, "stream.idle_timeout_s"),
         ({"stream": {"idle_timeout_s": True}}, "stream.idle_timeout_s"),
         ({"stream": {"max_buffered_s": 0.1}}, "stream.max_buffered_s"),
+        ({"stream": {"idle_timeout_s": 5.0, "idle_min_audio_s": 5.1}}, "stream.idle_min_audio_s"),
+        ({"stream": {"max_pending_updates": 1}}, "stream.max_pending_updates"),
         ({"engine": {"max_streams": 0}}, "engine.max_streams"),
         ({"engine": {"max_streams": 2.5}}, "engine.max_streams"),
+        ({"engine": {"precision": "fp8"}}, "engine.precision"),
+        ({"engine": {"latency": "none"}}, "engine.latency"),
+        ({"engine": {"policy": "eager"}}, "engine.policy"),
         ({"endpointing": {"max_utterance_s": 60.0}}, "endpointing.max_utterance_s"),
     ],
 )
@@ -60,6 +69,12 @@ def test_what_may_be_buffered_is_a_block_and_what_the_front_end_waits_for(block_
         StreamSettings(block_s=block_s, max_buffered_s=least_s - 0.001)
     assert caught.value.field == "stream.max_buffered_s"
     assert f"must be {least_s:g} to 600, as stream.block_s is {block_s:g}" in caught.value.message
+
+
+def test_each_setting_of_the_audio_bounds_the_decoders_by_its_own_name() -> None:
+    audio = AudioSettings(100.0, max_header_bytes=9000, max_metadata_bytes=2, max_riff_chunks=3, max_packet_bytes=5000)
+    limits = stream_limits(audio, StreamSettings(max_stream_s=50.0))
+    assert dataclasses.asdict(limits) == dataclasses.asdict(audio) | {"max_duration_s": 50.0 + MARGIN_S}
 
 
 @pytest.mark.parametrize("content", [b"[server", b"\xff\xfe", None])

@@ -61,12 +61,13 @@ class Mp3Source:
             raise invalid(_NAME, "ends inside its ID3 tag")
         if self._first is None:
             raise invalid(_NAME, f"no MP3 frame found: {describe(self._buffer.peek(64))}")
-        held = [samples for samples in self._held if len(samples)]
-        if held:
-            rest = np.concatenate(held)
-            # Only a file as long as its header says ends in the padding that its header says.
-            padding = self._hold if self._promised_frames in (None, self._frames) else 0
-            yield Pcm(rest[: max(len(rest) - padding, 0)], self._first.rate_hz)
+        # Only a file as long as its header says ends in the padding that its header says.
+        padding = self._hold if self._promised_frames in (None, self._frames) else 0
+        keep = sum(map(len, self._held)) - padding
+        for samples in self._held:  # one by one: they may differ in their channels
+            if keep > 0:
+                yield Pcm(samples[:keep], self._first.rate_hz)
+            keep -= len(samples)
 
     def _read(self, *, complete: bool) -> Iterator[Pcm]:
         while not self._trailing and not self._buffer.skipping:

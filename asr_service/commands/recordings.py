@@ -44,11 +44,17 @@ def file_chunks(path: Path, chunk_samples: int, settings: Settings) -> Iterator[
             yield from decoder.blocks(piece)
         yield from decoder.rest()
 
-    for block in blocks():
-        pending = np.concatenate([pending, block])
-        whole = len(pending) // chunk_samples * chunk_samples
-        for start in range(0, whole, chunk_samples):
-            yield pending[start : start + chunk_samples].astype("<f4").tobytes()
-        pending = pending[whole:]
+    failure: InvalidAudio | OSError | None = None
+    try:
+        for block in blocks():
+            pending = np.concatenate([pending, block])
+            whole = len(pending) // chunk_samples * chunk_samples
+            for start in range(0, whole, chunk_samples):
+                yield pending[start : start + chunk_samples].astype("<f4").tobytes()
+            pending = pending[whole:]
+    except (InvalidAudio, OSError) as error:  # what came before the damage is sent first
+        failure = error
     if len(pending):
         yield pending.astype("<f4").tobytes()
+    if failure is not None:
+        raise failure

@@ -43,12 +43,12 @@ class VoiceBands:
     """Mel bins below 4 kHz, averaged in `BANDS` neighbouring groups."""
 
     def __init__(self, filters: NDArray[np.float32], sample_rate_hz: int) -> None:
-        """`filters`: of the front end, (bins of the FFT, F). Raises ConfigError where too few of them lie below 4 kHz."""
+        """`filters`: of the front end, (bins of the FFT, F). Raises ConfigError where too few are below 4 kHz."""
         above = TELEPHONE_BAND_HZ * 2 * (len(filters) - 1) // sample_rate_hz + 1
         below = np.flatnonzero(filters[above:].sum(axis=0) == 0)
         if len(below) < BANDS:
-            of = filters.shape[1]
-            raise ConfigError(f"n_mels is {of}: {len(below)} mel bins below 4 kHz, voice activity needs {BANDS} or more")
+            found = f"n_mels is {filters.shape[1]}: {len(below)} mel bins below 4 kHz"
+            raise ConfigError(f"{found}, voice activity needs {BANDS} or more")
         self._pool = np.zeros((filters.shape[1], BANDS), dtype=np.float32)
         for band, bins in enumerate(np.array_split(below, BANDS)):
             self._pool[bins, band] = 1 / len(bins)

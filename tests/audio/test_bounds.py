@@ -15,8 +15,10 @@ from asr_service.types import AudioEncoding, AudioFormat
 from tests.audio.samples import (
     LIMITS,
     OPUS_TAGS,
+    encoded,
     flac_head,
     ogg_page,
+    ogg_pages,
     opus_head,
     raw,
     silent_flac_frame,
@@ -95,6 +97,14 @@ def test_audio_up_to_the_limit_is_taken_and_one_sample_more_is_not(size: int) ->
         decoder.push(bytes(2))
 
 
+def test_chained_streams_of_other_rates_have_one_limit_together() -> None:
+    chained = encoded("OGG", "VORBIS", 1.0, 16_000) + encoded("OGG", "VORBIS", 1.0, 8_000)
+    decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_duration_s=1.5))
+    with pytest.raises(AudioTooLong, match=r"longer than 1\.5 s"):
+        decoder.push(chained)
+    assert decoder.received_s == 1.5
+
+
 def test_ten_minutes_of_digital_silence_are_fine() -> None:
     frames = 600 * 8_000 // 65_535
     data = flac_head() + b"".join(silent_flac_frame(number) for number in range(frames))
@@ -109,6 +119,27 @@ def test_a_packet_that_never_ends_is_refused() -> None:
     decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_packet_bytes=50_000))
     with pytest.raises(InvalidAudio, match="within 50000 bytes"):
         decoder.push(flac_head() + frame[:-2] + bytes(60_000))
+
+
+def test_an_ogg_packet_over_many_pages_is_refused() -> None:
+    head = ogg_page([opus_head()], sequence=0, granule=0, first=True)
+    tags = ogg_page([OPUS_TAGS], sequence=1, granule=0)
+    pages = ogg_pages([bytes(200_000)], sequence=2, serial=7)
+    decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_packet_bytes=100_000))
+    with pytest.raises(InvalidAudio, match="a packet of more than 100000 bytes"):
+        decoder.push(b"".join([head, tags, *pages]))
+
+
+def test_headers_are_bounded_for_each_of_the_chained_streams() -> None:
+    pages = [
+        ogg_page([opus_head()], sequence=0, granule=0, first=True),
+        ogg_page([OPUS_TAGS + bytes(200)], sequence=1, granule=0),
+        ogg_page([b"\xf8\xff\xfe"] * 50, sequence=2, granule=48_000, last=True),
+    ]
+    chained = b"".join(pages * 5)
+    assert len(decode_bytes(chained, AudioFormat(), limits=AudioLimits(max_metadata_bytes=300))) == 5 * 16_000
+    with pytest.raises(InvalidAudio, match="headers of more than 200 bytes"):
+        decode_bytes(chained, AudioFormat(), limits=AudioLimits(max_metadata_bytes=200))
 
 
 def test_a_large_raw_chunk_is_converted_piece_by_piece() -> None:

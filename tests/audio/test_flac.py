@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soxr
+from numpy.typing import NDArray
 
 from asr_service.audio import StreamDecoder
+from asr_service.audio.codec import PacketDecoder
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
 from tests.audio.samples import LIMITS, decode, encoded, flac_head, oracle, silent_flac_frame
@@ -17,6 +19,12 @@ TOTAL_SAMPLES_AT, MD5_AT = 8 + 13, 8 + 18
 
 def patched(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
+
+
+def blind(data: bytes) -> bytes:
+    """As written into a pipe: without totals and MD5."""
+    packed = int.from_bytes(data[TOTAL_SAMPLES_AT - 3 : MD5_AT], "big") >> 36 << 36
+    return patched(patched(data, TOTAL_SAMPLES_AT - 3, packed.to_bytes(8, "big")), MD5_AT, bytes(16))
 
 
 @pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
@@ -37,9 +45,15 @@ def test_a_frame_is_decoded_when_the_next_one_begins() -> None:
 
 def test_flac_without_totals_and_md5_is_read_to_its_end() -> None:
     data = encoded("FLAC")
-    packed = int.from_bytes(data[TOTAL_SAMPLES_AT - 3 : MD5_AT], "big") >> 36 << 36
-    blind = patched(patched(data, TOTAL_SAMPLES_AT - 3, packed.to_bytes(8, "big")), MD5_AT, bytes(16))
-    np.testing.assert_array_equal(decode(blind), decode(data))
+    np.testing.assert_array_equal(decode(blind(data)), decode(data))
+
+
+@pytest.mark.parametrize("where", [0.35, 0.5, 0.75])
+def test_a_flipped_bit_is_found_by_its_frame_alone(where: float) -> None:
+    data = bytearray(blind(encoded("FLAC", seconds=2.0)))
+    data[int(len(data) * where)] ^= 1
+    with pytest.raises(InvalidAudio, match="FLAC: "):
+        decode(bytes(data))
 
 
 @pytest.mark.parametrize("where", [0.1, 0.35, 0.5, 0.75, 0.999])
@@ -91,6 +105,20 @@ def test_what_is_wrong_only_at_the_end_costs_no_samples(lie: tuple[int, bytes]) 
     np.testing.assert_array_equal(np.concatenate(heard), decode(data))
     with pytest.raises(InvalidAudio, match="FLAC: "):
         decoder.finish()
+
+
+def test_what_looks_like_many_next_frames_is_tried_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, sizes = PacketDecoder.decode, list[int]()
+
+    def decode_packet(decoder: PacketDecoder, packet: bytes) -> list[NDArray[np.generic]]:
+        sizes.append(len(packet))
+        return original(decoder, packet)
+
+    monkeypatch.setattr(PacketDecoder, "decode", decode_packet)
+    header = silent_flac_frame(1)[:8]
+    with pytest.raises(InvalidAudio, match="FLAC: "):
+        decode(flac_head() + silent_flac_frame(0)[:-1] + header * 1_000)
+    assert 1 < len(sizes) < 10
 
 
 def test_a_frame_that_is_missing_is_found() -> None:

@@ -44,6 +44,17 @@ def test_tags_before_and_after_are_no_audio() -> None:
     np.testing.assert_array_equal(decode(tagged), decode(data))
 
 
+@pytest.mark.parametrize("tag", [b"TAG", b"APETAGEX", b"LYRICSBEGIN"])
+def test_a_large_tag_at_the_end_is_no_damage(tag: bytes) -> None:
+    np.testing.assert_array_equal(decode(encoded("MP3") + tag + bytes(20_000)), decode(encoded("MP3")))
+
+
+def test_a_first_frame_with_fraunhofers_header_is_no_audio() -> None:
+    info, *rest = frames(encoded("MP3"))
+    header = (info[:4] + bytes(32) + b"VBRI").ljust(len(info), b"\0")
+    np.testing.assert_array_equal(decode(b"".join([header, *rest]), MP3), decode(b"".join(rest), MP3))
+
+
 def test_a_tag_with_a_large_picture_is_skipped_without_holding_it() -> None:
     decoder = StreamDecoder(MP3, limits=AudioLimits(max_metadata_bytes=2**22))
     decoder.push(id3(4_000_000))
@@ -59,7 +70,7 @@ def test_a_lie_about_the_number_of_frames_does_not_change_the_audio() -> None:
     lie = data[: at + 8] + (10**9).to_bytes(4, "big") + data[at + 12 :]
     got, honest = decode(lie), decode(data)
     # The padding at the end is cut only where the header tells the truth.
-    assert 0 <= len(got) - len(honest) < 1_152
+    assert 0 < len(got) - len(honest) < 1_152
     np.testing.assert_array_equal(got[: len(honest)], honest)
 
 
@@ -74,6 +85,17 @@ def test_a_truncated_mp3_is_read_to_its_last_whole_frame() -> None:
 def test_a_broadcast_recorded_from_the_middle_is_read_from_its_first_whole_frame() -> None:
     data = b"".join(frames(encoded("MP3", seconds=2.0))[5:])
     assert len(decode(data[100:], MP3)) > 24_000
+
+
+def test_the_channel_mode_may_change_in_the_padding_at_the_end() -> None:
+    mono, stereo = (frames(encoded("MP3", None, 1.01, 16_000, channels)) for channels in (1, 2))
+    got, first = decode(b"".join([*mono, stereo[5]]), MP3), decode(b"".join(mono), MP3)
+    assert len(first) < len(got)
+    np.testing.assert_array_equal(got[: len(first)], first)
+
+
+def test_a_single_frame_is_an_mp3() -> None:
+    assert len(decode(frames(encoded("MP3"))[5], MP3)) == 576
 
 
 def test_a_short_damaged_place_is_stepped_over() -> None:

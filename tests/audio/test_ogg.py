@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soxr
 
-from asr_service.audio import StreamDecoder
+from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.audio.ogg import page_checksum
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
@@ -28,6 +28,7 @@ from tests.audio.samples import (
 
 OGG = AudioFormat(AudioEncoding.OGG_OPUS)
 SILENT_20_MS = b"\xf8\xff\xfe"
+HALF_A_PACKET = ogg_pages([SILENT_20_MS * 30_000], sequence=2, serial=7)[0]
 
 
 def opus_stream(pages: list[bytes], **head: int) -> bytes:
@@ -125,6 +126,7 @@ def test_the_checksum_is_oggs() -> None:
         (ogg_page([b"\x7fFLAC rest"], sequence=0, granule=0, first=True), "neither Opus nor Vorbis"),
         (ogg_page([opus_head(channels=9)], sequence=0, granule=0, first=True), "9 channels"),
         (ogg_page([opus_head()[:12]], sequence=0, granule=0, first=True), "too short"),
+        (ogg_page([b"OpusHead\x10" + opus_head()[9:]], sequence=0, granule=0, first=True), "unknown version"),
         (ogg_page([SILENT_20_MS], sequence=0, granule=0), "has not begun"),
         (opus_stream([ogg_page([SILENT_20_MS], sequence=2, granule=960, serial=8)]), "has not begun"),
         (
@@ -136,6 +138,10 @@ def test_the_checksum_is_oggs() -> None:
         (
             opus_stream([ogg_page([SILENT_20_MS], sequence=k, granule=960, last=True) for k in (2, 3)]),
             "after the last page",
+        ),
+        (
+            opus_stream([HALF_A_PACKET, ogg_page([SILENT_20_MS], sequence=3, granule=960)]),
+            "does not go on where the page before it stopped",
         ),
         (opus_stream([ogg_page([b"\xff" * 3], sequence=2, granule=960)]), "damaged packet"),
     ],
@@ -168,12 +174,12 @@ def test_pictures_in_the_comments_are_not_held(subtype: str, headers: int) -> No
     serial = int.from_bytes(pages[0][14:18], "little")
     header_pages = ogg_pages(packets[1:], sequence=1, serial=serial)
     audio_pages = [renumbered(page, 1 + len(header_pages) + k) for k, page in enumerate(pages[audio:])]
-    decoder = StreamDecoder(OGG, limits=LIMITS)
+    decoder = StreamDecoder(OGG, limits=AudioLimits(max_header_bytes=20_000))
     tracemalloc.start()
     for page in [pages[0], *header_pages]:
         decoder.push(page)
-    held, _ = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     got = [decoder.push(page) for page in audio_pages]
     np.testing.assert_array_equal(np.concatenate([*got, decoder.finish()]), decode(encoded("OGG", subtype)))
-    assert held < 400_000
+    assert peak < 400_000

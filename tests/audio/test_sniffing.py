@@ -22,6 +22,7 @@ NOT_AUDIO = {
     "MP4": b"\0\0\0\x20ftypM4A " + bytes(400),
     "SPHERE": b"NIST_1A\n   1024\n" + b" " * 1008 + bytes(400),
     "zeros": bytes(400),
+    "one header of an MP3 frame": b"\xff\xfb\x90\x64" + bytes(2_000),
     "RIFF that is no WAVE": b"RIFF\x10\0\0\0AVI LIST" + bytes(400),
     "one byte": b"R",
 }
@@ -65,8 +66,12 @@ def test_not_audio_is_refused_at_its_first_bytes() -> None:
 
 def test_a_file_equals_its_bytes_and_an_error_names_it(tmp_path: Path) -> None:
     good, bad, empty = tmp_path / "good.flac", tmp_path / "bad.wav", tmp_path / "empty.wav"
+    stereo = tmp_path / "stereo.flac"
     good.write_bytes(encoded("FLAC"))
     np.testing.assert_array_equal(read_file(good, limits=LIMITS), decode(encoded("FLAC")))
+    stereo.write_bytes(encoded("FLAC", channels=2))
+    second = decode(encoded("FLAC", channels=2), channel=1)
+    np.testing.assert_array_equal(read_file(stereo, limits=LIMITS, channel=1), second)
     bad.write_bytes(NOT_AUDIO["text"])
     with pytest.raises(EncodingUnknown, match=r"bad\.wav.*looks like text"):
         read_file(bad, limits=LIMITS)

@@ -11,7 +11,7 @@ import pytest
 from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.errors import ChannelMismatch, InvalidAudio, NonFiniteSamples, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, chirp, chunk, decode, encoded, fmt_chunk, oracle, riff
+from tests.audio.samples import LIMITS, chirp, chunk, decode, decode_pieces, encoded, fmt_chunk, oracle, riff
 
 PCM = (chirp()[:, 0] * 32_767).astype("<i2")
 DATA = PCM.tobytes()
@@ -56,6 +56,18 @@ def test_chunks_around_the_data_are_no_audio() -> None:
         chunk(b"JUNK", bytes(301)), fmt_chunk(), chunk(b"LIST", b"INFO"), chunk(b"data", DATA), chunk(b"id3 ", DATA)
     )
     np.testing.assert_array_equal(decode(wav), EXPECTED)
+    np.testing.assert_array_equal(decode_pieces([wav[k : k + 1_000] for k in range(0, len(wav), 1_000)]), EXPECTED)
+
+
+def test_chunks_behind_the_data_of_an_rf64_are_no_audio() -> None:
+    sizes = chunk(b"ds64", struct.pack("<QQQI", 3 * len(DATA), len(DATA), len(PCM), 0))
+    data = chunk(b"data", DATA, size=0xFFFFFFFF)
+    wav = riff(sizes, fmt_chunk(), data, chunk(b"id3 ", DATA), size=0xFFFFFFFF, magic=b"RF64")
+    np.testing.assert_array_equal(decode(wav), EXPECTED)
+
+
+def test_a_chunk_of_odd_size_is_padded() -> None:
+    np.testing.assert_array_equal(decode(riff(fmt_chunk(tail=b"\1"), chunk(b"data", DATA))), EXPECTED)
 
 
 def test_an_empty_data_chunk_before_tags_is_empty_audio() -> None:

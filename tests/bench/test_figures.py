@@ -122,6 +122,8 @@ def test_a_slope_is_found_with_its_error_and_none_where_there_is_no_line():
     assert line is not None and line.per_s == pytest.approx(0.01) and line.error == pytest.approx(0, abs=1e-9)
     noisy = slope([(float(x), 0.5 + (-1) ** x) for x in range(50)])
     assert noisy is not None and abs(noisy.per_s) < 2 * noisy.error
+    steep = slope([(0.0, 0.0), (1.0, 0.0), (2.0, 3.0)])
+    assert steep is not None and (steep.per_s, steep.error) == pytest.approx((1.5, 0.75**0.5))
     assert slope([(1.0, 0.5)] * 5) is None
     assert slope([]) is None
 

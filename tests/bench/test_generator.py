@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from asr_service.bench import generator
 from asr_service.bench.figures import figures
 from asr_service.bench.generator import Load, play_alone, run_load, stream_calls
 from asr_service.bench.heard import heard
@@ -72,6 +73,16 @@ def test_the_generator_says_what_it_costs_itself(loaded):
     assert cost == pytest.approx(loaded.generator_cpu_s / held_s)
 
 
+def test_calls_of_a_stream_follow_one_another_with_a_pause_up_to_the_first_that_is_refused(address):
+    load = Load(streams=3, seconds=1.5, message_s=0.1, pause_s=0.3, clips_per_call=1, stagger_s=0.1)
+    calls = asyncio.run(run_load(Connection(address), CLIPS, load)).calls
+    streams = [[call for call in calls if call.stream == stream] for stream in range(3)]
+    held = [stream for stream in streams if stream[0].status == "OK"]
+    assert sorted(map(len, streams)) == [1, 2, 2] and len(held) == 2
+    for first, second in held:
+        assert second.begun_s >= first.begun_s + first.call.duration_s + 0.3
+
+
 def test_a_record_is_not_spelled_out(loaded):
     # asyncio.run makes a repr of what it returns, and one of all audio takes longer than the load.
     assert len(repr(loaded)) < 200 and len(repr(loaded.calls[0])) < 200
@@ -90,6 +101,16 @@ def test_calls_alone_give_the_same_words(address, loaded):
         if record.stream in held:
             (under_load,) = [call for call in loaded.calls if call.stream == record.stream]
             assert [clip.text for clip in heard(record)] == [clip.text for clip in heard(under_load)]
+
+
+def test_a_call_that_does_not_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(generator, "PATIENCE_S", 0.1)
+    settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0, grace_s=0.0))
+    engine = FakeEngine()
+    engine.gate.clear()
+    with ServerThread(settings, lambda: engine) as address:
+        record = asyncio.run(run_load(Connection(address), CLIPS, Load(streams=1, seconds=0.5, stagger_s=0.0)))
+    assert figures(record).failed == {"GIVEN_UP": 1}
 
 
 def test_a_server_that_is_not_there_is_a_status_and_no_exception():

@@ -76,6 +76,12 @@ def test_what_is_shown_before_the_first_word_begins_is_not_its_first_partial():
     assert clip.first_partial_s == pytest.approx(0.5)
 
 
+def test_the_first_partial_is_the_first_word_that_was_shown_right_or_wrong():
+    shown = (0.5, interim(" ")), (0.7, interim("duh")), (0.9, interim("the")), (2.1, final(("the", 0.2, 0.4)))
+    (clip,) = heard(record(call_of(CAT), *shown))
+    assert clip.first_partial_s == pytest.approx(0.3)
+
+
 def test_an_utterance_that_ends_inside_a_clip_is_told_with_the_speakers_pause_there():
     (clip,) = heard(
         record(

@@ -71,6 +71,14 @@ def test_latency_is_counted_from_when_the_speech_was_sent() -> None:
     assert meter.final_s == [pytest.approx(2.0)]
 
 
+def test_a_word_that_begins_with_a_chunk_was_sent_with_it() -> None:
+    clock = Clock()
+    log = SendLog(0.04, clock)
+    for _ in log.noted([b""] * 100):
+        clock.now += 1.0
+    assert [log.sent_at(number * 40 / 1000) for number in range(100)] == list(range(100))
+
+
 def test_chunks_in_real_time_stop_when_told() -> None:
     stop = threading.Event()
     chunks = in_real_time([b"a", b"b", b"c"], 0.01, stop)

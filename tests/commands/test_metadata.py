@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from asr_service.cli import main
+from asr_service.connection import Connection
 from tests.fake_engine import say
 
 COMMANDS = ["transcribe", "stream"]
@@ -79,6 +80,10 @@ def test_what_grpc_does_not_send_is_refused_by_its_option_and_its_value_kept_sec
     told = capsys.readouterr().err
     assert "argument --metadata: " in told and problem in told
     assert "secr" not in told
+
+
+def test_a_connection_does_not_show_its_metadata() -> None:
+    assert "secret" not in repr(Connection("localhost:1", metadata=(("authorization", "secret"),)))
 
 
 def test_metadata_that_goes_nowhere_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

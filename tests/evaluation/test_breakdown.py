@@ -105,6 +105,11 @@ def test_out_of_vocabulary_by_hand():
     assert (found.share, found.error_rate, found.known_error_rate) == (0.6, pytest.approx(2 / 3), 0.0)
 
 
+def test_words_are_known_also_where_the_normaliser_writes_them_in_capitals():
+    scored = score(["the zog"], ["the zog"], normalizer="librispeech")
+    assert out_of_vocabulary(scored, {"the", "of"}).frequent == (("ZOG", 1),)
+
+
 def judged(pairs):
     """An evaluation whose words have these (right?, confidence)."""
     words = tuple(Word("yes" if right else "no", 0.0, 0.1, confidence) for right, confidence in pairs)

@@ -101,6 +101,7 @@ def test_unknown_costs_are_refused() -> None:
 
 def test_times_and_confidences_that_are_none_are_refused_with_the_whole_list() -> None:
     words = (Word("a", math.nan, 1.0, 0.5), Word("b", 2.0, 1.0, 0.5), Word("c", 0.0, 1.0, math.nan))
+    words += (Word("d", 0.0, 1.0, -0.1),)
     with pytest.raises(ManifestProblems) as caught:
         score([Reference("1", "a b c", offset_s=-1.0)], [Output("1", "a b c", words)])
     assert list(caught.value.problems) == [
@@ -108,6 +109,7 @@ def test_times_and_confidences_that_are_none_are_refused_with_the_whole_list() -
         "1: the word a is from nan to 1.0 s",
         "1: the word b is from 2.0 to 1.0 s",
         "1: the confidence of c is nan, not from 0 to 1",
+        "1: the confidence of d is -0.1, not from 0 to 1",
     ]
 
 

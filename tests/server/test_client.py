@@ -51,6 +51,8 @@ def test_options_are_the_fields_of_the_api(service: Service) -> None:
     with Client(service.address) as client:
         silence = {"min_trailing_silence": 5.0}
         assert finals(client.stream(chunks(), endpointing=silence, **RAW)) == ["one two three"]
+        short = {"min_trailing_silence": 0.6}
+        assert finals(client.stream(chunks(), endpointing=short, **RAW)) == ["one two", " three"]
         assert finals(client.stream(chunks(), single_utterance=True, **RAW)) == ["one two"]
         with pytest.raises(TypeError, match="langauge"):
             client.recognize(wav(), langauge="en")
@@ -204,6 +206,22 @@ def test_nobody_listens(service: Service) -> None:
     with Client("localhost:1") as client, pytest.raises(ServiceError) as caught:
         client.server_info()
     assert caught.value.status == "UNAVAILABLE" and caught.value.reason == ""
+
+
+def test_a_unary_call_takes_no_longer_than_it_was_given(start: Start) -> None:
+    service = start()
+    service.engine.gate.clear()
+
+    async def ask() -> None:
+        async with AsyncClient(service.address, timeout_s=0.2) as client:
+            await client.recognize(wav())
+
+    with Client(service.address, timeout_s=0.2) as client, pytest.raises(ServiceError) as caught:
+        client.recognize(wav())
+    assert caught.value.status == "DEADLINE_EXCEEDED"
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(ask())
+    assert caught.value.status == "DEADLINE_EXCEEDED"
 
 
 def test_asynchronous_client() -> None:

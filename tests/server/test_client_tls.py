@@ -1,9 +1,10 @@
-"""Our client at a server behind a proxy that has TLS, and wants to see a token."""
+"""Our client at a server behind a proxy that has TLS, with a token for it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shutil
 import ssl
 import subprocess
@@ -151,24 +152,42 @@ def test_command_line_reaches_a_server_behind_tls(
     assert "no.pem has no certificate" in capsys.readouterr().err
 
 
+def request_ids(caplog: pytest.LogCaptureFixture) -> set[str]:
+    """Of the calls that the server, which is in this process, has had so far."""
+    lines = [record for record in caplog.records if (record.name, record.msg) == ("asr.call", "call")]
+    return {line.__dict__["fields"]["request_id"] for line in lines}
+
+
 def test_an_evaluation_reaches_a_server_behind_tls(
-    proxy: str, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    proxy: str,
+    certificate: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "asr.call")
     soundfile.write(tmp_path / "a.wav", SPEECH, 16_000)
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text(json.dumps({"audio_filepath": "a.wav", "text": "one two"}) + "\n")
     report = tmp_path / "report.json"
     at_proxy = ["eval", str(manifest), "--server", proxy, "--tls", "--json", str(report)]
-    assert main([*at_proxy, "--ca", str(certificate), "--metadata", "authorization=Bearer secret"]) == 0
+    metadata = ["--metadata", "authorization=Bearer secret", "--metadata", "x-request-id=all-calls"]
+    assert main([*at_proxy, "--ca", str(certificate), *metadata]) == 0
     assert "WER   0.00 %" in capsys.readouterr().out
+    assert request_ids(caplog) == {"all-calls"}
     assert "secret" not in report.read_text()
     report.unlink()
     assert main(at_proxy) != 0  # nobody that this machine trusts has signed it
 
 
 def test_a_load_test_reaches_a_server_behind_tls_with_its_token(
-    proxy: str, certificate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    proxy: str,
+    certificate: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "asr.call")
     model = make_tiny_bundle(tmp_path / "tiny")
     clip = tone_clip("a", 1, 0.16, 2)
     samples = np.frombuffer(clip.pcm, dtype="<i2")
@@ -181,7 +200,8 @@ def test_a_load_test_reaches_a_server_behind_tls_with_its_token(
     at_proxy += ["--alignments", str(tmp_path / "alignments"), "--streams", "1", "--seconds", "0.5", "--stagger", "0"]
     report = tmp_path / "report.json"
     options = ["--ca", str(certificate), "--metadata", "authorization=Bearer secret", "--json", str(report)]
-    assert main([*at_proxy, *options]) == 0
+    assert main([*at_proxy, *options, "--metadata", "x-request-id=all-calls"]) == 0
     assert "1 held" in capsys.readouterr().out
+    assert request_ids(caplog) == {"all-calls"}
     assert "secret" not in report.read_text()
     assert main(at_proxy) == 1  # nobody that this machine trusts has signed it

@@ -5,6 +5,7 @@ The numbers are those of the project's list of faults.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from asr_service.audio import StreamDecoder
 from asr_service.engine.interface import Final
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.streaming.updates import StreamUpdate, UpdateBuilder
+from asr_service.types import Mode
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Refusal, Service, Start, refusal, until_error
 from tests.server.messages import FLUSH, audio, chunks, config, finals, transcript
@@ -170,9 +172,31 @@ def test_a_duration_that_is_hardly_too_long_is_told_as_it_is(service: Service) -
     assert "max_utterance is 30.0000001 s; it must be" in told.message
 
 
+@pytest.mark.parametrize(
+    "streaming",
+    [
+        {"endpointing": {"min_trailing_silence": {"nanos": 100_000_000}, "max_utterance": {"seconds": 1}}},
+        {"endpointing": {"min_trailing_silence": {"seconds": 10}, "max_utterance": {"seconds": 30}}},
+        {"voice_activity_timeout": {"speech_start_timeout": {"nanos": 100_000_000}}},
+        {"voice_activity_timeout": {"speech_end_timeout": {"seconds": 600}}},
+    ],
+)
+def test_stream_options_at_the_ends_of_their_ranges_are_taken(service: Service, streaming: dict[str, Any]) -> None:
+    assert list(service.stream([config(**streaming)])) == []
+
+
 def test_interim_results_are_refused_where_there_are_none(service: Service) -> None:
     told = service.refused([config({"mode": "ACCURATE"}, interim_results=True)])
     matches(told, UNIMPLEMENTED, "UNSUPPORTED", "streaming_config.interim_results")
+
+
+def test_a_mode_that_the_model_does_not_offer_is_refused(start: Start) -> None:
+    engine = FakeEngine()
+    engine.info = dataclasses.replace(engine.info, modes=(Mode.ACCURATE,))
+    service = start(engine)
+    for recognition in ({}, {"mode": "STREAMING"}):
+        matches(service.refused([config(recognition)]), UNIMPLEMENTED, "UNSUPPORTED", "config.mode")
+    assert transcript(service.stream([config({"mode": "ACCURATE"}), audio(SPEECH)])) == "one two three"
 
 
 @pytest.mark.parametrize("language", ["", "en", "EN", "en-US", "en-GB"])
@@ -302,6 +326,14 @@ def _holding(service: Service) -> Iterator[pb.StreamingRecognizeRequest]:
     yield config()
     yield audio(linear16(say(1, 1.0)))
     threading.Event().wait(5)
+
+
+def test_58_an_engine_that_has_failed_gets_no_more_calls(start: Start) -> None:
+    service = start()
+    service.engine.healthy = False
+    told = service.unary_refused(SPEECH, encoding="LINEAR16", sample_rate_hertz=16_000)
+    matches(told, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+    assert service.refused([config(), audio(SPEECH)]) == told
 
 
 def test_engine_failure_ends_its_stream_and_no_other(start: Start) -> None:

@@ -201,6 +201,8 @@ def test_endpointing_is_the_clients_choice(service: Service) -> None:
     assert finals(service.stream([short, *data])) == ["one", " two", " three"]
     assert finals(service.stream([long, *data])) == ["one two", " three"]
     assert finals(service.stream([longest, *data])) == ["one two three"]
+    cut = config(endpointing={"max_utterance": seconds(1.0)})
+    assert finals(service.stream([cut, audio(linear16(say(1, 2, 3, 4, 5, 6)))])) == ["one two three", " four five six"]
 
 
 def test_flush_ends_the_utterance_and_the_stream_goes_on(service: Service) -> None:

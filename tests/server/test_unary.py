@@ -40,6 +40,7 @@ def test_a_pause_that_ends_a_live_utterance_need_not_end_one_of_a_file(service: 
     (whole,) = service.recognize(pcm, **RAW).results
     assert live == ["one two three", " four five"]
     assert whole.alternatives[0].transcript == "one two three four five"
+    assert finals(service.stream([config({"mode": "ACCURATE"}), audio(pcm)])) == ["one two three four five"]
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
@@ -55,6 +56,12 @@ def test_one_channel_of_two_is_recognised_where_asked_for(service: Service) -> N
         assert result.alternatives[0].transcript == expected
     told = service.unary_refused(both, audio_channel=3)
     assert told.reason == "INVALID_FIELD"
+
+
+def test_all_channels_are_heard_where_none_is_asked_for(service: Service) -> None:
+    second = wav(np.stack([np.zeros_like(say(1, 2)), say(1, 2)], axis=1), 16_000)
+    (result,) = service.recognize(second).results
+    assert result.alternatives[0].transcript == "one two"
 
 
 def test_header_that_contradicts_the_config_is_refused(service: Service) -> None:

@@ -268,6 +268,25 @@ def test_servers_that_share_a_port_are_not_in_each_others_way() -> None:
             reserve(address, share_port=False)
 
 
+def test_workers_have_the_options_of_the_command_and_the_time_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[list[str], int, dict[str, float]]] = []
+
+    class Noted:
+        def __init__(self, command: list[str], count: int, **times: float) -> None:
+            made.append((command, count, times))
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr("asr_service.server.workers.Workers", Noted)
+    arguments = argparse.Namespace(model=Path("bundle"), config=Path("asr.toml"), max_streams=7, workers=3)
+    times = {"worker_restart_s": 0.5, "worker_restart_most_s": 9.0, "worker_stop_margin_s": 4.0}
+    assert run_workers(arguments, ServerSettings("127.0.0.1:0", drain_s=1.0, grace_s=2.0, **times)) == 0
+    ((command, count, given),) = made
+    assert command[-6:] == ["--model", "bundle", "--config", "asr.toml", "--max-streams", "7"]
+    assert (count, given) == (3, {"restart_s": 0.5, "restart_most_s": 9.0, "stop_s": 7.0})
+
+
 @pytest.mark.parametrize("share_port", [True, False])
 def test_several_workers_share_their_port_with_others_where_the_settings_say_so(
     share_port: bool, monkeypatch: pytest.MonkeyPatch

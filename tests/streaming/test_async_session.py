@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -92,6 +94,29 @@ async def words(session: AsyncSession) -> list[str]:
     return [result.alternatives[0].text async for update in session.updates() for result in update.results]
 
 
+def test_a_closed_session_is_held_by_nothing() -> None:
+    engine = FakeEngine()
+
+    def session(waker: LoopWaker) -> weakref.ref[AsyncSession]:
+        made = AsyncSession(
+            engine,
+            RecognitionConfig(mode=Mode.STREAMING),
+            decoder=StreamDecoder(AUDIO, limits=AudioLimits()),
+            waker=waker,
+            settings=StreamSettings(),
+            endpointing=EndpointingSettings(),
+        )
+        made.close()
+        return weakref.ref(made)
+
+    async def main() -> None:
+        closed = session(LoopWaker(asyncio.get_running_loop()))
+        gc.collect()
+        assert closed() is None
+
+    asyncio.run(main())
+
+
 def test_pushing_waits_for_room_and_goes_on_with_it() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
         engine.gate.clear()
@@ -167,8 +192,10 @@ def test_a_write_that_never_ends_is_given_up() -> None:
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
         await session.push(linear16(say(*[1, 1.0] * 3)))
         async for _ in session.updates():
+            write = asyncio.get_running_loop().create_future()
             with pytest.raises(SlowConsumer):
-                await session.deliver(asyncio.sleep(60))
+                await session.deliver(write)
+            assert write.cancelled()
             break
 
     run(scenario, max_pending_updates=2, slow_consumer_s=0.2)

@@ -41,12 +41,27 @@ def test_small_pieces_of_audio_add_up() -> None:
         timer.check(float(second))
 
 
-def test_burst_of_empty_messages_is_taken_and_no_more() -> None:
+def test_trickle_after_audio_is_no_sign_of_life() -> None:
+    timer = IdleTimer(SETTINGS, now=0.0)
+    timer.audio(1.0, 5.0)
+    timer.audio(9.0, 5.05)
+    with pytest.raises(StreamIdle):
+        timer.check(11.0)
+
+
+@pytest.mark.parametrize("now", [0.0, 1000.0])
+def test_burst_of_empty_messages_is_taken_and_no_more(now: float) -> None:
     limit = EmptyMessageLimit(SETTINGS, now=0.0)
     for _ in range(5):
-        limit.count(0.0)
+        limit.count(now)
     with pytest.raises(TooManyMessages, match="5"):
-        limit.count(0.0)
+        limit.count(now)
+
+
+def test_empty_messages_beyond_the_documented_rate_are_refused_in_the_end() -> None:
+    limit, times = EmptyMessageLimit(SETTINGS, now=0.0), (number * 0.4 for number in range(100))
+    with pytest.raises(TooManyMessages):
+        list(map(limit.count, times))
 
 
 def test_empty_messages_at_the_documented_rate_are_taken_for_ever() -> None:

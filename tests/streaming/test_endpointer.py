@@ -100,6 +100,13 @@ def test_short_pause_ends_a_long_utterance_before_the_maximum_does() -> None:
     assert [ending.end_s for ending in endings(policy, audio)] == [pytest.approx(7.44)]
 
 
+def test_a_long_utterance_needs_no_more_silence_than_was_asked_for() -> None:
+    settings = EndpointingSettings(long_utterance_share=0.7, long_utterance_silence_s=2.0)
+    audio = seconds(7.2, SPEECH) + seconds(2.0, SILENCE)
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8, max_utterance_s=10.0), settings=settings)
+    assert endings(policy, audio)[0].end_s == pytest.approx(8.0)
+
+
 def test_speech_in_which_no_word_is_known_ends_as_soon_as_words_do() -> None:
     """A short answer may be found by the final pass alone: it must not wait for what is said next."""
     policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))

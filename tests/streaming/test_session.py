@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from asr_service.engine.interface import (
     Failed,
     Final,
     Finished,
+    FrameEvidence,
     Partial,
     Progress,
     Sink,
@@ -47,7 +48,7 @@ class HandDriven:
         self.samples = 0
 
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
-        self.put = sink
+        self.put, self.policy = sink, policy
         return StreamHandle(0, 1)
 
     def audio(self, handle: StreamHandle, pcm: NDArray[np.float32]) -> None:
@@ -81,7 +82,13 @@ def clock() -> Clock:
     return Clock()
 
 
-def session(engine: HandDriven, clock: Clock, settings: StreamSettings | None = None, **options: Any) -> Session:
+def session(
+    engine: HandDriven,
+    clock: Clock,
+    settings: StreamSettings | None = None,
+    endpointing: EndpointingSettings | None = None,
+    **options: Any,
+) -> Session:
     config = RecognitionConfig(audio=RAW, mode=Mode.STREAMING, interim_results=True, **options)
     return Session(
         engine,  # type: ignore[arg-type]
@@ -89,7 +96,7 @@ def session(engine: HandDriven, clock: Clock, settings: StreamSettings | None = 
         decoder=StreamDecoder(config.audio, limits=AudioLimits()),
         wake=lambda: None,
         settings=settings or StreamSettings(),
-        endpointing=EndpointingSettings(),
+        endpointing=endpointing or EndpointingSettings(),
         clock=clock,
     )
 
@@ -109,12 +116,12 @@ def final(text: str, index: int) -> Final:
 
 def test_bytes_wait_until_there_are_enough_and_none_is_lost(engine: HandDriven, clock: Clock) -> None:
     stream = session(engine, clock)
-    for _ in range(3200):
+    for _ in range(3300):
         push(stream, b"\0")
     for block in stream.decode_rest():
         stream.feed(block)
-    assert engine.samples == 1600
-    assert len(engine.calls) <= 3200 / 160 + 1
+    assert engine.samples == 1650
+    assert len(engine.calls) <= 3300 / 160 + 1
 
 
 def test_room_ends_at_the_bound_and_comes_back_with_progress(engine: HandDriven, clock: Clock) -> None:
@@ -219,12 +226,13 @@ def test_stream_that_waits_for_its_finals_is_not_idle(engine: HandDriven, clock:
     assert stream.idle_deadline is None
 
 
-def test_too_many_empty_messages(engine: HandDriven, clock: Clock) -> None:
+@pytest.mark.parametrize("send", [Session.keep_alive, Session.flush, lambda stream: push(stream, b"")])
+def test_too_many_empty_messages(engine: HandDriven, clock: Clock, send: Callable[[Session], None]) -> None:
     stream = session(engine, clock, StreamSettings(empty_message_burst=3))
     for _ in range(3):
         push(stream, b"")
     with pytest.raises(TooManyMessages):
-        stream.keep_alive()
+        send(stream)
 
 
 def test_single_utterance_gives_event_then_final_then_ends(engine: HandDriven, clock: Clock) -> None:
@@ -322,6 +330,23 @@ def test_first_end_stands(engine: HandDriven, clock: Clock) -> None:
     stream.close()
     assert stream.end is End.FAILED and isinstance(stream.error, InvalidAudio)
     assert engine.calls == ["cancel"]
+
+
+@pytest.mark.parametrize("timeout_s", [None, 60.0])
+def test_utterances_end_as_the_settings_say(engine: HandDriven, clock: Clock, timeout_s: float | None) -> None:
+    session(engine, clock, endpointing=EndpointingSettings(empty_silence_s=1.0), speech_start_timeout_s=timeout_s)
+    silence = [FrameEvidence(time_s, False, False, False, 0.0) for time_s in (0.9, 1.0)]
+    assert [engine.policy.observe(evidence) for evidence in silence] == [False, True]
+
+
+def test_what_a_closed_stream_still_had_waits_for_nobody(engine: HandDriven, clock: Clock) -> None:
+    stream = session(engine, clock)
+    engine.put(final("a", 0))
+    stream.collect()
+    stream.close()
+    stream.collect()
+    assert not stream.has_updates
+    assert stream.slow_consumer_deadline is None
 
 
 def test_nothing_is_fed_after_the_end(engine: HandDriven, clock: Clock) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asr_service.config import Settings, StreamSettings
 from asr_service.errors import EngineFailure, InvalidAudio, NoCapacity
+from asr_service.streaming import transcribe
 from asr_service.streaming.transcribe import stream_bytes, transcribe_bytes, transcribe_pcm
 from asr_service.types import AudioEncoding, AudioFormat, EndpointingConfig, Mode, RecognitionConfig
 from tests.fake_engine import FakeEngine, linear16, say
@@ -84,6 +85,49 @@ def test_much_more_audio_than_the_bound_never_queues_more_than_the_bound() -> No
         long = say(*([1, 1.0] * 60))
         assert len(transcribe_bytes(engine, [linear16(long)], CONFIG, settings=settings)) == 60
         assert engine.most_queued_s <= 4.0
+    finally:
+        engine.stop()
+
+
+def test_a_stream_that_has_ended_takes_no_more_of_an_endless_recording(engine: FakeEngine) -> None:
+    config = dataclasses.replace(CONFIG, single_utterance=True)
+    chunks = itertools.repeat(linear16(say(1, 1.0)), 1000)
+    assert texts(transcribe_bytes(engine, chunks, config)) == ["one"]
+    assert len(list(chunks)) > 900
+
+
+class Unanswering(FakeEngine):
+    """Answers nothing until it has been looked at three times, or is found to have stopped."""
+
+    stops = False
+    looks = 0
+
+    @property
+    def healthy(self) -> bool:
+        self.looks += 1
+        if self.looks == 3 and not self.stops:
+            self.gate.set()
+        return self.looks < 3 or not self.stops
+
+    @healthy.setter
+    def healthy(self, _: bool) -> None: ...
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_slow_engine_is_waited_for_and_one_that_has_stopped_is_not(
+    monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    monkeypatch.setattr(transcribe, "WAKE_CHECK_S", 0.01)
+    engine = Unanswering()
+    engine.stops = stops
+    engine.gate.clear()
+    engine.start()
+    try:
+        if stops:
+            with pytest.raises(EngineFailure, match="without an answer"):
+                transcribe_pcm(engine, say(1), CONFIG)
+        else:
+            assert texts(transcribe_pcm(engine, say(1), CONFIG)) == ["one"]
     finally:
         engine.stop()
 

@@ -74,6 +74,11 @@ def test_events_never_go_backwards() -> None:
     assert second.event.time_s == first.event.time_s == 2.0
 
 
+def test_no_event_lies_behind_the_audio_that_was_received() -> None:
+    told = builder().event(SpeechEventKind.SPEECH_ACTIVITY_END, 2.08, 2.0)
+    assert told.event is not None and told.event.time_s == 2.0
+
+
 outputs = st.lists(
     st.tuples(
         st.booleans(),

@@ -15,13 +15,18 @@ class Never:
         return False
 
 
+class Always:
+    def observe(self, evidence: FrameEvidence) -> bool:
+        return True
+
+
 def timeouts(speech: str, start_s: float | None, end_s: float | None) -> list[float]:
-    """Play `speech` (x speech, . silence), one character per 0.1 s; return when timeouts were told."""
+    """Play `speech` (x speech, w a quiet word, . silence), one character per 0.1 s; return when timeouts were told."""
     told: list[float] = []
     policy = VoiceTimeoutPolicy(Never(), start_timeout_s=start_s, end_timeout_s=end_s, on_timeout=told.append)
     ends = []
     for index, character in enumerate(speech, start=1):
-        if policy.observe(FrameEvidence(index * PERIOD_S, character == "x", False, False, 0.0)):
+        if policy.observe(FrameEvidence(index * PERIOD_S, character == "x", False, character == "w", 0.0)):
             ends.append(index * PERIOD_S)
     assert ends == told  # the utterance ends where the timeout passes
     return told
@@ -33,6 +38,18 @@ def test_no_speech_at_the_start() -> None:
 
 def test_speech_in_time_disarms_the_start_timeout() -> None:
     assert timeouts("." * 9 + "x" + "." * 40, 1.0, None) == []
+
+
+def test_a_word_that_only_the_model_heard_is_speech() -> None:
+    assert timeouts("." * 9 + "w" + "." * 40, 1.0, None) == []
+    assert timeouts("x" + "." * 9 + "w" + "." * 30, None, 2.0) == [pytest.approx(3.1)]
+
+
+def test_utterances_still_end_where_the_policy_inside_ends_them() -> None:
+    told: list[float] = []
+    policy = VoiceTimeoutPolicy(Always(), start_timeout_s=1.0, end_timeout_s=1.0, on_timeout=told.append)
+    assert policy.observe(FrameEvidence(0.1, True, False, False, 0.0))
+    assert told == []
 
 
 def test_no_speech_after_speech() -> None:
