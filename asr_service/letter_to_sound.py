@@ -84,7 +84,7 @@ class LetterToSound:
             if len(data) > MAX_FILE_BYTES:
                 raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
             return cls(*_checked(json.loads(data)))
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path}: no letter-to-sound model: {error}", field=path.name) from None
 
     def _estimate(self) -> None:
@@ -150,7 +150,7 @@ class LetterToSound:
 
 
 def _checked(content: Any) -> tuple[list[Graphone], dict[str, int], int]:
-    """Raises ValueError, KeyError or TypeError for what `save` would not have written."""
+    """Raises ValueError, KeyError, TypeError or AttributeError for what `save` would not have written."""
     if content["format"] != FORMAT:
         raise ValueError(f"format is {content['format']!r}, must be {FORMAT!r}")
     order, ngrams = content["order"], content["ngrams"]

@@ -90,7 +90,7 @@ class Lexicon:
     def load(cls, path: Path) -> Lexicon:
         """Read a file that `save` wrote. Raises BundleError naming the file and, where it can, the line."""
         lines = _read_text(path).splitlines()
-        header = re.fullmatch(rf"{_MAGIC} (\d+)", lines[0]) if lines else None
+        header = re.fullmatch(rf"{_MAGIC} (\d{{1,9}})", lines[0]) if lines else None
         if header is None:
             raise BundleError(f"{path}: line 1: expected '{_MAGIC} <number of words>'", field=path.name)
         count = int(header.group(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import librosa
 import numpy as np
@@ -98,3 +99,5 @@ def test_a_batch_gives_the_features_of_each_row(front_end: LogMel) -> None:
 
 def test_digital_silence_gives_finite_features(front_end: LogMel) -> None:
     assert torch.isfinite(front_end.whole(torch.zeros(8_000))).all()
+    floor = LogMel().whole(torch.zeros(8_000))
+    torch.testing.assert_close(floor, torch.full_like(floor, math.log(1e-7)))

@@ -58,6 +58,8 @@ def test_a_file_gives_the_same_model_and_the_same_bytes(model: LetterToSound, tm
         ({"ngrams": {"ab": 1}}, "n-grams"),
         ({"ngrams": {"abc": 0}}, "count below 1"),
         ({"ngrams": None}, "no letter-to-sound model"),
+        ({"ngrams": ["abc"]}, "no letter-to-sound model"),
+        ({"graphones": [["c", 3]]}, "no letter-to-sound model"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_name(
@@ -87,3 +89,24 @@ def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch:
     path.write_bytes(gzip.compress(bytes(100_000)))
     with pytest.raises(BundleError, match="more than 1000 bytes"):
         LetterToSound.load(path)
+
+
+def test_what_a_word_ends_with_counts() -> None:
+    inside, alone = [("a", ("AE",)), ("b", ("B",))], [("a", ("EY",))]
+    model = LetterToSound.learn([inside] * 3 + [alone] * 2, order=2)
+    assert model.pronounce("ab")[0] == ("AE", "B")
+    assert model.pronounce("a")[0] == ("EY",)
+
+
+def test_no_pronunciation_is_silence(model: LetterToSound) -> None:
+    assert model.pronounce("e", n_best=9) == [("EH",)]
+    assert LetterToSound.learn([[("e", ()), ("h", ("HH",))]], order=2).pronounce("e") == []
+
+
+def test_what_a_model_remembers_of_the_words_that_it_was_asked_for_is_bounded(
+    model: LetterToSound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr_service.letter_to_sound._MAX_CACHED", 20)
+    for word in ("cant", "mince", "cance", "tin", "mat", "tent"):
+        assert model.pronounce(word)
+    assert len(model._cache) <= 21

@@ -67,6 +67,7 @@ def test_words_outside_have_no_pronunciation():
         ("asr-lexicon 2 0\n", "line 1"),
         ("asr-lexicon 1 2\na\tAH\n", "announces 2 words, 1 follow"),
         ("asr-lexicon 1 99999999\n", "line 1"),
+        (f"asr-lexicon 1 {'9' * 5000}\n", "line 1"),
         ("asr-lexicon 1 1\na AH\n", "line 2: expected word, tab"),
         ("asr-lexicon 1 1\nCat\tK AE T\n", "line 2: 'Cat'"),
         ("asr-lexicon 1 1\na\tAX\n", "line 2: 'a' has the unknown phone 'AX'"),
@@ -109,6 +110,18 @@ def test_a_file_that_inflates_beyond_the_limit_is_refused_without_inflating_it(t
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(b"a" * 5_000_000))
     with pytest.raises(BundleError, match="more than 1000 bytes"):
+        Lexicon.load(path)
+
+
+def test_more_words_than_a_lexicon_may_have_are_refused_in_memory_and_in_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "lexicon.txt"
+    Lexicon(ENTRIES).save(path)
+    monkeypatch.setattr("asr_service.lexicon.MAX_WORDS", len(ENTRIES))
+    assert len(Lexicon.load(path)) == len(Lexicon(ENTRIES)) == len(ENTRIES)
+    monkeypatch.setattr("asr_service.lexicon.MAX_WORDS", len(ENTRIES) - 1)
+    with pytest.raises(ValueError, match=f"{len(ENTRIES)} words, at most {len(ENTRIES) - 1}"):
+        Lexicon(ENTRIES)
+    with pytest.raises(BundleError, match=f"at most {len(ENTRIES) - 1} are allowed"):
         Lexicon.load(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from asr_service.decoding.confidence import ConfidenceModels
 from asr_service.decoding.ctc_prefix_beam import PrefixBeamOptions
@@ -12,6 +12,7 @@ from asr_service.decoding.joint_beam import JointBeamOptions
 from asr_service.decoding.lexicon_beam import MAX_N_BEST, LexiconBeamOptions
 from asr_service.decoding.rescoring import RescoringWeights
 from asr_service.errors import BundleError
+from asr_service.toml_types import of_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ class DecodingConfig:
             ("hold_back_s", 0.0, 10.0),
             ("confidence_scale", 0.0, 10.0),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise BundleError(f"config.json: decoding.{name} is {value!r}, must be {low:g} to {high:g}")
+            value, kind = getattr(self, name), "a whole number from " if isinstance(low, int) else ""
+            is_number = isinstance(value, int if kind else int | float) and not isinstance(value, bool)
+            if not is_number or not low <= value <= high:
+                raise BundleError(f"config.json: decoding.{name} is {value!r}, must be {kind}{low:g} to {high:g}")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> DecodingConfig:
@@ -74,10 +76,19 @@ class DecodingConfig:
                 raise BundleError(f"config.json: decoding.{name} is not known; known are {', '.join(known)}")
             factory = known[name]
             try:
-                parts[name] = value if factory is dataclasses.MISSING else factory(**value)
+                parts[name] = value if factory is dataclasses.MISSING else _part(factory, value)
             except (TypeError, ValueError) as error:
                 raise BundleError(f"config.json: decoding.{name}: {error}") from error
         return DecodingConfig(**parts)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _part(settings: Any, values: Any) -> Any:
+    """The dataclass `settings` of a table. Raises ValueError or TypeError that names what is unknown or wrong."""
+    types = get_type_hints(settings)
+    table = of_type("it", values, dict)
+    if settings is not ConfidenceModels:  # which looks at its own
+        table = {name: of_type(name, value, types[name]) if name in types else value for name, value in table.items()}
+    return settings(**table)

@@ -43,6 +43,10 @@ class PrefixBeamOptions:
     word_score: float = 1.0
     max_frames: int = 3000
 
+    def __post_init__(self) -> None:
+        if min(self.beam_size, self.beam_size_token, self.max_frames) < 1:
+            raise ValueError("beam_size, beam_size_token and max_frames must be at least 1")
+
 
 @dataclass(slots=True, eq=False)
 class _Prefix:

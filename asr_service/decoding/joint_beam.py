@@ -46,6 +46,12 @@ class JointBeamOptions:
     max_token_ratio: float = 1.2
     max_extra_tokens: int = 5
 
+    def __post_init__(self) -> None:
+        if min(self.beam_size, self.candidates) < 1 or not 0.0 <= self.ctc_weight <= 1.0:
+            raise ValueError("beam_size and candidates must be at least 1, ctc_weight 0 to 1")
+        if min(self.length_reward, self.max_token_ratio, self.max_extra_tokens) < 0:
+            raise ValueError("length_reward, max_token_ratio and max_extra_tokens must be 0 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class TokenHypothesis:

@@ -127,6 +127,9 @@ def _read_config(directory: Path) -> dict[str, Any]:
     missing = [key for key in ("name", "language", "model", "features", "streaming", "decoding") if key not in config]
     if missing:
         raise BundleError(f"{path}: the field {missing[0]!r} is missing")
+    decoding = config["decoding"]
+    if not isinstance(decoding, dict) or not isinstance(decoding.get("rescoring", {}), dict):
+        raise BundleError(f"{path}: decoding must be a table, and decoding.rescoring one of it")
     dial = config.setdefault("dial", {})
     if not isinstance(dial, dict) or not all(
         latency in LATENCIES and isinstance(changes, dict) and set(changes) <= {"streaming", "decoding"}
@@ -211,6 +214,8 @@ def _load_weights(path: Path, model: Transformer, front_end: LogMel) -> None:
         values = tensors.get(f"cmvn.{name}")
         if values is None or values.shape != (front_end.config.n_mels,):
             raise BundleError(f"{path}: cmvn.{name} of shape ({front_end.config.n_mels},) is missing")
+        if not torch.isfinite(values).all() or (name == "std" and not (values > 0).all()):
+            raise BundleError(f"{path}: cmvn.{name} has values that are not finite, or a deviation of 0")
         setattr(front_end, name, values.float())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from asr_service.errors import ConfigError
 
@@ -18,6 +18,10 @@ _LEAST = {
     **dict.fromkeys(("n_mels", "stem_channels", "d_model", "n_heads", "ffn_dim", "encoder_layers"), 1),
     **dict.fromkeys(("decoder_layers", "conv_kernel", "phone_vocab_size"), 0),
     "vocab_size": 4,
+}
+_CHOICES = {
+    name: get_args(choices)
+    for name, choices in (("stem", Stem), ("positions", Positions), ("norm", Norm), ("activation", Activation))
 }
 
 
@@ -63,6 +67,9 @@ class TransformerConfig:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, must be {least} or more")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, must be {' or '.join(choices)}")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout is {self.dropout}, must be 0 or more and below 1")
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:

@@ -84,3 +84,45 @@ def test_the_joint_beam_adds_the_boosts_to_what_it_finds_without() -> None:
     assert any(HINTS.score(words_of(ids)) for ids in plain)
     for ids in plain.keys() & hinted.keys():
         assert hinted[ids] == pytest.approx(plain[ids] + HINTS.score(words_of(ids)), abs=1e-4)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_of_phrases_that_begin_alike_the_one_that_is_worth_most_a_letter_counts(turn: int) -> None:
+    pieces = HintedPieces(PhraseHints([PhraseHint("abc", 6.0), PhraseHint("ab", 1.0)][::turn]), PIECES)
+    assert pieces.extended(pieces.start(), PIECES.index("▁a")).score == pytest.approx(2.0)
+
+
+class Speller:
+    """A decoder that takes little for the first piece of a word, and is sure of what comes then."""
+
+    def __init__(self, *token_ids: int) -> None:
+        self._following = dict(itertools.pairwise((WordPieces.bos_id, *token_ids, WordPieces.eos_id)))
+
+    def start(self, memory: torch.Tensor, *, capacity: int) -> Speller:
+        return self
+
+    def reorder(self, index: torch.Tensor) -> None:
+        pass
+
+    def step(self, token_ids: torch.Tensor, cache: Speller) -> torch.Tensor:
+        log_probs = torch.full((len(token_ids), len(PIECES)), -20.0)
+        for row, token_id in zip(log_probs, token_ids.tolist(), strict=True):
+            following = self._following.get(token_id, WordPieces.eos_id)
+            row[following] = -0.01
+            if token_id == WordPieces.bos_id:
+                row[following], row[WordPieces.eos_id] = -4.5, -1.0
+        return log_probs
+
+
+def test_the_joint_beam_does_not_stop_before_a_phrase_has_its_boost() -> None:
+    ids = tuple(PIECES.index(piece) for piece in ("▁a", "b", "c"))
+    found = joint_beam_search(
+        Speller(*ids),  # type: ignore[arg-type]
+        torch.zeros(6, 16),
+        torch.log_softmax(torch.zeros(6, len(PIECES)), dim=-1),
+        bos_id=WordPieces.bos_id,
+        eos_id=WordPieces.eos_id,
+        options=JointBeamOptions(beam_size=1, ctc_weight=0.0),
+        hints=HintedPieces(PhraseHints([PhraseHint("abc", 9.0)]), PIECES),
+    )
+    assert [hypothesis.token_ids for hypothesis in found] == [ids]

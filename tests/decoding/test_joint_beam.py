@@ -71,14 +71,16 @@ def test_hypotheses_come_best_first_without_repeats_and_the_same_each_time(decod
     first, second = (search(decoder, memory, ctc, JointBeamOptions()) for _ in range(2))
     assert first == second
     assert [h.score for h in first] == sorted((h.score for h in first), reverse=True)
-    assert len({h.token_ids for h in first}) == len(first)
+    assert len({h.token_ids for h in first}) == len(first) <= JointBeamOptions().beam_size
 
 
 def test_length_is_bounded_by_the_ctc_whatever_the_decoder_wants(decoder: Decoder) -> None:
     ctc = torch.full((50, VOCABULARY), -20.0)
     ctc[:, 0] = 0.0  # the CTC heard nothing
     found = search(decoder, torch.randn(50, 16), ctc, JointBeamOptions(ctc_weight=0.0, length_reward=5.0))
-    assert max(len(h.token_ids) for h in found) <= 5
+    assert max(len(h.token_ids) for h in found) == 5, "for the reward makes up for what each token costs"
+    ctc[:, 3] = 1.0  # it heard one token for long
+    assert max_tokens(ctc[:3], JointBeamOptions()) == 3
 
 
 def test_no_frames_give_the_empty_hypothesis(decoder: Decoder) -> None:

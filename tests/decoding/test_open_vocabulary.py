@@ -31,7 +31,10 @@ def pieces() -> WordPieces:
 
 def path(pieces: WordPieces, text: str, gap: int) -> np.ndarray:
     """(T8, V): each token for one frame, `gap` blanks after it."""
-    labels = [label for token in pieces.encode(text) for label in (token, *[0] * gap)]
+    return one_hot(pieces, [label for token in pieces.encode(text) for label in (token, *[0] * gap)])
+
+
+def one_hot(pieces: WordPieces, labels: list[int]) -> np.ndarray:
     log_probs = np.full((len(labels), pieces.vocab_size), -9.0, dtype=np.float32)
     log_probs[np.arange(len(labels)), labels] = -0.01
     return log_probs
@@ -135,3 +138,9 @@ def test_what_an_utterance_and_a_part_of_it_compare_is_bounded(compared) -> None
             break
     assert 0 < most * 10 * 10 <= PART_COMPARED
     assert len(compared) * 10 * 10 == MAX_COMPARED
+
+
+def test_a_spelling_without_letters_replaces_nothing(pieces: WordPieces) -> None:
+    (space,) = spelled_words(pieces, one_hot(pieces, [pieces.pieces.index("▁"), 0, 0]), ratio=2)
+    assert space.text == ""
+    assert with_spelled_words((TimedWord("a", 0, 4),), [space], {"a"}) == []

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from asr_service.decoding.hinted_tree import HintedTree
+from asr_service.decoding.hinted_tree import MAX_PRONUNCIATIONS, HintedTree
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
@@ -147,3 +147,10 @@ def test_a_word_that_no_lexicon_has_is_heard_by_its_guessed_pronunciations_alone
         assert best.texts == words
         assert all(word.start_frame < word.end_frame for word in best.words)
         assert [word.start_frame for word in best.words] == sorted(word.start_frame for word in best.words)
+
+
+def test_of_a_phrases_pronunciations_no_more_are_looked_for_than_promised(tree) -> None:
+    hinted = HintedTree(tree, tiny.lexicon(), hints(a_a_a=3.0), 0.8)
+    (label,) = hinted.boosts
+    assert hinted.texts(label) == ("a", "a", "a")
+    assert int((hinted.arrays.word == label).sum()) == MAX_PRONUNCIATIONS < 2**3

@@ -99,3 +99,21 @@ def test_a_word_is_as_sure_as_the_hypotheses_that_have_it_at_its_place():
 def test_confidences_stay_in_the_unit_interval_despite_rounding():
     best = placed("a")
     assert word_confidences(best, [best] * 3, [0.4, 0.4, 0.2000001]) == (1.0,)
+
+
+def test_what_a_search_that_left_the_stable_words_is_sure_of_makes_no_shown_word_stable():
+    stabiliser = Stabiliser()
+    stabiliser.update(placed("i see a"), shared=2)
+    stabiliser.update(placed("eye sea a cat"), shared=4)
+    assert texts(stabiliser.stable) == "i see"
+
+
+def test_a_word_that_begins_where_the_last_stable_one_ends_is_shown():
+    stabiliser = Stabiliser()
+    stabiliser.update((TimedWord("i", 0, 8),), shared=1)
+    assert texts(stabiliser.splice((TimedWord("eye", 0, 8), TimedWord("see", 8, 16)))) == "i see"
+
+
+def test_the_same_word_right_before_or_after_makes_a_word_no_surer():
+    said = (TimedWord("bye", 0, 8), TimedWord("bye", 8, 16))
+    assert word_confidences(said, [said, said[:1], said[1:]], [0.5, 0.3, 0.2]) == pytest.approx((0.8, 0.7))

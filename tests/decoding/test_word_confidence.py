@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -174,3 +175,33 @@ def test_wrong_weights_are_refused_by_name(confidence, named: str) -> None:
 
 def test_every_weight_is_a_feature() -> None:
     assert {"intercept", *FEATURES} == {item.name for item in dataclasses.fields(ConfidenceWeights)}
+
+
+class Unheard:
+    """A decoder's scores of what it would never say."""
+
+    def add(self, sequences: list[list[int]]) -> Iterator[None]:
+        yield
+
+    def of(self, sequence: list[int]) -> torch.Tensor:
+        return torch.full((len(sequence) + 1,), -80.0)
+
+
+def test_what_is_next_to_impossible_counts_no_more_than_a_little_likely(pieces, language_model, utterance) -> None:
+    features = WordFeatures(pieces, language_model, posterior_scale=1.0)
+    silence = np.full((24, pieces.vocab_size), -80.0, dtype=np.float32)
+    silence[:, 0] = 0.0
+    unheard = utterance | {"pieces": silence, "attention": Unheard()}
+    found = features(WORDS_HEARD, [WORDS_HEARD], [0.0], **unheard)
+    for name in ("attention", "following", "utterance", "pieces"):
+        assert found[:, FEATURES.index(name)].tolist() == [-10.0] * 3
+
+
+def test_a_word_without_frames_of_its_own_has_the_entropy_of_the_frame_next_to_it(
+    pieces, language_model, utterance
+) -> None:
+    words = (WORDS_HEARD[0], TimedWord("a", 6, 6), TimedWord("cat", 16, 17))  # there are 16
+    features = WordFeatures(pieces, language_model, posterior_scale=1.0)
+    found = features(words, [words], [0.0], **utterance)[:, FEATURES.index("entropy")]
+    entropies = -(np.exp(utterance["phones"]) * utterance["phones"]).sum(axis=1)
+    assert found[1:] == pytest.approx([entropies[6], entropies[15]], rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import weakref
 
 import numpy as np
@@ -184,3 +185,21 @@ def test_a_cancelled_file_leaves_nothing_behind(engine: Stepped) -> None:
     engine.settle()
     assert engine.active_streams == 0 and not len(engine._accurate._queue)
     assert not engine._accurate._searches and not listener.done.is_set()
+
+
+def test_an_utterance_that_waits_keeps_its_own_features_alone_and_none_once_it_is_encoded(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, accurate_budget_s=0.001))
+    spend_a_second_a_look(monkeypatch, "accurate_lane")
+    upload(engine, babble(8.0, 3))
+    waited = encoded = 0
+    while engine._turn():
+        for utterance in itertools.chain(*engine._accurate._queue._waiting.values()):
+            if utterance.parts is not None:
+                assert utterance.features is None
+                encoded += 1
+            elif utterance.features is not None:
+                assert utterance.features.base is None
+                waited += 1
+    assert waited and encoded

@@ -45,6 +45,9 @@ def test_a_pickle_in_place_of_the_weights_is_never_run(bundle_dir: Path, tmp_pat
         ("rescoring", {"luck": 1.0}, "luck"),
         ("accurate", {"beam_size": 0}, "beam_size"),
         ("n_best", 0, "n_best"),
+        ("n_best", True, "n_best"),
+        ("n_best", 2.5, "n_best"),
+        ("confidence_scale", True, "confidence_scale"),
         ("agreement", "often", "agreement"),
     ],
 )

@@ -83,3 +83,11 @@ def test_confidences_follow_from_the_features_of_each_hypothesis(tiny_bundle, en
         )
         sums = 1.5 + features @ [WEIGHTS[name] for name in FEATURES]
         assert row == pytest.approx(1 / (1 + np.exp(-sums)))
+
+
+def test_the_posteriors_that_weights_read_are_as_flat_as_those_without(tiny_bundle, encoded) -> None:
+    weights = dataclasses.asdict(ConfidenceWeights(posterior=1.0))
+    settings = [{"confidence_scale": 0.01, "confidence": {"accurate": each}} for each in (weights, None)]
+    weighted, plain = (sure(heard(tiny_bundle, encoded, Mode.ACCURATE, **each)) for each in settings)
+    for row, posterior in zip(weighted, plain, strict=True):
+        assert row == pytest.approx(np.clip(posterior, 0.001, 0.999), abs=1e-6)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import queue
 import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +16,7 @@ from asr_service.config import EngineSettings
 from asr_service.decoding.prefix_scores import PrefixScores
 from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
 from asr_service.engine.interface import Failed, Finished
-from asr_service.errors import EngineFailure
+from asr_service.errors import EngineFailure, LimitReached
 from asr_service.model.bundle import Bundle
 from asr_service.types import Mode
 from tests.engine.listening import babble, start, transcript
@@ -134,3 +137,85 @@ def test_an_engine_that_is_stuck_in_one_turn_is_not_healthy_and_its_end_is_not_w
     assert not listener.done.is_set()
     go_on.set()
     assert listener.done.wait(10)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_engine_is_healthy_until_a_second_batch_in_a_row_has_failed(
+    engine: Stepped, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("the model is gone")
+
+    def healthy_after(seed: int) -> bool:
+        upload(engine, babble(1.0, seed), mode)
+        engine.settle()
+        return engine.healthy
+
+    monkeypatch.setattr(engine._thread, "is_alive", lambda: True)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._runner, "encode_chunks", fail)
+        patched.setattr(engine._runner, "utterance_parts", fail)
+        assert [healthy_after(seed) for seed in range(2)] == [True, False]
+    assert healthy_after(2)
+
+
+def test_a_culprit_in_batch_after_batch_leaves_the_engine_healthy(
+    engine: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = engine._runner.encode_chunks
+    sick: list[int] = []
+
+    def encode(slots: list, chunks: list, kept: list) -> list:
+        if set(sick) & set(slots):
+            raise RuntimeError("cosmic ray")
+        return original(slots, chunks, kept)
+
+    monkeypatch.setattr(engine._runner, "encode_chunks", encode)
+    for seed in range(UNHEALTHY_AFTER):
+        opened = [start(engine, Mode.STREAMING) for _ in range(2)]
+        sick[:] = [opened[0][0].slot]
+        for handle, _ in opened:
+            engine.audio(handle, babble(1.0, seed))
+        engine._turn()
+        assert isinstance(opened[0][1].outputs[-1], Failed)
+        assert engine._streams.failures == 0
+
+
+@pytest.mark.parametrize("asked", ["audio", "flush", "finish"])
+def test_audio_that_the_front_end_fails_on_ends_its_stream_alone_and_is_told_why(
+    engine: Stepped, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    original, refused = engine._runner.features, LimitReached("not so loud")
+
+    def features(pcm: np.ndarray, *arguments: Any, **options: Any) -> Any:
+        if len(pcm) == 4_321:
+            raise refused
+        return original(pcm, *arguments, **options)
+
+    monkeypatch.setattr(engine._runner, "features", features)
+    handle, listener = start(engine, Mode.STREAMING)
+    engine.audio(handle, np.zeros(4_321, np.float32))
+    if asked != "audio":
+        getattr(engine, asked)(handle)
+    well = upload(engine, babble(2.0, 2), Mode.STREAMING)
+    engine.settle()
+    assert listener.outputs == [Failed(refused)]
+    assert isinstance(well.outputs[-1], Finished) and well.finals()
+
+
+def test_a_message_that_the_engine_waited_for_is_part_of_a_turn_that_may_be_stuck(engine: Stepped) -> None:
+    class Waited(queue.SimpleQueue):
+        def get_nowait(self) -> object:
+            raise queue.Empty
+
+    began: list[float] = []
+
+    def handle(message: object) -> None:
+        began.append(engine._turn_began)
+        engine._stopping.set()
+
+    engine._inbox = Waited()
+    engine._handle = handle  # type: ignore[method-assign]
+    start(engine, Mode.STREAMING)
+    engine._run()
+    assert began and all(map(math.isfinite, began))

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from asr_service.decoding import prefix_scores
+from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.decoding.rescoring import NO_ALIGNMENT, attention_log_likelihoods, ctc_log_likelihoods
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch
-from asr_service.engine.runner import Encoded
+from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import SearchSpace
 from asr_service.lexicon import phone_ids
+from asr_service.model.bundle import Bundle
 from asr_service.model.transformer import Transformer
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS
@@ -46,3 +50,43 @@ def test_a_spelled_word_takes_the_place_of_what_was_heard_there_whether_or_not_t
     pieces = heard(60 // ratio, bundle.pieces.vocab_size, {at // ratio: encode(word) for at, word in spelled.items()})
     search.step(Encoded(phones, pieces, torch.zeros(len(pieces), config.d_model)))
     assert search.final(offset_s=0.0)[0].text == "tick boa tick"
+
+
+@pytest.fixture(scope="module")
+def encoded(tiny_bundle) -> Encoded:
+    features = torch.randn(96, 80, generator=torch.Generator().manual_seed(4)).numpy()
+    return ModelRunner(tiny_bundle, streams=1, threads=1, precision="fp32").encode_whole(features)
+
+
+def known(bundle: Bundle, encoded: Encoded, mode: Mode, **decoding: object) -> dict[tuple[str, ...], float]:
+    """The ranked hypotheses of the lexicon's words, best first."""
+    space = SearchSpace(dataclasses.replace(bundle, decoding={**bundle.decoding, **decoding}))
+    search = space.new_search(StreamOptions(mode))
+    search.step(encoded)
+    found = {tuple(word.text for word in words): score for words, score in search.n_best()}
+    return {words: score for words, score in found.items() if WORDS.keys() >= set(words)}
+
+
+def test_each_hypothesis_is_worth_the_weighted_sum_of_what_every_part_says(
+    tiny_bundle, encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_scores, "DECODER_CONTEXT", 1000)
+    weights = {"phones": 0.7, "pieces": 0.3, "attention": 0.9, "language_model": 1.1, "word": -0.4, "unknown": -1e6}
+    found = known(tiny_bundle, encoded, Mode.ACCURATE, rescoring=weights)
+    n_gram = WordLanguageModel(tiny_bundle.lm_path, sorted(WORDS))
+    tokens = [tiny_bundle.pieces.encode(" ".join(words)) for words in found]
+    phones = [phone_ids(phone for word in words for phone in WORDS[word][0]) for words in found]
+    said = (
+        0.7 * ctc_log_likelihoods(torch.from_numpy(encoded.phones), phones)
+        + 0.3 * ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).clamp(min=NO_ALIGNMENT)
+        + 0.9 * attention_log_likelihoods(tiny_bundle.model.decoder, encoded.hidden, tokens)
+        + 1.1 * torch.tensor([n_gram.sentence(words) for words in found])
+        - 0.4 * torch.tensor([float(len(words)) for words in found])
+    )
+    assert len({len(words) for words in found}) > 1
+    assert list(found.values()) == pytest.approx(said.tolist(), abs=1e-2)
+
+
+def test_each_mode_ranks_as_many_hypotheses_as_it_is_told(tiny_bundle, encoded) -> None:
+    told = {"n_best": 2, "streaming_n_best": 5}
+    assert [len(known(tiny_bundle, encoded, mode, **told)) for mode in (Mode.ACCURATE, Mode.STREAMING)] == [2, 5]

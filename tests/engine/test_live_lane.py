@@ -11,14 +11,15 @@ import pytest
 
 from asr_service.config import EngineSettings
 from asr_service.decoding import prefix_scores
-from asr_service.engine.interface import Final, Partial
+from asr_service.engine.interface import Final, Finished, FrameEvidence, Partial, Progress, StreamOptions
 from asr_service.engine.live import ChunkedDecoder
 from asr_service.engine.stream import Stream
 from asr_service.model.bundle import Bundle
 from asr_service.parts import Parts
+from asr_service.streaming.endpointer import Endpointer
 from asr_service.streaming.updates import UpdateBuilder
-from asr_service.types import Hypothesis, Mode, RecognitionConfig, RecognitionResult, Word
-from tests.engine.listening import RATE, babble, start, transcript
+from asr_service.types import EndpointingConfig, Hypothesis, Mode, RecognitionConfig, RecognitionResult, Word
+from tests.engine.listening import RATE, Listener, babble, start, transcript
 from tests.engine.stepped import SETTINGS, Stepped, WorkCounter, spend_a_second_a_look, upload
 
 
@@ -179,3 +180,73 @@ def test_the_stream_is_not_observed_while_its_final_is_due(engine: Stepped) -> N
     (stream,) = engine._streams
     stream.final_since = 0
     assert stream.work() is None
+
+
+class Watched(Endpointer):
+    """Keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(EndpointingConfig(min_trailing_silence_s=0.5, max_utterance_s=6.0))
+        self.told: list[FrameEvidence] = []
+
+    def observe(self, evidence: FrameEvidence) -> bool:
+        self.told.append(evidence)
+        return super().observe(evidence)
+
+
+def watched(engine: Stepped, pcm: np.ndarray) -> tuple[Listener, list[FrameEvidence]]:
+    """A live stream with interims: what came of it, and what its endpointer was told."""
+    listener, policy = Listener(), Watched()
+    handle = engine.open(StreamOptions(Mode.STREAMING, interim_results=True), policy, listener)
+    for part in np.array_split(pcm, 30):
+        engine.audio(handle, part)
+        engine.settle()
+    engine.finish(handle)
+    engine.settle()
+    return listener, policy.told
+
+
+def test_words_that_a_model_hears_in_silence_reach_neither_the_client_nor_the_endpointer(
+    engine: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imagined = Hypothesis((Word("one", 0.1, 0.2, 0.9),))
+
+    def final_parts(self: ChunkedDecoder, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
+        yield
+        return (imagined,)
+
+    monkeypatch.setattr(ChunkedDecoder, "has_words", True)
+    monkeypatch.setattr(ChunkedDecoder, "partial", lambda self, *, offset_s: (imagined, 0))
+    monkeypatch.setattr(ChunkedDecoder, "final_parts", final_parts)
+    listener, told = watched(engine, np.zeros(3 * RATE, np.float32))
+    assert told and not any(evidence.has_words for evidence in told)
+    assert {type(output) for output in listener.outputs} == {Progress, Finished}
+    listener, told = watched(engine, babble(3.0, 1))
+    assert any(evidence.has_words for evidence in told)
+    assert {Partial, Final} <= {type(output) for output in listener.outputs}
+
+
+def test_every_utterance_and_its_words_lie_in_stream_time(engine: Stepped) -> None:
+    listener, told = watched(engine, babble(9.0, 5))
+    finals = listener.finals()
+    starts = [final.start_s for final in finals]
+    assert len(finals) >= 3 and starts == sorted(set(starts))
+    for output in listener.outputs:
+        if isinstance(output, Partial) and output.utterance_index < len(finals):
+            final = finals[output.utterance_index]
+            assert output.start_s == final.start_s < output.end_s <= final.end_s
+    ends = [(each.utterance_start_s, each.last_word_end_s) for each in told if each.last_word_end_s is not None]
+    assert len({start for start, _ in ends}) >= 3
+    assert all(start < end for start, end in ends)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_each_lane_has_a_budget_of_its_own(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    budgets = {Mode.STREAMING: "final_budget_s", Mode.ACCURATE: "accurate_budget_s"}
+    settings = dataclasses.replace(SETTINGS, final_budget_s=0.001, accurate_budget_s=0.001)
+    engine = Stepped(tiny_bundle, dataclasses.replace(settings, **{budgets[mode]: 60.0}))
+    ticks = itertools.count()
+    monkeypatch.setattr("asr_service.engine.live_lane.time.perf_counter", lambda: next(ticks) / 100)
+    listeners = [upload(engine, babble(0.5, seed), mode) for seed in range(2)]
+    engine._turn()
+    assert all(listener.done.is_set() for listener in listeners)

@@ -152,3 +152,17 @@ def test_a_weight_for_a_model_that_is_not_there_is_refused(bundle: Bundle, tmp_p
     (folder / NEURAL_LM_FILE).unlink()
     with pytest.raises(BundleError, match=f"neural_lm is {WEIGHT}, but {NEURAL_LM_FILE} is missing"):
         load_bundle(folder)
+
+
+def test_each_mode_has_a_margin_of_its_own(bundle: Bundle, encoded: Encoded) -> None:
+    for mode, other in ((Mode.ACCURATE, "streaming_neural_margin"), (Mode.STREAMING, "neural_margin")):
+        name = {"neural_margin", "streaming_neural_margin"} - {other}
+        counts = []
+        for nothing in (other, *name):
+            margins = {"neural_margin": 1e6, "streaming_neural_margin": 1e6} | {nothing: 0.0}
+            rescoring = bundle.decoding["rescoring"] | {"neural_lm": WEIGHT}
+            decoding = bundle.decoding | {"rescoring": rescoring} | margins
+            search = SearchSpace(dataclasses.replace(bundle, decoding=decoding)).new_search(StreamOptions(mode))
+            search.step(encoded)
+            counts.append(len(known_words(search, bundle)))
+        assert counts[0] > counts[1] == 1

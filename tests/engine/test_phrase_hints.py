@@ -278,3 +278,27 @@ def test_the_letters_of_all_words_that_are_guessed_for_a_request_are_bounded(lit
     literate.prepare(Mode.STREAMING, tuple(PhraseHint(word, 5.0) for word in words))
     assert told == words[: PhraseHintSettings.MOST_GUESSED_LETTERS // 20]
     assert 2000 <= sum(map(len, told)) <= 4000
+
+
+def test_a_tree_that_is_prepared_again_is_forgotten_no_earlier_than_one_that_is_new(tiny_bundle, built) -> None:
+    space = SearchSpace(tiny_bundle)
+    for place in (*range(PhraseHintSettings.KEPT_TREES), 0, PhraseHintSettings.KEPT_TREES):
+        space.prepare(Mode.STREAMING, expecting(place))
+    count = len(built)
+    space.searches(StreamOptions(Mode.STREAMING, phrase_hints=expecting(0)))
+    assert len(built) == count
+
+
+def test_a_tree_that_two_calls_hold_stays_until_both_let_it_go(tiny_bundle, built) -> None:
+    space = SearchSpace(tiny_bundle)
+    first = space.prepare(Mode.STREAMING, expecting(0))
+    second = space.prepare(Mode.STREAMING, expecting(0))
+    for place in range(2):
+        if place:
+            del second
+        for other in range(2 * PhraseHintSettings.KEPT_TREES):
+            space.prepare(Mode.STREAMING, expecting(1 + other + 100 * place))
+        count = len(built)
+        space.searches(StreamOptions(Mode.STREAMING, phrase_hints=expecting(0)))
+        assert len(built) == count
+    assert first is not None

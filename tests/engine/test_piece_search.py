@@ -71,3 +71,27 @@ def test_words_lie_where_they_were_said_whether_or_not_the_encoder_merges_frames
     (word,) = search.final(offset_s=1.0)[0].words
     assert word.text == "tick"
     assert (word.start_s, word.end_s) == pytest.approx((1.0 + 30 * frame_s, 1.0 + (30 + len(tokens)) * frame_s))
+
+
+def test_a_text_that_nobody_can_pronounce_is_taken_to_fit_as_the_middle_one_of_the_others(tiny_bundle, encoded) -> None:
+    search = SearchSpace(dataclasses.replace(tiny_bundle, lm_path=None)).new_search(StreamOptions(Mode.ACCURATE))
+    assert isinstance(search, PieceSearch)
+    search.step(encoded)
+    tick, unknown, baa, b = search._pronounced(["tick", "tick zzz", "baa", "b"])
+    assert unknown == sorted([tick, baa, b])[1] and len({tick, baa, b}) == 3
+    assert search._pronounced(["zzz"]) == [0.0]
+
+
+def test_a_word_that_may_still_grow_is_not_stable_though_all_hypotheses_have_it(tiny_bundle) -> None:
+    decoding = {**tiny_bundle.decoding, "agreement": 0, "pieces": {"beam_size": 1}}
+    bundle = dataclasses.replace(tiny_bundle, decoding=decoding, lexicon=None, lm_path=None)
+    search = SearchSpace(bundle).new_search(StreamOptions(Mode.STREAMING))
+    tokens, shown = bundle.pieces.encode("tick"), []
+    for token in tokens:
+        log_probs = np.full((1, bundle.pieces.vocab_size), -40.0, dtype=np.float32)
+        log_probs[0, token] = 0.0
+        search.step(Encoded(np.zeros((1, 0), dtype=np.float32), log_probs, torch.zeros(1, 32)))
+        hypothesis, stable = search.partial(offset_s=0.0)
+        shown.append((hypothesis.text, stable))
+    assert len(shown) > 1
+    assert shown == [(bundle.pieces.decode(tokens[:count]), 0) for count in range(1, len(tokens) + 1)]

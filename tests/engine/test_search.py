@@ -75,3 +75,14 @@ def test_the_endpointer_is_told_of_words_that_are_held_back() -> None:
 def test_stable_words_are_shown_however_young_they_are() -> None:
     assert shown(5, 1.0) == (5, 5)
     assert shown(6, 10.0) == (6, 6)
+
+
+def test_nothing_of_an_utterance_is_left_in_the_next() -> None:
+    search = Scripted(shared=2, hold_back_s=0.0)
+    for _ in range(3):
+        search.step(NOTHING)
+    assert search.has_words and search.best(offset_s=0.0).words
+    search.reset()
+    assert not search.has_words and not search.best(offset_s=0.0).words
+    assert ChunkedDecoder(search).last_word_end_s(offset_s=0.0) is None
+    assert search._stabiliser.stable == () and search.final(offset_s=0.0) == ()

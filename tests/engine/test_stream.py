@@ -151,3 +151,47 @@ def test_an_utterance_that_ends_in_silence_or_by_the_clients_wish_ends_there() -
     stream.add(np.ones((300, MELS), np.float32), levels(with_pause_before(np.full(220, LOUD, np.float32))), turn=1)
     stream.flush()
     assert drain(stream) == [(296, True, True)]
+
+
+def test_the_endpointer_is_told_what_the_decoder_found_and_once_that_it_grew() -> None:
+    policy = EndAt()
+    stream, _ = make_stream(Mode.STREAMING, policy)
+    stream.has_words = stream.new_token = True
+    stream.last_word_end_s = 0.4
+    stream.add(np.ones((40, MELS), np.float32), levels(np.full(40, QUIET, np.float32)), turn=1)
+    assert stream.work() is None
+    assert [evidence.new_token for evidence in policy.seen] == [True, False, False, False, False]
+    assert all(evidence.has_words and evidence.last_word_end_s == 0.4 for evidence in policy.seen)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_nothing_of_an_utterance_is_told_of_the_next(mode: Mode) -> None:
+    policy = EndAt(1.6)
+    stream, _ = make_stream(mode, policy)
+    energies = with_pause_before(np.full(240, QUIET, np.float32))
+    energies[80:130] = LOUD
+    stream.add(np.ones((len(energies), MELS), np.float32), levels(energies), turn=1)
+    ended = False
+    while not ended:
+        work = stream.work()
+        assert work is not None
+        ended = work.ends_utterance
+        stream.take()
+    assert stream.speech_heard
+    stream.has_words = stream.new_token = stream.shows_words = True
+    stream.last_word_end_s = 1.3
+    stream.next_utterance()
+    assert not (stream.speech_heard or stream.shows_words)
+    stream.work()
+    later = [evidence for evidence in policy.seen if evidence.utterance_start_s == 1.6]
+    assert later and not any(evidence.has_words or evidence.new_token for evidence in later)
+    assert {evidence.last_word_end_s for evidence in later} == {None}
+
+
+def test_every_flush_ends_an_utterance_and_one_that_is_repeated_no_other() -> None:
+    stream, _ = make_stream(Mode.ACCURATE, EndAt())
+    for frames in (48, 60):
+        stream.add(np.ones((frames, MELS), np.float32), levels(np.full(frames, LOUD, np.float32)), turn=1)
+        stream.flush()
+        stream.flush()
+    assert drain(stream) == [(48, True, True), (56, True, True)]

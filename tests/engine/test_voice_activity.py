@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from asr_service.engine.voice_activity import (
     BANDS,
     INPUTS,
+    LOWEST,
     TICK_FRAMES,
     VOICE_FILE,
     NeuralVoiceActivity,
@@ -174,3 +175,11 @@ def test_a_front_end_with_too_few_mel_bins_is_named() -> None:
     front_end = LogMel(FeatureConfig(n_mels=20))
     with pytest.raises(ConfigError, match=r"n_mels is 20: \d+ mel bins below 4 kHz, voice activity needs 16"):
         VoiceBands(front_end.spectrogram.mel_scale.fb.numpy(), 16_000)
+
+
+def test_dither_is_no_speech_though_it_stands_out_from_digital_silence() -> None:
+    observer = VoiceActivity()
+    silence = np.full((TICK_FRAMES * 60, BANDS), -30.0, np.float32)
+    assert not any(decisions(observer, silence))
+    assert not observer.observe(np.full((TICK_FRAMES, BANDS), LOWEST, np.float32))
+    assert observer.observe(np.full((TICK_FRAMES, BANDS), LOWEST + 2.0, np.float32))

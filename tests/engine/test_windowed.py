@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from asr_service.config import EngineSettings
+from asr_service.decoding.hypothesis import TimedWord
 from asr_service.engine.engine import BatchingEngine
 from asr_service.engine.interface import Final, Finished, FrameEvidence, Partial, StreamOptions
 from asr_service.engine.runner import Encoded
@@ -18,8 +19,9 @@ from asr_service.engine.windowed import WindowedDecoder
 from asr_service.errors import BundleError
 from asr_service.model.bundle import Bundle, StreamingConfig, load_bundle
 from asr_service.model.config import TransformerConfig
+from asr_service.parts import at_once
 from asr_service.tokenizer import WordPieces
-from asr_service.types import Mode
+from asr_service.types import Hypothesis, Mode, Word
 from tests.engine.conftest import WORDS, save_random_bundle
 from tests.engine.listening import Listener, babble, start, transcript
 from tests.engine.stepped import Stepped
@@ -190,6 +192,12 @@ def test_no_audio_leaves_a_window_before_its_words_are_committed(
     heard = decoder.partial(offset_s=0.0)[0].words
     assert [word.text for word in heard] == spoken
     assert [word.start_s for word in heard] == pytest.approx([0.5 + place for place in range(len(spoken))], abs=0.09)
+    cut_off = len(decoder._confidences)
+    (final,) = at_once(decoder.final_parts(offset_s=0.0))
+    assert [word.text for word in final.words[:cut_off]] == spoken[:cut_off] != []
+    assert all(word.confidence > 0.5 for word in final.words[:cut_off]), "as sure as when the window held them"
+    decoder.reset()
+    assert (decoder._start, decoder._confidences, decoder.has_words) == (0, [], False)
 
 
 def test_a_stream_that_is_behind_leaves_steps_out_and_ends_with_all_its_audio_only_if_told_to(
@@ -265,3 +273,22 @@ def test_the_folder_is_named_where_the_policy_does_not_fit(full_context_bundle: 
     with pytest.raises(BundleError) as caught:
         BatchingEngine(full_context_bundle, EngineSettings(policy="chunked"))
     assert str(Path(full_context_bundle.directory)) in caught.value.message
+
+
+def test_a_committed_word_that_is_not_heard_again_where_it_was_is_not_sure(tiny_bundle: Bundle) -> None:
+    space = SearchSpace(tiny_bundle)
+    steps, finals = (space.new_search(StreamOptions(Mode.STREAMING)) for _ in range(2))
+    decoder = WindowedDecoder(steps, finals, n_mels=80, window_s=4.0, lag_s=0.0)
+    committed = (TimedWord("baa", 0, 30), TimedWord("tick", 40, 80))
+    heard = (TimedWord("baa", 10, 35), TimedWord("tick", 200, 240))
+    heard_as = Hypothesis((Word("baa", 0.1, 0.35, 0.9), Word("tick", 2.0, 2.4, 0.8)))
+    assert decoder._sure(committed, heard, heard_as) == [0.9, 0.0]
+
+
+def test_windows_are_as_long_and_as_late_as_the_settings_say(tiny_bundle: Bundle) -> None:
+    engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, window_s=3.5, window_lag_s=1.5))
+    start(engine, Mode.STREAMING)
+    engine._turn()
+    (decoder,) = engine._live._decoders.values()
+    assert isinstance(decoder, WindowedDecoder)
+    assert (decoder._longest, decoder._lag) == (350, 150)

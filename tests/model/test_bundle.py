@@ -63,6 +63,7 @@ def test_a_saved_bundle_computes_what_the_model_did(directory: Path) -> None:
     assert bundle.lexicon["the"] == LEXICON["the"]
     assert bundle.front_end.mean.tolist() == list(range(16))
     assert not bundle.model.training
+    assert (directory / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_bundle_in_int8_is_smaller_and_computes_nearly_the_same(directory: Path, tmp_path: Path) -> None:
@@ -109,6 +110,8 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"streaming": {"chunk": 8}}, "chunk"),
         ({"features": {"n_mels": 16, "n_fft": 512, "centre": True}}, "centre"),
         ({"model": {"d_modle": 16}}, "d_modle"),
+        ({"decoding": []}, "decoding"),
+        ({"decoding": {"rescoring": []}}, "rescoring"),
     ],
 )
 def test_a_wrong_setting_is_named(directory: Path, changes: dict[str, object], named: str) -> None:
@@ -130,7 +133,7 @@ def test_a_tokenizer_of_another_model_is_refused(directory: Path) -> None:
         load_bundle(directory)
 
 
-@pytest.mark.parametrize("fault", ["missing", "shape", "unknown", "nan", "cmvn"])
+@pytest.mark.parametrize("fault", ["missing", "shape", "unknown", "nan", "cmvn", "cmvn shape", "cmvn nan", "cmvn zero"])
 def test_weights_that_do_not_fit_are_named(directory: Path, fault: str) -> None:
     path = directory / "model.safetensors"
     tensors = load_file(path)
@@ -143,10 +146,16 @@ def test_weights_that_do_not_fit_are_named(directory: Path, fault: str) -> None:
         tensors["encoder.surprise"] = torch.zeros(1)
     elif fault == "nan":
         tensors[name][0, 0] = float("nan")
-    else:
+    elif fault == "cmvn":
         del tensors["cmvn.std"]
+    else:
+        tensors["cmvn.std"] = {
+            "cmvn shape": torch.ones(3),
+            "cmvn nan": torch.full((16,), torch.nan),
+            "cmvn zero": torch.zeros(16),
+        }[fault]
     save_file(tensors, path)
-    named = {"unknown": "encoder.surprise", "nan": "not finite", "cmvn": "cmvn.std"}.get(fault, name)
+    named = {"unknown": "encoder.surprise", "nan": "not finite"}.get(fault, "cmvn.std" if "cmvn" in fault else name)
     with pytest.raises(BundleError, match=named.replace(".", r"\.")):
         load_bundle(directory)
 

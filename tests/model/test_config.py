@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from asr_service.errors import ConfigError
@@ -21,9 +23,15 @@ from tests.model.conftest import random_features
         ({"downsample_after": 11}, ["downsample_after"]),
         ({"phone_layer": 5}, ["phone_layer"]),
         ({"phone_layer": 0}, ["phone_layer"]),
+        ({"dropout": 1.0}, ["dropout"]),
+        ({"vocab_size": 3}, ["vocab_size"]),
+        ({"stem": "conv8"}, ["stem", "conv4"]),
+        ({"positions": "rotarry"}, ["positions", "rotary"]),
+        ({"norm": "none"}, ["norm", "pre", "post"]),
+        ({"activation": "swish"}, ["activation", "relu", "gelu"]),
     ],
 )
-def test_a_setting_that_does_not_fit_is_named(changes: dict[str, int], names: list[str]) -> None:
+def test_a_setting_that_does_not_fit_is_named(changes: dict[str, Any], names: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         TransformerConfig(**changes)
     assert all(name in str(caught.value) for name in names)

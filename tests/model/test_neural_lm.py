@@ -51,6 +51,7 @@ def test_a_model_that_was_written_and_read_says_the_same(folder: Path, model: Ne
     tokens = torch.randint(3, PIECES.vocab_size, (1, 12))
     torch.testing.assert_close(found[0](tokens), model(tokens), atol=2e-2, rtol=0)  # fp16 on disk
     assert found[1].pieces == PIECES.pieces
+    assert (folder / NEURAL_LM_FILE).stat().st_mode & 0o777 == 0o644
     assert set(load_file(folder / NEURAL_LM_FILE)) == set(model.state_dict()) - {"output.weight"}, "shared weights once"
 
 
