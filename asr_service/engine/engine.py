@@ -186,11 +186,13 @@ class BatchingEngine:
         for stream in self._streams:
             if stream.unheard:
                 self._streams.guard(stream, functools.partial(self._hear, stream))
+            if stream in self._streams:
+                self._streams.guard(stream, stream.work)  # which the plan asks for again
         ready = plan(self._streams, max_batch=self._settings.max_streams)
         if ready.chunks:
             self._live.steps(ready.chunks, self._turns)
         for stream, _ in ready.utterances:
-            self._accurate.take(stream)
+            self._streams.guard(stream, functools.partial(self._accurate.take, stream))
         any_final = self._live.finals()
         any_accurate = self._accurate.work()
         self._report_progress()

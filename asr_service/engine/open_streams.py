@@ -79,7 +79,7 @@ class OpenStreams:
         if is_last:
             self.end(stream, Finished())
 
-    def guard(self, stream: Stream, action: Callable[[], None]) -> None:
+    def guard(self, stream: Stream, action: Callable[[], object]) -> None:
         """Run `action`; an exception ends this stream only."""
         try:
             action()

@@ -15,11 +15,12 @@ import torch
 from asr_service.config import EngineSettings
 from asr_service.decoding.prefix_scores import PrefixScores
 from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
-from asr_service.engine.interface import Failed, Finished
+from asr_service.engine.interface import Failed, Finished, FrameEvidence, StreamOptions
 from asr_service.errors import EngineFailure, LimitReached
 from asr_service.model.bundle import Bundle
-from asr_service.types import Mode
-from tests.engine.listening import babble, start, transcript
+from asr_service.streaming.endpointer import Endpointer
+from asr_service.types import EndpointingConfig, Mode
+from tests.engine.listening import Listener, babble, start, transcript
 from tests.engine.stepped import SETTINGS, Stepped, upload
 
 
@@ -219,3 +220,30 @@ def test_a_message_that_the_engine_waited_for_is_part_of_a_turn_that_may_be_stuc
     start(engine, Mode.STREAMING)
     engine._run()
     assert began and all(map(math.isfinite, began))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("ticks", [3, 60])
+def test_an_endpointer_that_fails_ends_its_stream_alone(
+    engine: Stepped, tiny_bundle: Bundle, mode: Mode, ticks: int
+) -> None:
+    class Broken(Endpointer):
+        observed = 0
+
+        def observe(self, evidence: FrameEvidence) -> bool:
+            self.observed += 1
+            if self.observed == ticks:
+                raise RuntimeError("cosmic ray")
+            return super().observe(evidence)
+
+    well, sick = upload(engine, babble(6.0, 1), mode), Listener()
+    config = EndpointingConfig(min_trailing_silence_s=0.5, max_utterance_s=6.0)
+    handle = engine.open(StreamOptions(mode=mode), Broken(config), sick)
+    engine.audio(handle, babble(6.0, 2))
+    engine.settle()
+    assert isinstance(sick.outputs[-1], Failed) and isinstance(sick.outputs[-1].error, EngineFailure)
+    alone = Stepped(tiny_bundle, SETTINGS)
+    expected = upload(alone, babble(6.0, 1), mode)
+    alone.settle()
+    assert transcript(well) == transcript(expected) != []
+    assert engine.active_streams == 0
