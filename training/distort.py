@@ -100,7 +100,7 @@ def noisy(
     mixed = add_noise(
         torch.from_numpy(pcm).unsqueeze(0), torch.tensor([len(pcm)]), noise, torch.tensor([float(snr_db)])
     )[0].numpy()
-    return np.asarray(mixed * min(1.0, PEAK / float(np.abs(mixed).max())), dtype=np.float32)
+    return np.asarray(mixed * (PEAK / max(PEAK, float(np.abs(mixed).max(initial=0.0)))), dtype=np.float32)
 
 
 def main() -> None:

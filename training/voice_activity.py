@@ -1,6 +1,6 @@
 """Train the detector of voice activity (asr_service/engine/voice_activity.py) and write its weights.
 
-    python -m training.voice_activity ../shared/speech/train.jsonl --out BUNDLE/voice_activity.safetensors
+    python -m training.voice_activity train.jsonl --out BUNDLE/voice_activity.safetensors
 
 Recordings are joined with pauses, in noises that come, go and stay, in babble and through a telephone, loud and quiet.
 Who speaks when is known from forced alignment of the transcripts by a bundle; voices of the babble are no speech.
@@ -34,6 +34,7 @@ from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
 from training.augmentation.noise import babble, coloured_noise
 from training.augmentation.pauses import room_tone_level
 from training.augmentation.telephone import telephone
+from training.mistakes import told_in_one_line
 
 RATE_HZ = 16_000
 TICK_S = 0.08
@@ -43,6 +44,8 @@ BRIDGED_S = 0.2
 # Alignment places the edges of a word at 40 ms; a word's last sounds are quiet.
 EDGE_S = 0.04
 SEQUENCE_S = 14.0
+# In a babble, from and to.
+VOICES = 3, 7
 SPEECH_SHARE = 0.4
 
 
@@ -117,7 +120,7 @@ def _noise(rng: random.Random, samples: int) -> Tensor:
 
 
 def _babble(clips: Sequence[Spoken], rng: random.Random, samples: int) -> Tensor:
-    voices = babble([clip.wave for clip in rng.sample(clips, rng.randint(3, 7))], samples, rng)
+    voices = babble([clip.wave for clip in rng.sample(clips, rng.randint(*VOICES))], samples, rng)
     return voices / voices.square().mean().sqrt()
 
 
@@ -180,7 +183,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=SHIPPED_DIR / DEFAULT_MODEL, help="bundle that aligns")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    clips = load(arguments.manifest, arguments.corpus, arguments.clips, arguments.model)
+    with told_in_one_line("voice_activity"):
+        clips = load(arguments.manifest, arguments.corpus, arguments.clips, arguments.model)
+        if len(clips) < VOICES[1]:
+            raise ValueError(f"{arguments.manifest}: {len(clips)} clips that can be aligned, {VOICES[1]} are needed")
     rng = random.Random(0)
     bands = VoiceBands(LOG_MEL.spectrogram.mel_scale.fb.numpy(), RATE_HZ)
     made = [example(clips, bands, rng) for _ in tqdm(range(arguments.sequences), "sequences", mininterval=5)]

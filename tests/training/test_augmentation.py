@@ -119,6 +119,15 @@ def test_babble_is_all_its_voices_at_equal_power_however_long_or_loud_they_are()
     assert max(powers) - min(powers) < 1.0
 
 
+def test_a_voice_of_the_babble_begins_anywhere_and_goes_round() -> None:
+    voice = torch.linspace(1.0, 2.0, 500)
+    mixed = [babble([voice], 1_200, random.Random(seed)) for seed in range(20)]
+    begins = [int(((one[0] / one.max()) * 2.0 - 1.0) * 499 + 0.5) for one in mixed]
+    assert min(begins) < 125 and max(begins) > 375
+    for begin, one in zip(begins, mixed, strict=True):
+        torch.testing.assert_close(one / one.max() * 2.0, voice[(begin + torch.arange(1_200)) % 500])
+
+
 def test_babble_of_a_recording_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="no samples"):
         babble([torch.zeros(0)], 100, random.Random(0))
@@ -233,3 +242,58 @@ def test_a_gain_is_inside_its_range_and_never_takes_samples_beyond_full_scale() 
     np.testing.assert_allclose(ratios, ratios[:, :1].expand_as(ratios), rtol=1e-4)
     assert ratios.min() >= 0.1 - 1e-6
     assert len(ratios[:, 0].unique()) == 8
+
+
+@pytest.mark.parametrize("what", ["room", "noise", "gain", "telephone", "codec"])
+def test_each_distortion_falls_on_its_share_of_the_rows(what: str) -> None:
+    waves, lengths = batch()
+    rooms = torch.zeros(1, 50)
+    rooms[0, ::7] = 0.3
+    config = AugmentConfig(**{f"{what}_probability": 0.25})  # type: ignore[arg-type]
+    distort = WaveformAugmentation(config, lambda *_: [], rooms, RATE_HZ)
+    changed = [
+        bool((distorted[row] != waves[row]).any())
+        for distorted in (distort(waves, lengths, "aabbccdd", random.Random(seed)) for seed in range(40))
+        for row in range(8)
+    ]
+    assert np.mean(changed) == pytest.approx(0.25, abs=0.08)
+
+
+def test_ratios_of_noise_are_drawn_from_their_range() -> None:
+    waves, lengths = batch()
+    noise = distorter(noise_probability=1.0, noise_snr_db=(0.0, 20.0))
+    added = [noise(waves, lengths, "aabbccdd", random.Random(seed)) - waves for seed in range(8)]
+    ratios_db = [power_db(waves[row, :3_500]) - power_db(noise[row, :3_500]) for noise in added for row in range(8)]
+    assert -0.5 < min(ratios_db) < 3.0 and 17.0 < max(ratios_db) < 20.5
+    assert np.mean(ratios_db) == pytest.approx(10.0, abs=2.5)
+
+
+def test_noise_has_the_colour_and_the_share_of_voices_asked_for() -> None:
+    waves, lengths = batch()
+    for slope, least, most in ((0.0, -4.0, -2.0), (2.0, -40.0, -10.0)):
+        coloured = distorter(noise_probability=1.0, noise_slope=(slope, slope), babble_share=0.0)
+        added = coloured(waves, lengths, "aabbccdd", random.Random(0)) - waves
+        assert least < above_db(added[0], 4_000) < most
+    asked: list[str] = []
+    config = AugmentConfig(noise_probability=1.0, babble_share=0.2)
+    voices = WaveformAugmentation(config, lambda _, speaker, count: asked.append(speaker) or [], None, RATE_HZ)
+    for seed in range(40):
+        voices(waves, lengths, "aabbccdd", random.Random(seed))
+    assert len(asked) / 320 == pytest.approx(0.2, abs=0.08)
+
+
+def test_lines_are_of_all_laws_and_half_of_them_let_through_what_is_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    laws, lows, highs = set(), [], []
+
+    def heard(waves: torch.Tensor, low_hz: torch.Tensor, high_hz: torch.Tensor, law: str | None) -> torch.Tensor:
+        laws.add(law)
+        lows.extend(low_hz.tolist())
+        highs.extend(high_hz.tolist())
+        return waves
+
+    monkeypatch.setattr("training.augmentation.waveform.telephone", heard)
+    for seed in range(20):
+        distorter(telephone_probability=1.0)(*batch(), "aabbccdd", random.Random(seed))
+    assert laws == {"mulaw", "alaw", None}
+    assert lows.count(0.0) / len(lows) == pytest.approx(0.5, abs=0.12)
+    assert max(lows) <= 300.0 and min(highs) >= 3_400.0 and max(highs) <= 3_950.0

@@ -271,3 +271,31 @@ def test_decoding_uses_the_cores_that_the_process_may_use(tmp_path: Path, monkey
     monkeypatch.setattr(data, "ProcessPoolExecutor", Pool)
     PcmStore.build(utterances, tmp_path / "store")
     assert asked == [len(os.sched_getaffinity(0))]
+
+
+def test_parts_of_a_recording_that_lie_elsewhere_by_now_are_decoded_again(tmp_path: Path) -> None:
+    samples = np.linspace(-0.9, 0.9, 16_000)
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    for first in (0, 8_000):
+        part = Utterance(tmp_path / "long.wav", 0.1, "one", "", "", offset_s=first / 16_000)
+        store = PcmStore.build([part], tmp_path / "store", workers=1)
+        np.testing.assert_allclose(store[0] / 32767.0, samples[first : first + 1_600], atol=1e-4)
+
+
+def test_a_store_that_was_being_replaced_when_its_process_was_killed_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances = recordings(tmp_path, "a", "b")
+    for utterance, level in zip(utterances, (0.25, 0.5), strict=True):
+        soundfile.write(utterance.path, np.full(1_600, level), 16_000)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    PcmStore.build(utterances, tmp_path / "store", workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            PcmStore.build(utterances[::-1], tmp_path / "store", workers=1)
+    store = PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert [round(float(store[index].mean()) / 32768, 2) for index in range(2)] == [0.25, 0.5]

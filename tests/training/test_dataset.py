@@ -356,8 +356,12 @@ def test_word_pieces_are_too_fast_by_the_frames_of_the_model(corpus: Corpus) -> 
 def test_statistics_are_of_the_utterances_that_are_learnt_from(corpus: Corpus) -> None:
     front_end = LogMel(FeatureConfig(n_mels=16))
     frames = front_end.whole(torch.from_numpy(corpus.store[3].astype(np.float32) / 32768.0))
-    mean, _ = cmvn(corpus.store, front_end, [3])
+    mean, deviation = cmvn(corpus.store, front_end, [3])
     torch.testing.assert_close(mean, frames.mean(dim=0))
+    assert (frames.std(dim=0) < 2.0).any() and (deviation >= 2.0).all()
+    alone = [cmvn(corpus.store, front_end, [index])[0] for index in (3, 5)]
+    both, _ = cmvn(corpus.store, front_end, [3, 5])
+    assert all(not torch.equal(both, mean) for mean in alone)
     with pytest.raises(ValueError, match="no utterance is left"):
         cmvn(corpus.store, front_end, [])
 
@@ -366,3 +370,25 @@ def test_what_is_shorter_than_any_word_is_left_out_and_counted(corpus: Corpus) -
     short = dataclasses.replace(corpus.utterances[0], duration_s=0.03)
     examples, counts = make_examples([short], corpus.pieces, None, max_utterance_s=20.0)
     assert (len(examples), counts["shorter than 0.1 s"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "share"), [({"warp_probability": 0.3}, 0.3), ({"freq_masks": 4}, 1.0), ({"time_masks": 4}, 1.0)]
+)
+def test_what_is_done_to_features_falls_on_its_share_of_the_rows(
+    corpus: Corpus, augmentation: dict[str, float], share: float
+) -> None:
+    make = maker(corpus, dataclasses.replace(PLAIN, **augmentation))
+    plain = make(range(6), augmented=False).features
+    features = torch.cat([make(range(6), str(seed)).features - plain for seed in range(30)])
+    changed = features.flatten(1).any(dim=1).float()
+    assert float(changed.mean()) == pytest.approx(share, abs=0.1)
+
+
+def test_babble_is_asked_for_others_than_the_speaker_of_its_row(corpus: Corpus) -> None:
+    examples = [dataclasses.replace(example, speaker=f"s{example.index}") for example in corpus.examples]
+    config = dataclasses.replace(PLAIN, noise_probability=1.0, babble_share=1.0)
+    make, asked = BatchMaker(examples, corpus.store, corpus.front_end(), config, CPU), []
+    make._distort._voices = lambda rng, speaker, count: asked.append(speaker) or make._voices(rng, speaker, count)
+    make([4, 2, 7], "seed")
+    assert asked == ["s4", "s2", "s7"]

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from training import distort
+from training.augmentation.codec import coded
 
 
 @pytest.fixture
@@ -45,6 +46,40 @@ def test_noise_has_the_ratio_asked_for_and_is_the_same_each_time(
     assert row["text"] == "a" and row["speaker"] == "0"
 
 
+def test_silence_stays_silence(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "0.flac", np.zeros(1_000), 16_000)
+    run(monkeypatch, str(manifest), "--noise", "white", "--out", str(tmp_path / "out"))
+    mixed, _ = soundfile.read(tmp_path / "out" / "00000.wav")
+    assert mixed.shape == (1_000,) and not mixed.any()
+
+
+def test_loud_noise_is_scaled_down_and_never_clipped(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, str(manifest), "--noise", "white", "--snr-db", "-20", "--out", str(tmp_path / "out"))
+    mixed, _ = soundfile.read(tmp_path / "out" / "00000.wav")
+    clean, _ = soundfile.read(manifest.parent / "0.flac")
+    assert np.abs(mixed).max() == pytest.approx(0.99, abs=1e-3)
+    share = float(np.dot(mixed, clean) / np.dot(clean, clean))
+    ratio_db = 10 * np.log10(np.mean((share * clean) ** 2) / np.mean((mixed - share * clean) ** 2))
+    assert ratio_db == pytest.approx(-20.0, abs=1.0)
+
+
+def test_babble_has_no_voice_of_the_clips_own_speaker(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(row | {"speaker": "b" if n else "a"}) + "\n" for n, row in enumerate(rows)))
+    monkeypatch.setattr(distort, "VOICES", 1)
+    heard: list[str] = []
+    original = distort.read_audio
+    monkeypatch.setattr(distort, "read_audio", lambda clip, folder: heard.append(clip.name) or original(clip, folder))
+    run(monkeypatch, str(manifest), "--noise", "babble", "--out", str(tmp_path / "out"))
+    voices = heard[1::2]
+    assert heard[::2] == [row["audio_filepath"] for row in rows]
+    assert voices[0] != "0.flac" and set(voices[1:]) == {"0.flac"}
+
+
 def test_the_telephone_is_8_khz_mu_law(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, str(manifest), "--telephone", "--every", "3", "--out", str(tmp_path / "line"))
     lines = (tmp_path / "line" / "manifest.jsonl").read_text().splitlines()
@@ -62,6 +97,17 @@ def test_what_a_codec_leaves_is_as_long_as_the_clip(
     clean, _ = soundfile.read(manifest.parent / "0.flac")
     assert rate == 16_000 and heard.shape == clean.shape
     assert 0.001 < np.sqrt(np.mean((heard - clean) ** 2)) < 2 * np.sqrt(np.mean(clean**2))
+
+
+def test_a_codec_leaves_what_its_lowest_bit_rate_does(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, str(manifest), "--codec", "vorbis", "--every", "9", "--out", str(tmp_path / "out"))
+    heard, _ = soundfile.read(tmp_path / "out" / "00000.wav", dtype="float32")
+    clean, _ = soundfile.read(manifest.parent / "0.flac", dtype="float32")
+    lowest, highest = (np.clip(coded(clean, "vorbis", strength), -1.0, 1.0) for strength in (1.0, 0.0))
+    np.testing.assert_allclose(heard, lowest, atol=1e-3)
+    assert np.abs(lowest - highest).max() > 0.01
 
 
 def test_no_utterance_is_an_error_that_names_the_corpus(

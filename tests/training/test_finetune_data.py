@@ -140,3 +140,20 @@ def test_the_best_look_is_the_lowest_on_the_target_that_has_not_forgotten(tmp_pa
 def test_utterances_of_a_look_are_spread_over_the_set() -> None:
     assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
     assert evenly(range(3), 5) == evenly(range(3), 0) == [0, 1, 2]
+
+
+def test_a_tokenizer_that_splits_words_another_way_is_refused(pieces: WordPieces, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    pieces.save(path)
+    table = json.loads(path.read_text())
+    table["model"]["merges"].pop()
+    path.write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=r"has the bundle's pieces, but splits '\w+' another way"):
+        check_tokenizer(pieces, WordPieces.load(path), path)
+
+
+def test_old_data_are_drawn_from_all_there_are_and_by_the_seed() -> None:
+    target, old = utterances_of("new", 4, 3.0), utterances_of("old", 90, 3.0)
+    first, again, other = (mix(target, old, share=0.5, run_s=24.0, seed=seed).old for seed in (1, 1, 2))
+    assert first == again != other
+    assert not {*first} <= {*old[:45]}

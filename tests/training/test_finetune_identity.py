@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.model.bundle import LM_FILE, Bundle, load_bundle
+from asr_service.model.bundle import CARD_FILE, LEXICON_FILE, LM_FILE, Bundle, load_bundle
 from tests.engine.conftest import make_tiny_bundle
 from training.finetune_config import FinetuneConfig
 from training.finetune_identity import identity, is_same, keep_identity
@@ -35,6 +35,7 @@ def folder(base: Bundle, tmp_path: Path) -> Path:
         (dataclasses.replace(RECIPE, data=DataConfig(manifest="b.jsonl")), "data.manifest was 'train.jsonl', is 'b"),
         (dataclasses.replace(RECIPE, optim=OptimConfig(lr=0.5, max_steps=9)), "optim.lr was .*; optim.max_steps was"),
         (dataclasses.replace(RECIPE, finetune=FinetuneConfig(rank=3)), "finetune.rank was 8, is 3"),
+        (dataclasses.replace(RECIPE, finetune=FinetuneConfig(look_every=9)), "finetune.look_every was 100, is 9"),
     ],
 )
 def test_another_recipe_is_refused_with_what_differs(base: Bundle, folder: Path, recipe: Recipe, named: str) -> None:
@@ -67,3 +68,27 @@ def test_a_folder_of_some_other_kind_of_run_is_refused(base: Bundle, tmp_path: P
     (tmp_path / "step-0000002.pt").touch()
     with pytest.raises(ValueError, match=r"holds another run: it has no identity\.json"):
         is_same(tmp_path, identity(RECIPE, base, base.lm_path))
+
+
+@pytest.mark.parametrize("manifest", ["dev.jsonl", "old.jsonl"])
+def test_another_dev_set_under_the_same_name_is_refused(
+    base: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str
+) -> None:
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    recipe = Recipe("mine", finetune=FinetuneConfig(old_dev_manifest="old.jsonl"))
+    keep_identity(tmp_path, identity(recipe, base, None))
+    (tmp_path / "step-0000002.pt").touch()
+    (tmp_path / manifest).write_text("{}")
+    with pytest.raises(ValueError, match=f"holds another run: SHA-256 of {manifest} was None"):
+        is_same(tmp_path, identity(recipe, base, None))
+
+
+def test_a_base_that_searches_otherwise_is_refused_and_one_of_another_card_is_not(tmp_path: Path) -> None:
+    base = load_bundle(make_tiny_bundle(tmp_path / "base"))
+    keep_identity(tmp_path, identity(RECIPE, base, None))
+    (tmp_path / "step-0000002.pt").touch()
+    (tmp_path / "base" / CARD_FILE).write_text("another card")
+    assert is_same(tmp_path, identity(RECIPE, base, None))
+    (tmp_path / "base" / LEXICON_FILE).write_bytes(b"another")
+    with pytest.raises(ValueError, match=f"holds another run: SHA-256 of the base's {LEXICON_FILE} was"):
+        is_same(tmp_path, identity(RECIPE, base, None))

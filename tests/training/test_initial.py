@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,15 @@ def test_another_tokenizer_is_refused_with_the_first_token_that_differs(run: Pat
 def test_what_is_neither_bundle_nor_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing: neither a bundle's directory nor a checkpoint"):
         read_initial(tmp_path / "nothing")
+
+
+def test_a_checkpoint_of_the_best_has_the_tokenizer_of_its_run_and_without_one_is_refused(
+    run: Path, tmp_path: Path
+) -> None:
+    best = tmp_path / "best" / "step-0000006-dev-1.000000.pt"
+    best.parent.mkdir()
+    shutil.copyfile(run / "step-0000006.pt", best)
+    with pytest.raises(ValueError, match=r"1\.000000\.pt: the run's tokenizer\.json is missing beside it"):
+        read_initial(best)
+    shutil.copyfile(run / "tokenizer.json", tmp_path / "tokenizer.json")
+    assert read_initial(best).tokenizer == tmp_path / "tokenizer.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from asr_service.engine.search_space import LETTER_TO_SOUND_FILE
 from asr_service.engine.voice_activity import VOICE_FILE
 from asr_service.errors import BundleError
-from asr_service.model.bundle import LM_FILE, Bundle, load_bundle
+from asr_service.model.bundle import LM_FILE, WEIGHTS_FILE, Bundle, load_bundle
 from asr_service.model.encoder import ChunkMask
-from asr_service.model.neural_lm import NEURAL_LM_FILE
+from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE
 from asr_service.model.transformer import Transformer
 from tests.engine.conftest import make_tiny_bundle
 from tests.training.conftest import MODEL
@@ -184,3 +185,28 @@ def test_what_the_server_reads_beside_the_model_is_carried_over(tmp_path: Path) 
     assert files_of(folder).keys() - files_of(out).keys() == {LM_FILE}
     assert (out / VOICE_FILE).read_bytes() == VOICE_FILE.encode()
     assert not (out / NEURAL_LM_FILE).exists()
+
+
+def test_a_tuned_bundle_has_every_setting_of_its_base(tmp_path: Path) -> None:
+    plain = load_bundle(make_tiny_bundle(tmp_path / "base"))
+    streaming = dataclasses.replace(plain.streaming, chunk_frames=32)
+    base = dataclasses.replace(plain, language="de", streaming=streaming, dial={"low": {"streaming": {}}})
+    write(base, tmp_path / "out", None)
+    out = load_bundle(tmp_path / "out")
+    for name in ("language", "streaming", "decoding", "dial"):
+        assert getattr(out, name) == getattr(base, name), name
+    torch.testing.assert_close(out.front_end.mean, base.front_end.mean)
+
+
+def test_a_neural_language_model_goes_with_its_tokenizer(tmp_path: Path) -> None:
+    base = load_bundle(make_tiny_bundle(tmp_path / "base"))
+    for name in (NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE):
+        (tmp_path / "base" / name).write_bytes(name.encode())
+    write(base, tmp_path / "out", None)
+    for name in (NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE):
+        assert (tmp_path / "out" / name).read_bytes() == name.encode()
+
+
+def test_weights_are_no_adapters(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="holds no adapters"):
+        Adapters.load(make_tiny_bundle(tmp_path / "base") / WEIGHTS_FILE)

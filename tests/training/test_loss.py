@@ -170,3 +170,47 @@ def test_unusable_utterances_are_left_out_and_counted_by_reason(corpus: Corpus) 
     examples, counts = make_examples(utterances, corpus.pieces, None, max_utterance_s=30.0)
     assert [example.index for example in examples] == [0, 3]
     assert counts["empty text"] == counts["too long"] == counts["kept, but too fast for word-piece CTC"] == 1
+
+
+def test_views_are_compared_in_their_own_frames_and_only_where_there_are_two(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = Transformer(dataclasses.replace(MODEL, phone_vocab_size=40, phone_layer=1)).eval()
+    config = LossConfig(consistency=0.5)
+    augment = AugmentConfig(views=2, speeds=(1.0,), noise_probability=1.0)
+    batch = make_batch(corpus.examples[:6], corpus.store, corpus.front_end(), augment=augment, seed="1")
+    with torch.no_grad():
+        parts = losses(model, batch, config, None)
+        output = model.encode(batch.features, batch.lengths)
+        pieces = consistency_loss(model.ctc_logits(output), output.lengths) / batch.token_lengths.sum()
+        assert not {
+            name for name in losses(model, dataclasses.replace(batch, views=1), config, None) if "consist" in name
+        }
+    assert float(parts["piece_consistency"]) == pytest.approx(float(pieces), rel=1e-5)
+
+
+def test_each_part_has_the_weight_of_its_own_name(corpus: Corpus) -> None:
+    torch.manual_seed(0)
+    model = Transformer(dataclasses.replace(MODEL, phone_vocab_size=40, phone_layer=1)).eval()
+    batch = make_batch(corpus.examples[:2], corpus.store, corpus.front_end())
+    batch.phones, batch.phone_lengths = pad_targets([(3, 4, 5), (6, 7)])
+    weights = {"lower_phone_ctc": 0.11, "phone_ctc": 0.23, "ctc": 0.31, "attention": 0.47}
+    with torch.no_grad():
+        parts = losses(model, batch, LossConfig(**weights), None)
+    expected = sum(weight * float(parts[name]) for name, weight in weights.items())
+    assert float(parts["total"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_token_twice_in_a_row_needs_a_frame_in_between(corpus: Corpus) -> None:
+    tokens = corpus.pieces.encode("zzzzz")
+    repeats = sum(one == other for one, other in itertools.pairwise(tokens))
+    assert repeats
+    for frames, fast in ((len(tokens) + repeats, 0), (len(tokens) + repeats - 1, 1)):
+        utterance = Utterance(corpus.utterances[0].path, frames * 0.08 + 0.01, "zzzzz", "", "")
+        _, counts = make_examples([utterance], corpus.pieces, None, max_utterance_s=30.0)
+        assert counts["kept, but too fast for word-piece CTC"] == fast
+
+
+def test_titles_are_learnt_as_they_are_said(corpus: Corpus) -> None:
+    utterances = [Utterance(corpus.utterances[0].path, 2.0, text, "", "") for text in ("mr sea", "mister sea")]
+    (short, full), _ = make_examples(utterances, corpus.pieces, None, max_utterance_s=30.0)
+    assert short.tokens == full.tokens

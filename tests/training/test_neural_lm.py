@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.hooks import RemovableHandle
 
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training import neural_lm
 from training.checkpoint import load_newest, save_checkpoint
-from training.neural_lm import LONGEST, Run, batches, padded, passages, perplexity, summed_loss, tokenised
+from training.neural_lm import Run, perplexity, summed_loss, tokenised
 from training.recipe import OptimConfig
 from training.tokenizer import train as train_tokenizer
 
@@ -30,36 +27,9 @@ SHAPE = NeuralLMConfig(PIECES.vocab_size, 32, 2, 64, 2)
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=5, max_steps=60, decay_fraction=0.5, clip_norm=1.0)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 250), min_size=1, max_size=30), st.integers(0, 9))
-def test_passages_are_the_text_once_from_beginning_to_end_and_none_is_too_long(lengths: list[int], seed: int) -> None:
-    words = [" ".join(["ten"] * length) for length in lengths]
-    text = tokenised(words, PIECES)
-    cuts = passages(text, random.Random(seed))
-    assert [cut[0] for cut in cuts] == [0, *(cut[1] for cut in cuts[:-1])] and cuts[-1][1] == len(text.tokens)
-    assert all(0 < end - start <= LONGEST for start, end in cuts)
-    assert all(start in text.word_starts for start, _ in cuts), "a passage begins with a word"
-
-
-def test_a_word_longer_than_a_passage_is_cut_within() -> None:
-    text = tokenised(["x x x", "n" * 400], WordPieces.train(["x n"], 31))
-    assert passages(text, random.Random(0))[-1][1] == len(text.tokens)
-
-
-def test_an_epoch_has_every_passage_once_in_batches_of_bounded_size_and_the_next_has_others() -> None:
-    text = tokenised(COUNTING, PIECES)
-    first, again, second = (list(batches(text, epoch, seed=1, batch_tokens=256)) for epoch in (0, 0, 1))
-    assert first == again != second
-    for epoch in (first, second):
-        cuts = sorted(cut for batch in epoch for cut in batch)
-        assert sum(end - start for start, end in cuts) == len(text.tokens)
-        assert all(len(batch) * (max(end - start for start, end in batch) + 1) <= 256 for batch in epoch)
-
-
-def test_rows_begin_with_the_begin_token_and_end_with_the_end_token_and_padding_is_no_target() -> None:
-    inputs, targets = padded([np.array([7, 8, 9], dtype=np.uint16), np.array([5], dtype=np.uint16)])
-    assert inputs.tolist() == [[WordPieces.bos_id, 7, 8, 9], [WordPieces.bos_id, 5, 0, 0]]
-    assert targets.tolist() == [[7, 8, 9, WordPieces.eos_id], [5, WordPieces.eos_id, -100, -100]]
+def put_texts(folder: Path) -> None:
+    PIECES.save(folder / "tokenizer.json")
+    (folder / "text").write_text("\n".join(COUNTING))
 
 
 def test_perplexity_is_that_of_a_word_with_sentence_ends_as_words() -> None:
@@ -219,6 +189,8 @@ def test_a_run_starts_from_a_bundles_weights_if_they_are_its_own_shape(tmp_path:
         shape = dataclasses.replace(SHAPE, **other)
         with pytest.raises(ValueError, match="another shape"):
             Run(text, shape, OPTIM, tmp_path / "third", seed=1, batch_tokens=512).weights_of(tmp_path, PIECES)
+    with pytest.raises(ValueError, match="other word pieces"):
+        run.weights_of(tmp_path, BACKWARDS)
     with pytest.raises(ValueError, match="no neural language model"):
         run.weights_of(tmp_path / "second", PIECES)
 
@@ -252,8 +224,7 @@ def test_no_text_is_an_error(sentences: list[str]) -> None:
 def test_the_command_writes_what_a_bundle_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PIECES.save(tmp_path / "tokenizer.json")
-    (tmp_path / "text").write_text("\n".join(COUNTING))
+    put_texts(tmp_path)
     (tmp_path / "dev.jsonl").write_text(json.dumps({"text": "ONE TWO THREE", "corpus": "counted"}) + "\n")
     shape = ["--d-model", "32", "--n-heads", "2", "--ffn-dim", "64", "--layers", "1", "--steps", "8"]
     paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out", "--dev", "dev.jsonl"]
@@ -272,8 +243,7 @@ def test_the_command_writes_what_a_bundle_reads(
 def test_a_share_of_weights_that_are_not_there_is_refused_before_anything_is_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PIECES.save(tmp_path / "tokenizer.json")
-    (tmp_path / "text").write_text("\n".join(COUNTING))
+    put_texts(tmp_path)
     shape = ["--d-model", "32", "--n-heads", "2", "--ffn-dim", "64", "--layers", "1"]
     paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out"]
     monkeypatch.chdir(tmp_path)
@@ -290,8 +260,7 @@ def test_a_share_of_weights_that_are_not_there_is_refused_before_anything_is_lea
 def test_a_share_of_the_weights_that_a_run_began_with_goes_into_what_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    PIECES.save(tmp_path / "tokenizer.json")
-    (tmp_path / "text").write_text("\n".join(COUNTING))
+    put_texts(tmp_path)
     monkeypatch.chdir(tmp_path)
 
     def written(out: str, *options: str) -> dict[str, torch.Tensor]:
@@ -347,8 +316,7 @@ def test_a_run_that_is_further_than_it_is_to_go_is_refused(tmp_path: Path) -> No
 def test_a_dev_set_without_a_text_is_refused_before_anything_is_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PIECES.save(tmp_path / "tokenizer.json")
-    (tmp_path / "text").write_text("\n".join(COUNTING))
+    put_texts(tmp_path)
     (tmp_path / "dev.jsonl").write_text('{"audio_filepath": "a", "text": "one", "corpus": "own"}\n')
     options = {"text": "text", "tokenizer": "tokenizer.json", "run": "run", "out": "out", "dev": "dev.jsonl"}
     command = [word for name, value in options.items() for word in (f"--{name}", str(tmp_path / value))]
@@ -357,3 +325,39 @@ def test_a_dev_set_without_a_text_is_refused_before_anything_is_learnt(
         neural_lm.main()
     assert "dev.jsonl: no text of a corpus that begins with 'owm'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_update_has_its_rate_and_norm_and_a_tokens_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optim = dataclasses.replace(OPTIM, warmup_steps=2, max_steps=4, clip_norm=0.01)
+    run = Run(tokenised(COUNTING, PIECES), SHAPE, optim, tmp_path, seed=1, batch_tokens=512)
+    rows, norms, rates = [np.array(PIECES.encode("one two"), dtype=np.uint16)] * 3, [], []
+
+    def updated(optimizer: torch.optim.Optimizer) -> None:
+        norms.append(float(torch.cat([p.grad.flatten() for p in run.model.parameters() if p.grad is not None]).norm()))
+        rates.extend(group["lr"] for group in optimizer.param_groups)
+
+    for optimizer in run.optimizers:
+        monkeypatch.setattr(optimizer, "step", lambda optimizer=optimizer: updated(optimizer))
+    total, tokens = summed_loss(run.model, rows)
+    loss, count = run.update(rows)
+    assert (loss, count) == (pytest.approx(float(total.detach()) / tokens, rel=0.02), tokens)
+    for _ in range(3):
+        run.update(rows)
+    assert norms[::2] == pytest.approx([0.01] * 4, rel=1e-3)
+    assert rates == pytest.approx([*[0.005] * 3, *[0.01] * 6, *[0.005] * 3])
+
+
+def test_the_run_is_what_the_command_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_texts(tmp_path)
+    runs: list[Run] = []
+    monkeypatch.setattr(Run, "train", lambda run: runs.append(run))
+    monkeypatch.chdir(tmp_path)
+    shape = {"d-model": 32, "n-heads": 2, "ffn-dim": 48, "layers": 3}
+    paths = {"text": "text", "tokenizer": "tokenizer.json", "run": "run", "out": "out"}
+    options = shape | paths | {"steps": 9, "batch-tokens": 77, "lr": 0.02, "seed": 5}
+    command = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["neural_lm", *command])
+    neural_lm.main()
+    (run,) = runs
+    assert run.model.config == NeuralLMConfig(PIECES.vocab_size, *shape.values())
+    assert (run.optim.max_steps, run.optim.lr, run.batch_tokens, run.seed) == (9, 0.02, 77, 5)

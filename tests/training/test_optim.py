@@ -139,3 +139,13 @@ def test_muon_makes_every_direction_of_an_update_nearly_as_large_as_the_others()
     for matrix in orthogonalised(matrices, 5).float():
         values = torch.linalg.svdvals(matrix)
         assert 0.5 < float(values.min()) <= float(values.max()) < 1.4
+
+
+def test_the_optimisers_are_those_of_the_recipe_with_its_decay() -> None:
+    model = Transformer(PRESETS["streaming-s"])
+    (adamw,) = make_optimizers(model, OptimConfig(optimizer="adamw", weight_decay=0.07))
+    assert isinstance(adamw, torch.optim.AdamW)
+    adamw, muon = make_optimizers(model, OptimConfig(weight_decay=0.07))
+    assert isinstance(adamw, torch.optim.AdamW) and isinstance(muon, Muon)
+    assert [group["betas"] for group in adamw.param_groups] == [(0.9, 0.98)] * 2
+    assert {group["weight_decay"] for group in (adamw.param_groups[0], *muon.param_groups)} == {0.07}

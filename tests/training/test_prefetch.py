@@ -74,13 +74,14 @@ def test_a_worker_makes_the_batches_of_the_loop_in_order_and_wherever_it_begins(
 
 
 class Probe:
-    """A maker that reports on its process, fails, or takes a signal."""
+    """A maker that reports on its process, fails, or takes signals."""
 
     def __call__(self, plan: Plan) -> Batch:
         if plan.number == 1:
             raise ValueError("speech/1.opus: no samples")
         if plan.number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for sent in (signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), sent)
         return Batch(*(torch.tensor([os.getpid(), torch.get_num_threads()]) for _ in range(6)), seconds=1.0)
 
 
@@ -93,7 +94,7 @@ def test_an_error_in_the_worker_is_raised_in_the_loop_and_names_the_file(corpus:
         next(batches)
 
 
-def test_a_worker_outlives_the_signal_that_asks_the_run_to_stop_and_ends_with_its_iterator() -> None:
+def test_a_worker_outlives_the_signals_that_ask_the_run_to_stop_and_ends_with_its_iterator() -> None:
     batches = prefetched((Plan(n, 0, 2, ()) for n in itertools.count()), Probe(), depth=1)
     workers = {int(next(batches)[1].tokens[0]) for _ in range(3)}
     assert len(workers) == 1

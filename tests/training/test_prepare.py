@@ -66,6 +66,19 @@ class TestFaults:
             path.write_bytes(data[: int(len(data) * share)])
             assert {*reasons(record(path))} & {"truncated", "unreadable"}
 
+    @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+    def test_a_wav_file_whose_writer_did_not_know_its_size_has_none(self, wav, size):
+        data = wav.read_bytes()
+        wav.write_bytes(data[:4] + size.to_bytes(4, "little") + data[8:])
+        assert reasons(record(wav)) == []
+
+    def test_an_ogg_stream_without_its_last_page_is_truncated(self, tmp_path):
+        path = tmp_path / "cut.ogg"
+        soundfile.write(path, noise(9.0), RATE, subtype="VORBIS")
+        data = path.read_bytes()
+        path.write_bytes(data[: data.rfind(b"OggS")])
+        assert reasons(record(path)) == ["truncated"]
+
     def test_a_header_without_samples_is_truncated(self, tmp_path):
         soundfile.write(tmp_path / "none.wav", np.zeros(0, np.float32), RATE)
         assert reasons(record(tmp_path / "none.wav")) == ["truncated"]

@@ -8,6 +8,7 @@ import pytest
 
 from asr_service.errors import ConfigError
 from asr_service.model.config import PRESETS
+from training import train
 from training.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
@@ -195,3 +196,31 @@ def test_a_number_above_its_limit_is_told_the_limit(tmp_path: Path) -> None:
     path.write_text("[data]\nbatch_s = 2e9\n")
     with pytest.raises(ValueError, match=r"\[data\] batch_s is 2000000000.0, must be at most 1e\+09"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[finetune]\n[model]\nd_model = 64", r"\[model\]"),
+        ("[finetune]\nranks = 4", "ranks"),
+        ("[finetune]\nrank = 0", "rank"),
+        ("[finetune]\nold_share = 1.0", "old_share"),
+        ('[finetune]\nmethod = "half"', "method"),
+        ('[finetune]\nfreeze = ["encoder.stem"]', "freeze"),
+    ],
+)
+def test_a_wrong_setting_of_a_fine_tuning_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=named):
+        load_recipe(path)
+
+
+def test_a_recipe_of_a_fine_tuning_does_not_train_a_model_from_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text("[finetune]\n")
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--config", str(config), "--runs", str(tmp_path), "--device", "cpu"])
+    assert "python -m training.finetune" in capsys.readouterr().err

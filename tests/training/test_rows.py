@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.augmentation.pauses import room_tone_level, with_pauses
+from training.augmentation.pauses import background, room_tone_level, with_pauses
 from training.augmentation.rows import draw_rows, plain_rows
 from training.example import Example
 from training.recipe import AugmentConfig
@@ -89,3 +89,34 @@ def test_utterances_lie_unchanged_between_pauses_of_the_lengths_asked_for() -> N
 def test_a_lone_utterance_without_pauses_is_itself() -> None:
     wave = noisy_speech(0.01)
     assert torch.equal(with_pauses([wave], [0, 0], RATE_HZ, (0.0, 2.0), random.Random(0)), wave)
+
+
+def test_the_last_utterance_of_a_speaker_is_joined_with_those_before_it() -> None:
+    rows = [row for seed in range(20) for row in draw_rows([7], corpus(1), JOIN, random.Random(seed))]
+    assert any(len(row.parts) > 1 for row in rows)
+    assert {row.parts[-1] for row in rows} == {7}
+
+
+def test_pauses_are_drawn_from_the_whole_of_their_ranges() -> None:
+    config = AugmentConfig(join_probability=1.0, pad_probability=1.0, pause_s=(0.2, 0.8), pad_s=(1.0, 2.0))
+    rows = [row for seed in range(60) for row in draw_rows([3, 12, 17], corpus(1), config, random.Random(seed))]
+    gaps = [gap for row in rows for gap in row.pauses_s[1:-1]]
+    for drawn, low, high in (
+        (gaps, 0.2, 0.8),
+        ([row.pauses_s[0] for row in rows], 1.0, 2.0),
+        ([row.pauses_s[-1] for row in rows], 1.0, 2.0),
+    ):
+        assert low <= min(drawn) < low + 0.2 * (high - low)
+        assert high >= max(drawn) > high - 0.2 * (high - low)
+
+
+def test_three_in_ten_rows_have_pauses_of_nothing_at_all() -> None:
+    wave = noisy_speech(0.01)
+    paused = [with_pauses([wave], [900, 0], RATE_HZ, (0.0, 2.0), random.Random(seed)) for seed in range(200)]
+    assert sum(not one[:900].any() for one in paused) / 200 == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_background_is_from_barely_there_to_as_loud_as_speech() -> None:
+    made = [background(800, RATE_HZ, (0.0, 2.0), random.Random(seed), torch.device("cpu")) for seed in range(100)]
+    levels_db = [float(10 * torch.log10(wave.square().mean())) for wave in made]
+    assert -70.1 < min(levels_db) < -60.0 and -25.0 < max(levels_db) < -14.9

@@ -31,6 +31,7 @@ def changed(recipe: Recipe, section: str, **settings: Any) -> Recipe:
         (changed(RECIPE, "model", ffn_dim=48), EXAMPLES, "model.ffn_dim"),
         (RECIPE, EXAMPLES[:1], "utterances or their targets"),
         (RECIPE, [EXAMPLES[0], dataclasses.replace(EXAMPLES[1], tokens=(6,))], "utterances or their targets"),
+        (RECIPE, [EXAMPLES[0], dataclasses.replace(EXAMPLES[1], phones=(6,))], "utterances or their targets"),
     ],
 )
 def test_what_a_run_cannot_go_on_with_is_refused_by_name(recipe: Recipe, examples: list[Example], named: str) -> None:

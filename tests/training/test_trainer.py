@@ -46,6 +46,8 @@ def test_three_steps_and_three_resumed_are_six_steps(corpus: Corpus, optimizer: 
     with torch.no_grad():
         for parameter in second.model.parameters():
             parameter.zero_()  # nothing but the checkpoint may be what it goes on from
+    second.front_end.mean, second.front_end.std = torch.zeros(16), torch.ones(16)
+    second.try_worst_batches()
     assert second.resume()
     losses += steps(second, 3)
     assert losses == expected
@@ -263,6 +265,25 @@ def test_a_run_with_a_limit_of_time_stops_with_a_checkpoint(corpus: Corpus) -> N
     trainer.run(dev=[], evaluate_every=100, save_every_s=1e9, max_minutes=0.0)
     assert trainer.position.step == 1
     assert corpus.trainer("limited").resume()
+
+
+@pytest.mark.usefixtures("_signals_as_they_were")
+def test_the_limit_is_in_minutes_and_checkpoints_come_by_seconds(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, now = corpus.trainer("timed"), 0.0
+    step = trainer.step
+
+    def slow_step(*given: Any) -> dict[str, float]:
+        nonlocal now
+        now += 25.0
+        return step(*given)
+
+    monkeypatch.setattr(trainer, "step", slow_step)
+    monkeypatch.setattr("training.trainer.time.monotonic", lambda: now)
+    trainer.run(dev=[], evaluate_every=100, save_every_s=30.0, max_minutes=1.0)
+    names = sorted(path.name for path in (corpus.folder / "timed").glob("step-*.pt"))
+    assert names == ["step-0000002.pt", "step-0000003.pt"]
 
 
 @pytest.mark.usefixtures("_signals_as_they_were")
