@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
     if arguments.show_partials and arguments.mode == "accurate":
         arguments.usage_error("--show-partials has no effect with --mode accurate: it has no partial words")
+    if arguments.mic and arguments.simulate_realtime:
+        arguments.usage_error("--simulate-realtime has no effect with --mic: a microphone has that pace")
     check_server_options(arguments)
     hints = hint_fields(arguments)
     live = arguments.mic or arguments.simulate_realtime

@@ -195,6 +195,7 @@ def test_phrases_are_refused_where_the_model_does_not_offer_them(
         ["transcribe", "a.wav", "--server", "localhost:1", "--config", "x"],
         ["transcribe", "a.wav", "--channel", "-1"],
         ["stream", "a.wav", "--mode", "accurate", "--show-partials"],
+        ["stream", "--mic", "--simulate-realtime"],
         ["transcribe", "a.wav", "--tls"],
         ["transcribe", "a.wav", "--server", "localhost:1", "--ca", "ca.pem"],
         ["stream", "a.wav", "--tls"],
