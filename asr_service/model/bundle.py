@@ -132,7 +132,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: decoding must be a table, and decoding.rescoring one of it")
     dial = config.setdefault("dial", {})
     if not isinstance(dial, dict) or not all(
-        latency in LATENCIES and isinstance(changes, dict) and set(changes) <= {"streaming", "decoding"}
+        latency in LATENCIES
+        and isinstance(changes, dict)
+        and set(changes) <= {"streaming", "decoding"}
+        and all(isinstance(table, dict) for table in changes.values())
         for latency, changes in dial.items()
     ):
         raise BundleError(f"{path}: dial must have tables of {', '.join(LATENCIES)}, each of streaming and decoding")

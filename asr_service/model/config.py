@@ -65,8 +65,9 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         """Raises ConfigError that names a setting outside its limits."""
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, must be {least} or more")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} is {value!r}, must be a whole number of {least} or more")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, must be {' or '.join(choices)}")

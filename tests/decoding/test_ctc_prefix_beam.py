@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import defaultdict
@@ -46,8 +47,9 @@ def test_without_a_language_model_prefixes_have_the_sum_of_all_their_alignments(
     log_probs = log_probs_of(5, seed)
     texts = defaultdict(lambda: -math.inf)
     for sequence, score in exhaustive(log_probs).items():
-        texts[words_of(sequence)] = max(texts[words_of(sequence)], score)
-    beam = CtcPrefixBeam(PIECES, WIDE)
+        words = words_of(sequence)
+        texts[words] = max(texts[words], score + 0.9 * len(words))
+    beam = CtcPrefixBeam(PIECES, dataclasses.replace(WIDE, word_score=0.9))
     beam.step(log_probs)
     found = beam.finish(limit=10)
     expected = sorted(texts.items(), key=lambda item: -item[1])[:10]
@@ -97,6 +99,35 @@ def test_words_carry_the_frames_of_their_pieces():
     beam = CtcPrefixBeam(PIECES)
     beam.step(log_probs)
     assert [(w.text, w.start_frame, w.end_frame) for w in beam.finish()[0].words] == [("see", 1, 4), ("a", 6, 7)]
+
+
+def test_a_word_begins_where_it_was_first_heard_though_it_was_not_yet_the_likeliest():
+    probabilities = np.full((4, len(PIECES)), 1e-4, dtype=np.float32)
+    probabilities[np.arange(4), [0, 0, 6, 0]] = 0.9
+    probabilities[1] = [0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.4]
+    beam = CtcPrefixBeam(PIECES)
+    beam.step(np.log(probabilities + 1e-9))
+    assert [(w.text, w.start_frame) for w in beam.finish()[0].words] == [("a", 1)]
+
+
+def test_begin_and_end_tokens_are_no_text_however_likely():
+    log_probs = log_probs_of(6, 0)
+    log_probs[:, 1:3] = -0.1
+    beam = CtcPrefixBeam(PIECES)
+    beam.step(log_probs)
+    assert {letter for h in beam.finish() for word in h.texts for letter in word} <= set("sea")
+
+
+def test_a_search_begins_afresh_after_an_utterance():
+    options = PrefixBeamOptions(max_frames=30)
+    beam, fresh = CtcPrefixBeam(PIECES, options), CtcPrefixBeam(PIECES, options)
+    beam.step(log_probs_of(20, 1))
+    beam.finish()
+    beam.begin()
+    for each in (beam, fresh):
+        each.step(log_probs_of(20, 2))
+    assert beam.frames == fresh.frames == 20
+    assert beam.finish() == fresh.finish()
 
 
 def test_greedy_tokens_drop_repeats_and_blanks_and_keep_frames():

@@ -47,7 +47,7 @@ def test_a_beam_that_keeps_everything_finds_the_best_of_all(
 ) -> None:
     memory = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
     ctc = torch.log_softmax(torch.randn(4, VOCABULARY, generator=torch.Generator().manual_seed(6)), dim=-1)
-    options = JointBeamOptions(beam_size=200, candidates=3, ctc_weight=ctc_weight)
+    options = JointBeamOptions(beam_size=200, candidates=3, ctc_weight=ctc_weight, length_reward=0.3)
     longest = max_tokens(ctc, options)
     everything = [s for n in range(longest + 1) for s in itertools.product(range(3, VOCABULARY), repeat=n)]
     with torch.no_grad():
@@ -59,8 +59,13 @@ def test_a_beam_that_keeps_everything_finds_the_best_of_all(
         spelling = Spelling(words, pieces, unknown)
         texts = ["".join(pieces[token] for token in tokens).replace("▁", " ").split() for tokens in everything]
         scores += unknown * torch.tensor([sum(word not in words for word in text) for text in texts])
+    scores += options.length_reward * torch.tensor([len(tokens) for tokens in everything])
     best = int(scores.argmax())
     found = search(decoder, memory, ctc, options, spelling)
+    expected = dict(zip(everything, scores.tolist(), strict=True))
+    possible = [h for h in found if expected[h.token_ids] > -1000.0]
+    assert max(len(h.token_ids) for h in possible) > 2
+    assert [h.score for h in possible] == pytest.approx([expected[h.token_ids] for h in possible], abs=1e-4)
     assert found[0].token_ids == everything[best]
     assert found[0].score == pytest.approx(scores[best].item(), abs=1e-4)
 
@@ -72,6 +77,14 @@ def test_hypotheses_come_best_first_without_repeats_and_the_same_each_time(decod
     assert first == second
     assert [h.score for h in first] == sorted((h.score for h in first), reverse=True)
     assert len({h.token_ids for h in first}) == len(first) <= JointBeamOptions().beam_size
+
+
+def test_no_hypothesis_has_a_token_that_no_text_has_where_there_are_fewer_others_than_candidates(
+    decoder: Decoder,
+) -> None:
+    ctc = torch.log_softmax(torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(6)), dim=-1)
+    found = search(decoder, torch.randn(1, 16, generator=torch.Generator().manual_seed(5)), ctc, JointBeamOptions())
+    assert {h.token_ids for h in found} == {(), (3,), (4,), (5,)}
 
 
 def test_length_is_bounded_by_the_ctc_whatever_the_decoder_wants(decoder: Decoder) -> None:

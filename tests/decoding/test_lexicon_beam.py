@@ -217,8 +217,10 @@ def test_fixing_words_keeps_the_scores_of_the_whole_utterance(tree):
 
 
 def test_a_search_begins_afresh_after_an_utterance(tree):
-    beam, fresh = LexiconBeam(tree), LexiconBeam(tree)
-    beam.step(tiny.spoken("cats see", 1))
+    options = LexiconBeamOptions(max_frames=60, look_back=20)
+    beam, fresh = LexiconBeam(tree, options), LexiconBeam(tree, options)
+    beam.step(tiny.spoken("cats see " * 5, 1))
+    assert beam._offset > 0
     beam.finish()
     beam.begin()
     for each in (beam, fresh):

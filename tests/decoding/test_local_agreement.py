@@ -89,3 +89,37 @@ def test_a_word_at_the_seam_is_not_taken_twice_but_one_that_was_said_twice_is() 
     assert texts(agreement.beyond(seam)) == ["with"]
     again = [TimedWord("on", 95, 120), TimedWord("with", 120, 150)]
     assert texts(agreement.beyond(again)) == ["on", "with"]
+
+
+def test_a_word_that_begins_a_little_before_the_committed_ones_end_is_new_and_lies_behind_them() -> None:
+    agreement = LocalAgreement()
+    for _ in range(2):
+        agreement.update(spoken(["go", "on"]))
+    agreement.forget(2)
+    heard = [TimedWord("in", 49, 50), TimedWord("with", 50, 58), TimedWord("us", 59, 80)]
+    assert agreement.beyond(heard) == (TimedWord("with", 60, 61), TimedWord("us", 60, 80))
+
+
+def test_after_a_reset_an_utterance_is_followed_as_the_first() -> None:
+    used, fresh = LocalAgreement(), LocalAgreement()
+    for hypothesis in (["go", "on"], ["go", "on"], ["go", "on", "see"]):
+        used.update(spoken(hypothesis))
+    used.forget(2)
+    used.reset()
+    for hypothesis, each in ((["see"], 30), (["see", "a"], 15), (["see", "a", "cat"], 10), (["see", "a", "cat"], 4)):
+        for agreement in (used, fresh):
+            agreement.update(spoken(hypothesis, each=each))
+        assert (used.committed, used.words) == (fresh.committed, fresh.words)
+    assert texts(fresh.committed) == ["see", "a", "cat"]
+
+
+def test_up_to_five_words_right_behind_the_committed_ones_may_be_their_repetition() -> None:
+    said = ["a", "b", "c", "d", "e", "f"]
+    for length, new in ((1, ["g"]), (2, ["g"]), (5, ["g"]), (6, [*said, "g"])):
+        agreement = LocalAgreement()
+        for _ in range(2):
+            agreement.update(spoken(said))
+        agreement.forget(6)
+        end = agreement.committed[-1].end_frame
+        assert texts(agreement.beyond(spoken([*said[-length:], "g"], end + 10))) == new
+        assert texts(agreement.beyond(spoken([*said[-length:], "g"], end + 11))) == [*said[-length:], "g"]

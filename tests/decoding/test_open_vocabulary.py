@@ -59,9 +59,9 @@ def test_silence_spells_nothing(pieces: WordPieces) -> None:
     assert spelled_words(pieces, blank, ratio=2) == []
 
 
-def test_an_unknown_spelling_replaces_the_words_it_overlaps_and_a_known_one_nothing() -> None:
+def test_an_unknown_spelling_replaces_the_words_it_overlaps_most_and_a_known_one_nothing() -> None:
     found = (TimedWord("the", 0, 4), TimedWord("mean", 5, 8), TimedWord("kin", 9, 13), TimedWord("said", 14, 20))
-    spelled = [TimedWord("the", 0, 5), TimedWord("meekin", 5, 14), TimedWord("sad", 14, 22)]
+    spelled = [TimedWord("the", 0, 5), TimedWord("meekin", 3, 16), TimedWord("sad", 14, 22)]
     results = with_spelled_words(found, spelled, {"the", "mean", "kin", "said", "sad"})
     assert [[word.text for word in words] for words in results] == [["the", "meekin", "said"]]
     assert results[0][1] == TimedWord("meekin", 5, 13)

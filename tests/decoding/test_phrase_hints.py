@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from asr_service.decoding.hinted_tree import MAX_PRONUNCIATIONS, HintedTree
+from asr_service.decoding.hypothesis import BeamHypothesis
+from asr_service.decoding.language_model import LN10
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
+from asr_service.lexicon import phone_ids
 from asr_service.types import PhraseHint
 from tests.decoding import tiny
 
@@ -64,6 +68,41 @@ def test_a_wide_beam_adds_each_expected_words_boost_to_what_it_finds_without(tre
     ]
     assert len(gains) > 50
     assert gains == pytest.approx([0.0] * len(gains), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_beam_adds_a_phrases_boost_once_and_counts_each_of_its_words(tree, seed) -> None:
+    plain, hinted = LexiconBeam(tree, tiny.EXHAUSTIVE), hinted_beam(tree, tiny.EXHAUSTIVE, sea_a=9.0)
+    log_probs = tiny.random_log_probs(7, 40, seed)
+    for beam in (plain, hinted):
+        beam.step(log_probs)
+    before = {hypothesis.texts: hypothesis for hypothesis in plain.finish()}
+    after: dict[tuple[str, ...], BeamHypothesis] = {}
+    for hypothesis in hinted.finish():
+        after.setdefault(hypothesis.texts, hypothesis)
+    times = {texts: list(itertools.pairwise(texts)).count(("sea", "a")) for texts in before.keys() & after.keys()}
+    assert max(times.values()) > 0 == min(times.values())
+    for texts, count in times.items():
+        assert after[texts].score - before[texts].score == pytest.approx(9.0 * count, abs=1e-3)
+        assert after[texts].acoustic_score - before[texts].acoustic_score == pytest.approx(9.0 * count, abs=1e-3)
+        assert after[texts].lm_score == pytest.approx(before[texts].lm_score, abs=1e-3)
+
+
+def test_on_its_way_a_phrase_looks_ahead_by_the_n_gram_of_the_words_begun_and_its_share_of_the_boost(tree) -> None:
+    guesses = {"zat": (("Z", "AE", "T"),)}
+    hinted = HintedTree(tree, tiny.lexicon(), hints(zat_see=10.0), 0.5, lambda word: guesses.get(word, ()))
+    arrays, node, ahead = hinted.arrays, hinted.root, []
+    for phone in phone_ids(("Z", "AE", "T", "S", "IY")):
+        children = arrays.child[arrays.first_child[node] : arrays.first_child[node + 1]]
+        (node,) = children[arrays.phone[children] == phone].tolist()
+        ahead.append(float(arrays.ahead[node]))
+    unknown, see = -3.0, -0.7
+    words_begun = [unknown, unknown, unknown, unknown + see, unknown + see]
+    expected = [0.5 * LN10 * words + 2.0 * heard for heard, words in enumerate(words_begun, 1)]
+    assert ahead == pytest.approx(expected, abs=1e-4)
+    assert arrays.word_ahead[arrays.word == next(iter(hinted.boosts))].tolist() == pytest.approx(
+        expected[-1:], abs=1e-4
+    )
 
 
 def test_expected_homophones_win_and_others_do_not_change(tree) -> None:
@@ -154,3 +193,9 @@ def test_of_a_phrases_pronunciations_no_more_are_looked_for_than_promised(tree) 
     (label,) = hinted.boosts
     assert hinted.texts(label) == ("a", "a", "a")
     assert int((hinted.arrays.word == label).sum()) == MAX_PRONUNCIATIONS < 2**3
+
+
+def test_an_expected_word_leaves_its_homophones_in_the_tree(tree) -> None:
+    beam = hinted_beam(tree, tiny.EXHAUSTIVE, sea=0.1)
+    beam.step(tiny.spoken("see a cat", seed=1))
+    assert beam.finish()[0].texts == ("see", "a", "cat")

@@ -53,6 +53,11 @@ def test_reset_forgets_the_utterance():
     stabiliser.reset()
     assert stabiliser.stable == ()
     assert texts(stabiliser.update(placed("a cat"), shared=0)) == "a cat"
+    stabiliser = Stabiliser(agreement=2)
+    stabiliser.update(placed("i see"), shared=0)
+    stabiliser.reset()
+    stabiliser.update(placed("i see"), shared=0)
+    assert stabiliser.stable == (), "it stood there for one update only"
 
 
 hypotheses = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6).map(" ".join)
@@ -88,6 +93,11 @@ def test_posteriors_sum_to_one_and_scale_flattens_them():
     assert sharp.sum() == pytest.approx(1.0)
     assert sharp[0] / sharp[1] == pytest.approx(7.389, abs=1e-3)
     assert flat[0] < sharp[0]
+
+
+def test_posteriors_of_a_long_utterances_scores_are_those_of_their_differences():
+    assert posteriors([-5001.0, -5003.0]) == pytest.approx(posteriors([-1.0, -3.0]))
+    assert posteriors([5003.0, 5001.0]) == pytest.approx(posteriors([-1.0, -3.0]))
 
 
 def test_a_word_is_as_sure_as_the_hypotheses_that_have_it_at_its_place():

@@ -82,3 +82,9 @@ def test_a_word_outside_the_lexicon_takes_the_frames_the_others_leave():
 def test_more_words_than_frames_have_no_place():
     assert align_words(tiny.random_log_probs(3, 40, 0), ["cats"], tiny.lexicon()) is None
     assert align_words(np.zeros((0, 40), dtype=np.float32), ["a"], tiny.lexicon()) is None
+
+
+def test_words_outside_the_lexicon_need_no_blank_between_them():
+    placed = align_words(tiny.random_log_probs(3, 40, 0), ["zyx", "zyx", "qux"], tiny.lexicon())
+    assert placed is not None
+    assert [(w.start_frame, w.end_frame) for w in placed] == [(0, 1), (1, 2), (2, 3)]

@@ -60,3 +60,10 @@ def test_a_variant_costs_no_more_than_its_own_tokens_and_the_context() -> None:
     assert len(tree) == 1 + len(first) + 1 + 2
     tree.add([*first[:4], *first[5:]])  # one left out
     assert len(tree) == 1 + len(first) + 1 + 2 + 2
+
+
+def test_prefixes_of_quite_another_length_share_no_node_though_they_end_alike() -> None:
+    tree = TokenTree(1, context=2)
+    first = tree.add([10, 11])
+    assert tree.add([20, 10, 11])[-1] == first[-1]
+    assert tree.add([30, 31, 10, 11])[-1] != first[-1]

@@ -128,6 +128,15 @@ def test_an_utterance_that_is_cut_in_the_middle_of_speech_is_cut_where_it_is_qui
     assert [evidence.time_s for evidence in again] == sorted(evidence.time_s for evidence in again)
 
 
+@pytest.mark.parametrize(("silent_ticks", "end"), [(1, 80 + 240), (2, 80 + 280)])
+def test_one_tick_of_silence_is_no_end_of_speech_and_two_are(silent_ticks: int, end: int) -> None:
+    energies = np.full(400, LOUD, np.float32)
+    energies[232:248] = QUIET - 1.0  # between two words
+    energies[280 - silent_ticks * TICK_FRAMES : 280] = QUIET
+    work = feed(make_stream(Mode.ACCURATE, EndAt(3.6))[0], with_pause_before(energies), [])
+    assert work[0] == (end, True, True)
+
+
 def with_pause_before(energies: np.ndarray) -> np.ndarray:
     """0.8 s of silence first, so that voice activity knows the room."""
     return np.concatenate([np.full(80, QUIET, np.float32), energies])

@@ -14,6 +14,7 @@ from asr_service.errors import BundleError, ConfigError
 from asr_service.features import FeatureConfig
 from asr_service.lexicon import PHONE_VOCABULARY_SIZE, Lexicon
 from asr_service.model.bundle import StreamingConfig, load_bundle, save_bundle
+from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, save_neural_lm
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from tests.model.conftest import random_features, tiny_model
@@ -110,6 +111,7 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"streaming": {"chunk": 8}}, "chunk"),
         ({"features": {"n_mels": 16, "n_fft": 512, "centre": True}}, "centre"),
         ({"model": {"d_modle": 16}}, "d_modle"),
+        ({"model": {"encoder_layers": 2.0}}, "encoder_layers is 2.0, must be a whole number"),
         ({"decoding": []}, "decoding"),
         ({"decoding": {"rescoring": []}}, "rescoring"),
     ],
@@ -160,6 +162,17 @@ def test_weights_that_do_not_fit_are_named(directory: Path, fault: str) -> None:
         load_bundle(directory)
 
 
+def test_a_neural_language_model_must_know_every_letter_that_is_recognised_and_may_know_more(directory: Path) -> None:
+    def with_neural_lm(alphabet: str) -> Path:
+        pieces = WordPieces.train(["the sea"] * 3, 40, alphabet=alphabet)
+        save_neural_lm(directory, NeuralLM(NeuralLMConfig(pieces.vocab_size, 16, 2, 32, 1)), pieces)
+        return directory
+
+    assert load_bundle(with_neural_lm(PIECES.characters + "é")).neural_lm is not None
+    with pytest.raises(BundleError, match=r"neural_lm_tokenizer\.json lacks 'q', which tokenizer\.json has"):
+        load_bundle(with_neural_lm(PIECES.characters.replace("q", "é")))
+
+
 @pytest.mark.parametrize("frames", [0, 1, 3, -2, 2.0])
 def test_streaming_geometry_is_even_frames(frames: float) -> None:
     with pytest.raises(ConfigError, match="chunk_frames"):
@@ -195,6 +208,8 @@ def test_a_point_of_the_dial_changes_what_it_names_and_nothing_else(directory: P
         {"low": {"model": {}}},
         {"low": {"streaming": {"chunk_frames": 3}}},
         {"low": {"streaming": {"chunks": 4}}},
+        {"low": {"decoding": 3}},
+        {"low": {"decoding": []}},
     ],
 )
 def test_a_dial_that_is_none_is_refused(directory: Path, dial: object) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import ChunkMask, EncoderOutput
+from asr_service.model.layers import ChannelDropout
 from asr_service.model.transformer import Transformer
 from tests.model.conftest import random_features, tiny_model
 
@@ -259,6 +260,21 @@ def test_a_row_that_is_reset_leaks_nothing_of_the_stream_before() -> None:
         cache.reset(1)
 
 
+def test_a_row_that_is_reset_is_sound_whatever_the_stream_before_has_broken() -> None:
+    model = tiny_model()
+    features, lengths = random_features(96, 96)
+    cache = EncoderCache.empty(model.config, 2, 8, 4)
+    for tensor in (
+        cache.stem1,
+        cache.stem2,
+        *(x for layer in cache.layers for x in (layer.key, layer.value, layer.conv)),
+    ):
+        tensor[1] = torch.nan
+    cache.reset(1)
+    fresh = streamed(model, features, lengths, 4, 8)
+    assert_same(streamed(model, features, lengths, 4, 8, cache)[1], fresh[1])
+
+
 def test_an_unfilled_window_does_not_look_at_what_lies_in_it() -> None:
     """Only `filled` says what counts of the keys and values, so a reset could not be half done unseen."""
     model = tiny_model(conv_kernel=0)
@@ -336,3 +352,13 @@ def test_every_weight_of_the_encoder_has_a_gradient(downsample_after: int | None
         parts = (output.hidden, output.phone_hidden, output.lower_phone_logits)
         torch.stack([part.sum() for part in parts if part is not None]).sum().backward()
     assert [name for name, weight in model.encoder.named_parameters() if weight.grad is None] == []
+
+
+def test_dropout_silences_whole_channels_makes_up_for_them_and_does_nothing_in_use() -> None:
+    torch.manual_seed(0)
+    dropout, x = ChannelDropout(0.25), torch.ones(4, 3, 500)
+    out = dropout.train()(x)
+    assert sorted(set(out.flatten().tolist())) == pytest.approx([0.0, 4 / 3])
+    assert out.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert torch.equal(out, out[:, :1].expand_as(out))
+    assert torch.equal(dropout.eval()(x), x)

@@ -57,7 +57,9 @@ def test_packing_changes_nothing_of_the_model_itself() -> None:
         torch.testing.assert_close(after[name], copy, rtol=0, atol=0)
     assert not any(isinstance(module, PackedLinear) for module in model.modules())
     assert all(module.product_dtype is None for module in model.modules() if hasattr(module, "product_dtype"))
-    assert any(isinstance(module, PackedLinear) for module in packed(model, "fp32").modules())
+    served = packed(model, "fp32")
+    assert any(isinstance(module, PackedLinear) for module in served.modules())
+    assert served.decoder.embedding.weight is model.decoder.embedding.weight, "what is not packed is not held twice"
 
 
 @pytest.mark.parametrize(
