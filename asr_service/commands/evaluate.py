@@ -173,11 +173,12 @@ def _of_another_system(arguments: argparse.Namespace, references: Sequence[Refer
     from asr_service.evaluation.hypotheses import read_outputs
     from asr_service.evaluation.references import read_references
 
-    outputs = read_outputs(arguments.hyp, references=references, format=arguments.hyp_format)
     if not arguments.corpus and arguments.every == 1:
-        return outputs
-    chosen = {reference.utterance_id for reference in references}
-    every = {reference.utterance_id for reference in read_references(arguments.manifests, format=arguments.format)}
+        return read_outputs(arguments.hyp, references=references, format=arguments.hyp_format)
+    # Of all segments: to a part of them, a CTM's words of the others would be wrong ones.
+    whole = read_references(arguments.manifests, format=arguments.format)
+    outputs = read_outputs(arguments.hyp, references=whole, format=arguments.hyp_format)
+    chosen, every = ({reference.utterance_id for reference in part} for part in (references, whole))
     return [output for output in outputs if output.utterance_id in chosen or output.utterance_id not in every]
 
 

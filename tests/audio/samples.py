@@ -133,6 +133,13 @@ def renumbered(page: bytes, sequence: int) -> bytes:
     return _page(lacing, body, page[5], granule, serial, sequence)
 
 
+def moved(page: bytes, samples: int) -> bytes:
+    """With a granule position so many samples later."""
+    segments = page[26]
+    granule, serial, sequence = struct.unpack_from("<qII", page, 6)
+    return _page(page[27 : 27 + segments], page[27 + segments :], page[5], granule + samples, serial, sequence)
+
+
 def ogg_packets(pages: list[bytes]) -> list[bytes]:
     packets, packet = [], b""
     for page in pages:

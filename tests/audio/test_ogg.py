@@ -17,6 +17,7 @@ from tests.audio.samples import (
     OPUS_TAGS,
     decode,
     encoded,
+    moved,
     ogg_packets,
     ogg_page,
     ogg_pages,
@@ -76,6 +77,14 @@ def test_a_recording_that_begins_in_the_middle_is_read_from_there() -> None:
         ogg_page([SILENT_20_MS] * 10, sequence=3, granule=9_600 + 480_000 + 4_800, last=True),
     ]
     assert len(decode(opus_stream(pages))) == (9_600 + 4_800) // 3
+
+
+def test_the_granule_position_of_vorbis_first_page_cuts_the_beginning() -> None:
+    pages = split_ogg(encoded("OGG", "VORBIS", 3.0))
+    audio = next(k for k, page in enumerate(pages) if page[6:14] != bytes(8))
+    assert len(pages) > audio + 1  # the first page of audio is not the last one
+    later = [*pages[:audio], *(moved(page, -300) for page in pages[audio:])]
+    np.testing.assert_array_equal(decode(b"".join(later), OGG), decode(b"".join(pages), OGG)[300:])
 
 
 def test_a_stream_that_is_cut_off_is_read_to_its_last_whole_page() -> None:

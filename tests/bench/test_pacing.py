@@ -73,3 +73,20 @@ async def test_an_event_loop_that_is_blocked_is_late(monkeypatch):
     with pytest.raises(asyncio.CancelledError):
         await watch_event_loop(log)
     assert min(log.late_s) >= 0.19
+
+
+@pytest.mark.asyncio
+async def test_an_event_loop_that_is_blocked_once_is_late_once(monkeypatch):
+    clock = use(monkeypatch, Clock())
+    oversleeps = iter([0.0, 0.0, 1.0])
+
+    async def sleep(seconds: float) -> None:
+        clock.oversleeps_s = next(oversleeps, 0.0)
+        await Clock.sleep(clock, seconds)
+
+    monkeypatch.setattr(pacing.asyncio, "sleep", sleep)
+    log = PaceLog()
+    with pytest.raises(asyncio.CancelledError):
+        await watch_event_loop(log)
+    assert log.late_s[2] == pytest.approx(1.0)
+    assert len(log.late_s) == 50 and max(log.late_s[:2] + log.late_s[3:]) < 0.001

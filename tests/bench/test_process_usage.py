@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.bench.process_usage import usage
+from asr_service.bench import process_usage
+from asr_service.bench.process_usage import Usage, usage
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
 BALLAST = "import sys; ballast = bytearray(50 << 20); print('ready', flush=True); sys.stdin.read()"
@@ -23,6 +24,20 @@ def test_work_is_counted_as_processor_time():
     after = usage(os.getpid())
     assert before is not None and after is not None
     assert after.cpu_s - before.cpu_s >= 0.05
+
+
+def test_user_and_system_time_and_the_resident_pages_are_added_over_the_family(monkeypatch, tmp_path):
+    monkeypatch.setattr(process_usage, "PROC", tmp_path)
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    family = ((10, 1, 3, 5, 7), (11, 10, 20, 30, 40), (14, 11, 100, 200, 300))
+    for pid, parent, user_s, system_s, pages in (*family, (12, 1, 900, 900, 900)):
+        folder = tmp_path / str(pid)
+        folder.mkdir()
+        fields = ["S", parent, *range(101, 110), user_s * ticks, system_s * ticks, 112]
+        (folder / "stat").write_text(f"{pid} (a (b) c) {' '.join(map(str, fields))}\n")
+        (folder / "statm").write_text(f"1000 {pages} 3 4\n")
+    assert usage(10) == Usage(cpu_s=3 + 5 + 20 + 30 + 100 + 200, resident_bytes=(7 + 40 + 300) * page)
+    assert usage(13) is None
 
 
 def test_children_count_too():

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from asr_service.cli import main
-from asr_service.evaluation.store import save
+from asr_service.evaluation.significance import compare
+from asr_service.evaluation.store import load, save
 from tests.evaluation.made_up import evaluation
 
 
@@ -27,6 +28,26 @@ def test_prints_both_systems_the_tests_and_the_verdict(saved, capsys):
     assert "good is better than bad" in printed
     assert "better with good: set/" in printed and "more" in printed
     assert "one comparison: p-values need no correction" in printed
+
+
+def test_the_draws_are_those_asked_for_and_what_decides_is_the_corrected_p_value(saved, tmp_path, capsys):
+    rates = {"a": 0.2, "b": 0.3, "c": 0.25}
+    paths = [saved(name, seed=seed, count=80, error_rate=rate) for seed, (name, rate) in enumerate(rates.items())]
+    assert main(["compare", *paths, "--samples", "150", "--seed", "9", "--changes", "2"]) == 0
+    printed = capsys.readouterr().out
+    loaded = [load(tmp_path / f"{name}.json") for name in rates]
+    for name, one in zip(rates, loaded, strict=True):
+        assert f"{name}  WER {100 * one.wer:6.2f} % [" in printed
+        assert f"CER {100 * one.cer:6.2f} %  SER {100 * one.ser:5.1f} %" in printed
+    blocks = printed.split("\n\n")[1:4]
+    for block, pair in zip(blocks, compare(*loaded, samples=150, seed=9).pairs, strict=True):
+        first, second = pair.systems
+        assert f"paired bootstrap  p = {pair.bootstrap.p:.4g} (150 draws, seed 9)" in block
+        assert f"decisive          p = {pair.adjusted_p:.4g} (" in block
+        assert f"{pair.wins} with fewer errors in {first}, {pair.losses} in {second}, {pair.ties} alike" in block
+        for name, count in ((first, pair.wins), (second, pair.losses)):
+            assert f"better with {name}: {count - 2} more" in block
+    assert any(f"{pair.p:.4g}" != f"{pair.adjusted_p:.4g}" for pair in compare(*loaded, samples=150, seed=9).pairs)
 
 
 def test_noise_is_no_difference_shown(saved, capsys):

@@ -44,6 +44,26 @@ def test_a_journal_of_another_system_is_refused(
     assert "test_set was" in capsys.readouterr().err
 
 
+def test_a_journal_of_other_code_is_refused(
+    asr: Run,
+    test_set: Path,
+    bundle_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "3.wav").write_bytes(b"")
+    command = ["eval", test_set, "--model", bundle_dir, "--journal", tmp_path / "kept"]
+    monkeypatch.setattr("asr_service.evaluation.provenance.source", lambda: {"commit": "one", "code": "old"})
+    assert asr(*command) == 2
+    monkeypatch.setattr("asr_service.evaluation.provenance.source", lambda: {"commit": "two", "code": "old"})
+    assert asr(*command) == 2  # another commit, but the same package
+    capsys.readouterr()
+    monkeypatch.setattr("asr_service.evaluation.provenance.source", lambda: {"commit": "two", "code": "new"})
+    assert asr(*command) == 1
+    assert "code was old, is new" in capsys.readouterr().err
+
+
 COMMAND = "import sys; from asr_service.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

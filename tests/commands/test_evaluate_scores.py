@@ -15,6 +15,7 @@ import soundfile
 from asr_service.commands.evaluate import NORMALIZERS
 from asr_service.commands.score_lines import score_lines
 from asr_service.evaluation import Output, Reference, Timing, normalizer, score, store
+from asr_service.evaluation.bootstrap import wer_interval
 from tests.commands.evaluations import Run, hypotheses
 
 
@@ -66,6 +67,46 @@ def test_recordings_without_any_audio_have_no_speed() -> None:
     assert not [line for line in score_lines(evaluation) if "RTFx" in line]
 
 
+def test_the_lines_have_each_corpus_interval_speed_latency_and_gaps() -> None:
+    references = [Reference(str(n), "a b", corpus="xy"[n % 2]) for n in range(20)]
+    timings = [
+        Timing(
+            0.5,
+            audio_s=5.0,
+            first_partial_s=1.0,
+            final_s=3.0,
+            unaware_first_partial_s=0.5,
+            unaware_final_s=2.5,
+            word_latencies_s=(n / 5,),
+            emitted_words=4,
+            revoked_words=1,
+            uncovered_s=(2.25,),
+        )
+        for n in range(20)
+    ]
+    texts = ["a" if n % 4 == 1 else "a b" for n in range(20)]
+    outputs = [Output(str(n), text, timing=timing) for n, (text, timing) in enumerate(zip(texts, timings, strict=True))]
+    evaluation = score(references, outputs)
+    lines = list(score_lines(evaluation))
+    whole = evaluation.wer_interval
+    part = wer_interval([int(n % 4 == 1) for n in range(1, 20, 2)], [2] * 10, [""] * 10)
+    assert [line.split()[0] for line in lines[:3]] == ["x", "y", "all"]
+    assert "WER   0.00 % [0.00, 0.00]  S 0 D 0 I 0 of 20 words, 10 utterances" in lines[0]
+    assert f"WER  25.00 % [{100 * part.low:.2f}, {100 * part.high:.2f}]  S 0 D 5 I 0 of 20 words" in lines[1]
+    assert f"WER  12.50 % [{100 * whole.low:.2f}, {100 * whole.high:.2f}]  S 0 D 5 I 0 of 40 words" in lines[2]
+    assert lines[4:] == [
+        "RTFx 10.00: real-time factor 0.100 (100 s of audio in 10 s of computation)",
+        (
+            "first partial after its first word began: p50 1.00 s, p95 1.00 s; "
+            "without computation p50 0.50 s, p95 0.50 s"
+        ),
+        "words after they ended: p50 1.90 s, p95 3.61 s",
+        "last final after the audio ended: p50 3.00 s, p95 3.00 s; without computation p50 2.50 s, p95 2.50 s",
+        "revoked 20 of 80 words shown",
+        "speech without words over 2 s: 20 stretches, 45.0 s, 45.00 % of the audio",
+    ]
+
+
 def test_an_evaluation_scored_anew_says_what_recognised_it(
     asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +126,25 @@ def test_of_a_part_of_the_test_set_the_outputs_of_that_part_are_scored(
     out = tmp_path / "out.json"
     assert asr("eval", test_set, "--hyp", hyp, "--json", out, "--corpus", "b", "--every", "2") == 0
     assert [row["id"] for row in json.loads(out.read_text())["results"]] == ["1.wav", "5.wav"]
+
+
+def test_of_a_part_of_the_segments_the_words_of_the_others_are_not_scored(asr: Run, tmp_path: Path) -> None:
+    stm, ctm, out = tmp_path / "a.stm", tmp_path / "a.ctm", tmp_path / "out.json"
+    stm.write_text("".join(f"a 1 s {start} {start + 2} word {start}\n" for start in range(0, 8, 2)))
+    ctm.write_text("".join(f"a 1 {start + 0.5} 0.5 word\na 1 {start + 1} 0.5 {start}\n" for start in range(0, 8, 2)))
+    assert asr("eval", stm, "--hyp", ctm, "--normalizer", "none", "--json", out, "--every", "2") == 0
+    scored = json.loads(out.read_text())
+    assert {row["id"]: row["hypothesis"] for row in scored["results"]} == {"a-1-0-2": "word 0", "a-1-4-6": "word 4"}
+    assert scored["wer"] == 0.0
+
+
+@pytest.mark.parametrize(("costs", "alignment"), [("equal", "SS"), ("sclite", "DCI")])
+def test_the_costs_of_the_alignment_are_those_asked_for(asr: Run, tmp_path: Path, costs: str, alignment: str) -> None:
+    references, hyp = hypotheses(tmp_path / "ref.jsonl", ("u", "a b")), hypotheses(tmp_path / "hyp.jsonl", ("u", "b c"))
+    out = tmp_path / "out.json"
+    assert asr("eval", references, "--hyp", hyp, "--costs", costs, "--json", out) == 0
+    written = json.loads(out.read_text())
+    assert (written["costs"], written["results"][0]["alignment"]) == (costs, alignment)
 
 
 def test_the_report_is_written(asr: Run, test_set: Path, tmp_path: Path) -> None:

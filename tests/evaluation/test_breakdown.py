@@ -8,7 +8,7 @@ import pytest
 from asr_service.evaluation.breakdown import MAX_GROUPS, breakdown, breakdowns, fields
 from asr_service.evaluation.calibration import calibration
 from asr_service.evaluation.confusions import Confusion, confusions, out_of_vocabulary
-from asr_service.evaluation.output import Output
+from asr_service.evaluation.output import Output, Timing
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.scoring import score
 from asr_service.types import Word
@@ -49,6 +49,21 @@ def test_bins_by_duration_and_speaking_rate_by_hand():
         "3 to 3.5 words/s",
         "unknown",
     ]
+
+
+def test_the_speaking_rate_is_of_the_reference_and_the_length_of_the_manifest():
+    reference = Reference("a", "one two", duration_s=1.0)
+    one = score([reference], [Output("a", "one two three four", timing=Timing(0.1, audio_s=40.0))])
+    assert list(groups(one, "speaking rate")) == ["2 to 2.5 words/s"]
+    assert list(groups(one, "duration")) == ["under 2 s"]
+    one = score([Reference("a", "one two")], [Output("a", "one two", timing=Timing(0.1, audio_s=40.0))])
+    assert list(groups(one, "duration")) == ["from 30 s"]
+
+
+def test_intervals_of_groups_are_over_their_speakers_where_there_are_enough():
+    references = [Reference(str(n), "a b", speaker=f"s{n % 40}", fields={"room": n % 2}) for n in range(80)]
+    for group in breakdown(score(references, ["a b"] * 80), "room", samples=150).groups:
+        assert (group.interval.over, group.interval.samples) == ("speakers", 150)
 
 
 def test_a_field_with_few_numbers_keeps_them_and_one_with_many_is_cut_into_fifths():

@@ -38,6 +38,13 @@ def test_words_lie_where_their_phones_were_heard(bundle_dir, monkeypatch):
     assert times == pytest.approx([0.08, 0.20, 0.28, 0.44])
 
 
+def test_a_word_does_not_end_after_its_recording(bundle_dir, monkeypatch):
+    aligner = ForcedAligner(load_bundle(bundle_dir))
+    hears(monkeypatch, aligner, ["", "T", "IH", "K"])
+    (placed,) = aligner(np.zeros(RATE_HZ * 15 // 100, dtype=np.float32), "tick")
+    assert placed.end_s == pytest.approx(0.15)
+
+
 def test_a_word_without_a_pronunciation_takes_the_frames_between_its_neighbours(bundle_dir, monkeypatch):
     aligner = ForcedAligner(load_bundle(bundle_dir))
     hears(monkeypatch, aligner, ["", "B", "AA", "", "", "Z", "Z", "", "", "T", "IH", "K"])
@@ -81,6 +88,9 @@ def test_a_damaged_file_of_the_cache_is_none(tmp_path):
     for damage in ("", "{", '{"words": [["tick", "soon", 1]]}', "[]"):
         path.write_text(damage)
         assert cache.get(waveform, "tick") is None
+    cache.put(waveform, "tick", [SpokenWord("tick", 0.0, 0.1)])
+    assert cache.get(waveform, "tick") == (SpokenWord("tick", 0.0, 0.1),)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

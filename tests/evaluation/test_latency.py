@@ -153,3 +153,11 @@ def test_somebody_who_still_speaks_at_the_end_speaks_up_to_it() -> None:
     output = log.output("a", processing_s=0.1, audio_s=6.5, timed=False)
     assert output.timing is not None and output.timing.uncovered_s == pytest.approx((3.5,))
     assert output.timing.word_latencies_s == ()
+
+
+def test_somebody_who_has_stopped_speaking_is_silent_up_to_the_end() -> None:
+    log = StreamLog()
+    log.event(SpeechEvent(SpeechEventKind.SPEECH_ACTIVITY_BEGIN, 1.0))
+    log.event(SpeechEvent(SpeechEventKind.SPEECH_ACTIVITY_END, 2.0))
+    output = log.output("a", processing_s=0.1, audio_s=9.0, timed=True)
+    assert output.timing is not None and output.timing.uncovered_s == ()

@@ -36,6 +36,26 @@ def test_summary_by_hand():
     assert (summary.gaps, summary.gap_s, summary.gap_share) == (2, pytest.approx(5.6), pytest.approx(0.28))
 
 
+def test_each_latency_has_its_own_place_and_one_of_zero_counts():
+    summary = latency_summary(
+        timed(
+            Timing(
+                0.0,
+                first_partial_s=0.0,
+                final_s=0.2,
+                unaware_first_partial_s=0.3,
+                unaware_final_s=0.4,
+                word_latencies_s=(0.5,),
+                unaware_word_latencies_s=(0.6,),
+            )
+        )
+    )
+    names = ("utterance_s", "first_partial", "final", "unaware_first_partial", "unaware_final", "word", "unaware_word")
+    assert [getattr(summary, name) for name in names] == [
+        Percentiles(value, value, value, 1) for value in (0.0, 0.0, 0.2, 0.3, 0.4, 0.5, 0.6)
+    ]
+
+
 def test_nothing_timed_no_summary():
     assert latency_summary(timed(None)) is None
     assert percentiles([]) is None

@@ -21,6 +21,8 @@ from asr_service.evaluation.normalizer import NORMALIZERS, _english, normalize_t
         ("\u2018Tis the dogs\u2019 dinner", "'tis the dogs' dinner"),
         ("he said 'yes' and 'no'", "he said yes and no"),
         ("caf\u00e9 na\u00efve", "cafe naive"),
+        ("don\u02bct, won`t", "don't won't"),
+        ("\ufb01ne \uff37\uff29\uff24\uff25", "fine wide"),
         ("  many \t spaces\n", "many spaces"),
         ("' '' -- ...", ""),
         ("", ""),
@@ -65,6 +67,14 @@ def test_librispeech_writes_capitals_and_spells_titles_out() -> None:
         normalizer("librispeech")("Mr. and Mrs. Bell's caf\u00e9, Dr. Who")
         == "MISTER AND MISSUS BELL'S CAFE DOCTOR WHO"
     )
+
+
+@pytest.mark.parametrize("name", ["basic", "librispeech"])
+def test_what_is_said_but_not_written_by_a_normaliser_is_named(name: str) -> None:
+    assert normalizer(name).dropped("Caf\u00e9 - 7 & \u0416, \u201cwell-known\u201d...") == "7&\u0416"
+    signs = "&%$\u20ac\u00a3\u00a5@#+=\u00b0\u00a7\u00bd\u00bc\u00be"
+    assert normalizer(name).dropped(f"a {signs} b") == signs
+    assert normalizer("none").dropped(signs) == ""
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.run import Failure, in_order, one_by_one, run
 from asr_service.evaluation.shards import over_processes, shard, shard_of
+from asr_service.types import Word
 from tests.evaluation.counting_system import CountingSystem, references
 
 IDENTITY = {"model_sha256": "abc", "mode": "streaming"}
@@ -57,6 +60,19 @@ def test_failures_are_tried_again_by_the_next_run(tmp_path: Path) -> None:
     assert len(outputs) == 3 and not failures
 
 
+@pytest.mark.parametrize("wrong", ["start_s", "end_s", "confidence"])
+def test_an_output_with_a_word_that_is_not_finite_is_a_failure_and_not_in_the_journal(
+    tmp_path: Path, wrong: str
+) -> None:
+    word = dataclasses.replace(Word("w0", 0.0, 1.0, 0.5), **{wrong: math.nan})
+    output = Output("utt-0", "w0", (word,))
+    with Journal(tmp_path / "journal", IDENTITY) as journal:
+        (result,) = run(references(1), CountingSystem(), spread=lambda *_: iter([output]), journal=journal)
+    assert result == Failure("utt-0", "a time or a confidence of its output is not finite")
+    with Journal(tmp_path / "journal", IDENTITY) as journal:
+        assert journal.outputs == {}
+
+
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal(path, IDENTITY) as journal:
@@ -70,9 +86,10 @@ def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
         assert path.read_bytes() == content
 
 
-def test_a_header_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b"", b'{"jou', b'{"journal":1,"ident'])
+def test_a_header_that_was_cut_off_starts_anew(tmp_path: Path, left: bytes) -> None:
     path = tmp_path / "journal"
-    path.write_bytes(b'{"journal":1,"ident')
+    path.write_bytes(left)
     with Journal(path, IDENTITY) as journal:
         assert journal.outputs == {}
     assert json.loads(path.read_text()) == {"journal": 1, "identity": IDENTITY}
@@ -105,6 +122,14 @@ def test_a_damaged_line_is_refused(tmp_path: Path) -> None:
         Journal(path, IDENTITY)
 
 
+def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    Journal(path, IDENTITY).close()
+    path.write_bytes(path.read_bytes().replace(b'{"journal":1', b'{"journal":2', 1))
+    with pytest.raises(ConfigError, match="is of another run"):
+        Journal(path, IDENTITY)
+
+
 def test_two_runs_cannot_write_one_journal(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", IDENTITY), pytest.raises(ConfigError, match="another run right now"):
         Journal(tmp_path / "journal", IDENTITY)
@@ -118,6 +143,13 @@ def test_the_digest_is_of_the_audio_and_knows_no_order_and_no_folder() -> None:
     assert references_digest([other, moved]) == digest
     assert references_digest([one]) != digest
     assert references_digest([Reference("a", "said", Path("here/a.wav"), 1.5, 2.0), other]) != digest
+    for part in (
+        Reference("a2", "said", Path("here/a.wav"), 1.0, 2.0),
+        Reference("a", "said", Path("here/b.wav"), 1.0, 2.0),
+        Reference("a", "said", Path("here/a.wav"), 1.0, 2.5),
+        Reference("a", "said", Path("here/a.wav"), 1.0, None),
+    ):
+        assert references_digest([part, other]) != digest
 
 
 SCRIPT = """
@@ -225,3 +257,11 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'asr-service\[ray\]'"):
         over_cluster(2)
+
+
+def test_the_environment_is_as_it_was_after_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert len(list(over_processes(1)(CountingSystem(), references(1)))) == 1
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert "OMP_WAIT_POLICY" not in os.environ

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from asr_service.errors import ConfigError
+from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.normalizer import Normalizer
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.problems import ManifestProblems
@@ -25,6 +26,20 @@ def test_the_corpus_rate_comes_from_summed_counts_and_not_from_a_mean_of_rates()
     evaluation = score(["a", "b c d e f g h i j"], ["x", "b c d e f g h i j"])
     assert evaluation.wer == 1 / 10
     assert (evaluation.words.reference_words, evaluation.words.errors) == (10, 1)
+
+
+def test_the_interval_is_of_the_seed_and_the_draws_asked_for() -> None:
+    said, heard = (["a " * (n % size + 1) for n in range(60)] for size in (7, 5))
+    evaluation = score(said, heard, seed=3, samples=70)
+    counts = [utterance.words for utterance in evaluation.utterances]
+    errors, words = [count.errors for count in counts], [count.reference_words for count in counts]
+    drawn = {
+        (seed, samples): wer_interval(errors, words, [""] * 60, seed=seed, samples=samples)
+        for seed in (0, 3)
+        for samples in (70, 2000)
+    }
+    assert evaluation.wer_interval == drawn[3, 70]
+    assert len({(interval.low, interval.high) for interval in drawn.values()}) == 4
 
 
 def test_empty_references_count_insertions() -> None:

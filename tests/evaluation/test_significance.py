@@ -1,6 +1,7 @@
 """Comparisons: what they refuse, what they conclude, and that they do not see differences in noise."""
 
 import random
+import re
 import string
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.scoring import score
-from asr_service.evaluation.significance import compare, holm
+from asr_service.evaluation.significance import SIGNIFICANT_P, compare, holm, paired_bootstrap
 
 WORDS = list(string.ascii_lowercase)
 
@@ -49,6 +50,10 @@ def test_a_clear_difference_is_shown_and_the_better_system_named():
         f"WER {100 * good.wer:.2f} % against {100 * bad.wer:.2f} %, {100 * (bad.wer - good.wer):.2f} points less ["
     )
     assert figures in pair.verdict and figures in turned.verdict
+    low, high = 100 * pair.bootstrap.interval.low, 100 * pair.bootstrap.interval.high
+    assert f"points less [{low:.2f}, {high:.2f}]," in pair.verdict
+    low, high = 100 * turned.bootstrap.interval.low, 100 * turned.bootstrap.interval.high
+    assert f"points less [{-high:.2f}, {-low:.2f}]," in turned.verdict
 
 
 def test_noise_is_called_no_difference_shown():
@@ -65,6 +70,26 @@ def test_a_system_does_not_differ_from_itself():
     (pair,) = comparison.pairs
     assert comparison.names == ("one (1)", "one (2)")
     assert (pair.p, pair.wins, pair.losses, pair.ties, pair.changes) == (1.0, 0, 0, 30, ())
+
+
+def test_the_bootstraps_p_is_twice_the_share_of_draws_that_do_not_favour_the_better_system():
+    references = [Reference(f"u{n}", "one two") for n in range(30)]
+    right, wrong = score(references, ["one two"] * 30), score(references, ["one too"] * 30)
+    once = score(references, ["one too", *["one two"] * 29])
+    assert paired_bootstrap(right.utterances, wrong.utterances, samples=199).p == 2 / 200
+    p = paired_bootstrap(right.utterances, once.utterances, samples=2000).p
+    assert p == paired_bootstrap(once.utterances, right.utterances, samples=2000).p
+    assert p == pytest.approx(2 * (29 / 30) ** 30, abs=0.06)  # a draw without that utterance favours nobody
+
+
+def test_the_larger_p_value_decides_and_the_draws_are_those_asked_for():
+    references = spoken(60)
+    one, other = system("one", references, 0.1, 1), system("other", references, 0.15, 2)
+    (pair,) = compare(one, other, samples=300, seed=7).pairs
+    assert pair.bootstrap == paired_bootstrap(one.utterances, other.utterances, samples=300, seed=7)
+    assert pair.bootstrap.interval != paired_bootstrap(one.utterances, other.utterances, samples=300, seed=0).interval
+    assert pair.mapsswe.p != pair.bootstrap.p
+    assert pair.p == max(pair.mapsswe.p, pair.bootstrap.p)
 
 
 def test_among_equal_systems_a_difference_is_shown_about_as_often_as_the_level_says():
@@ -114,6 +139,17 @@ def test_several_systems_are_corrected_and_the_comparison_says_so():
     assert comparison.verdict.count("\n") == 5
 
 
+def test_what_the_correction_takes_away_is_not_shown_as_a_difference():
+    references = spoken(60)
+    comparison = compare(*(system(f"s{n}", references, rate, 28 + n) for n, rate in enumerate((0.1, 0.14, 0.1))))
+    assert any(pair.p < SIGNIFICANT_P <= pair.adjusted_p for pair in comparison.pairs)
+    assert [pair.better is None for pair in comparison.pairs] == [
+        pair.adjusted_p >= SIGNIFICANT_P for pair in comparison.pairs
+    ]
+    shown = re.findall(r"<td>([^<]*)</td><td>[^<]*</td></tr>", comparison._repr_html_())
+    assert shown == [f"{pair.adjusted_p:.2g}" for pair in comparison.pairs]
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
@@ -124,11 +160,17 @@ def test_other_utterances_normalisers_references_and_costs_are_refused_with_the_
     references = spoken(5)
     one = system("one", references, 0.1)
     with pytest.raises(ManifestProblems) as raised:
-        compare(one, system("short", references[:-2], 0.1), system("plain", references, 0.1, normalizer="none"))
+        compare(
+            one,
+            system("short", references[:-2], 0.1),
+            system("plain", references, 0.1, normalizer="none"),
+            system("nist", references, 0.1, costs="sclite"),
+        )
     assert raised.value.problems == (
         "short: utterance u3 is missing",
         "short: utterance u4 is missing",
         "plain: normalizer none-1, the first system's is basic-1; score both alike",
+        "nist: costs sclite, the first system's is equal; score both alike",
     )
     other = [Reference("u0", "something else"), *references[1:], Reference("new", "a")]
     with pytest.raises(ManifestProblems) as raised:

@@ -74,11 +74,13 @@ def test_edge_cases_validate_and_read_back(said, heard, normalizer, path):
     VALIDATOR.validate(written)
     assert load(path) == one
     assert (written["wer"] is None) == math.isinf(one.wer)
+    assert (written["wer_ci95"] is None) == (one.words.reference_words == 0)
     assert written["rtfx"] is None and written["latency"] is None
 
 
 def test_an_interval_of_another_level_still_gives_the_95_percent_one(path):
-    one = evaluation(30)
+    rows = evaluation(30).utterances
+    one = score([row.reference for row in rows], [row.output for row in rows], seed=3, samples=200)
     wide = dataclasses.replace(one, wer_interval=dataclasses.replace(one.wer_interval, level=0.5, low=0.1, high=0.2))
     assert document(wide, path)["wer_ci95"] == [one.wer_interval.low, one.wer_interval.high]
     assert load(path) == wide
@@ -91,6 +93,28 @@ def test_times_that_are_not_finite_are_refused_and_nothing_is_written(path):
     with pytest.raises(ManifestProblems, match=r"set/00000.flac: nan"):
         save(dataclasses.replace(evaluation(1), utterances=rows), path)
     assert not path.exists()
+
+
+def test_confidences_and_fields_that_are_not_finite_are_refused_too(path):
+    row = evaluation(1).utterances[0]
+    word = dataclasses.replace(row.output.words[0], confidence=math.inf)
+    for broken in (
+        dataclasses.replace(row, output=dataclasses.replace(row.output, words=(word, *row.output.words[1:]))),
+        dataclasses.replace(row, reference=dataclasses.replace(row.reference, fields={"snr_db": math.inf})),
+    ):
+        with pytest.raises(ManifestProblems, match=r"set/00000.flac: inf among its times, confidences or fields"):
+            save(dataclasses.replace(evaluation(1), utterances=(broken,)), path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_a_constant_that_is_no_json_is_refused_wherever_it_stands(constant, path):
+    save(evaluation(2), path)
+    content = path.read_text()
+    path.write_text(content.replace('"take":0', f'"take":{constant}', 1))
+    assert path.read_text() != content
+    with pytest.raises(ConfigError, match=f"not JSON: {constant} is no JSON number"):
+        load(path)
 
 
 def test_every_field_is_needed_by_the_schema_and_by_the_reader(path):

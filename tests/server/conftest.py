@@ -44,8 +44,10 @@ def refusal(error: grpc.RpcError) -> Refusal:
             if isinstance(detail, error_details_pb2.ErrorInfo):
                 assert detail.domain == "asr.v1"
                 told.reason = detail.reason
+                assert detail.metadata["request_id"] == dict(error.initial_metadata())["x-request-id"]
             elif isinstance(detail, error_details_pb2.BadRequest):
                 told.fields = [violation.field for violation in detail.field_violations]
+                assert {violation.description for violation in detail.field_violations} == {told.message}
             else:
                 told.retry_after_s = detail.retry_delay.ToMilliseconds() / 1000
     return told

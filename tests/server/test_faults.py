@@ -124,6 +124,8 @@ CONFIG_FAULTS: list[Any] = [
     pytest.param({"mode": 9}, INVALID, "INVALID_FIELD", "config.mode", id="unknown-mode"),
     pytest.param({"model": "other"}, NOT_FOUND, "MODEL_NOT_FOUND", "config.model", id="52-unknown"),
     pytest.param({"model": "../../etc/passwd"}, INVALID, "INVALID_FIELD", "config.model", id="52-path"),
+    pytest.param({"model": "m" * 64}, NOT_FOUND, "MODEL_NOT_FOUND", "config.model", id="52-longest"),
+    pytest.param({"model": "m" * 65}, INVALID, "INVALID_FIELD", "config.model", id="52-too-long"),
     pytest.param({"model": "m" * 50_000}, INVALID, "INVALID_FIELD", "config.model", id="52-long"),
 ]
 
@@ -251,6 +253,17 @@ def test_23_message_over_the_maximum(start: Start) -> None:
     service = start(server={"max_message_bytes": 200_000, "max_chunk_bytes": 100_000})
     assert service.unary_refused(bytes(200_000)).code is EXHAUSTED
     assert service.refused([config(), audio(bytes(200_000))]).code is EXHAUSTED
+
+
+@pytest.mark.parametrize(("spare", "reason"), [(0, ""), (-1, "INVALID_FIELD")])
+def test_a_first_message_may_be_as_long_as_the_settings_say(start: Start, spare: int, reason: str) -> None:
+    first = config()
+    first.MergeFromString(b"\xa2\x06\x80\x08" + bytes(1024))  # a field that nobody knows yet
+    service = start(server={"max_config_bytes": first.ByteSize() + spare})
+    if reason:
+        matches(service.refused([first]), INVALID, reason, "streaming_config")
+    else:
+        assert transcript(service.stream([first, audio(SPEECH)])) == "one two three"
 
 
 def test_24_chunk_over_the_policy(service: Service) -> None:

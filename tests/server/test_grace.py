@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
 
 from asr_service.config import ServerSettings, Settings
+from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import ServerThread
+from asr_service.server.interceptors import Call, CallInterceptor, current_call
+from asr_service.server.servicer import SpeechServicer
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
@@ -40,3 +46,44 @@ def test_60_a_final_that_takes_its_time_comes_within_the_grace(monkeypatch: pyte
         requests.put(None)
         stopping.join(30.0)
         assert not stopping.is_alive()
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(60)
+async def test_60_a_unary_call_gets_all_its_words_when_streams_are_ended() -> None:
+    servicer, engine = SpeechServicer(Settings()), FakeEngine()
+    engine.gate.clear()
+    engine.start()
+    servicer.engine = engine
+    current_call.set(Call("unary"))
+    recognition = pb.RecognitionConfig(encoding="LINEAR16", sample_rate_hertz=16_000)
+    context: Any = None
+    request = pb.RecognizeRequest(config=recognition, audio=linear16(say(1, 40.0, 2, 40.0, 3)))
+    call = asyncio.create_task(servicer.Recognize(request, context))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert servicer.live_calls == 1
+    servicer.begin_drain()
+    servicer.end_streams()
+    engine.gate.set()
+    response = await call
+    assert "".join(result.alternatives[0].transcript for result in response.results) == "one two three"
+    engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("stopping", "remaining_s", "told"),
+    [
+        (False, None, ("CANCELLED", "")),
+        (True, None, ("CANCELLED", "SHUTTING_DOWN")),
+        (True, 20.0, ("CANCELLED", "SHUTTING_DOWN")),
+        (True, 0.01, ("DEADLINE_EXCEEDED", "")),
+    ],
+)
+def test_the_line_of_a_call_that_is_cut_off_says_why(
+    stopping: bool, remaining_s: float | None, told: tuple[str, str]
+) -> None:
+    interceptor = CallInterceptor("asr.v1.Speech", retry_after_s=1.0)
+    interceptor.stopping = stopping
+    context: Any = SimpleNamespace(time_remaining=lambda: remaining_s)
+    assert interceptor._cancelled(context, 2.0) == told

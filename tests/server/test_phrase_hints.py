@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from asr_service.config import PhraseHintSettings, Settings
 from asr_service.engine.interface import EngineInfo
-from asr_service.errors import InvalidField, NoCapacity, Unsupported
+from asr_service.errors import InvalidField, NoCapacity, Unavailable, Unsupported
 from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.server.interceptors import Call, current_call
 from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, unary_config
+from asr_service.server.servicer import SpeechServicer
 from asr_service.types import Mode, PhraseHint, RecognitionConfig
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Start
@@ -74,6 +78,20 @@ def test_hints_that_break_a_limit_are_refused_by_field_and_limit(groups, field: 
     assert told.value.message.isascii() and len(told.value.message) < 400
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [{"phrases": ["a"] * 6}],
+        [{"phrases": ["a" * 100] * 3}],
+        [{"phrases": ["b " * 10]}],
+        [{"phrases": ["a"], "boost": n} for n in (0.5, 7.0, 20.0, 3.0)],
+    ],
+    ids=["phrases", "characters", "words", "boosts"],
+)
+def test_hints_at_the_limits_are_taken(groups) -> None:
+    assert len(taken(*(pb.PhraseHints(**group) for group in groups))) == sum(len(group["phrases"]) for group in groups)
+
+
 def test_hints_are_refused_where_the_model_does_not_offer_them() -> None:
     with pytest.raises(Unsupported, match="phrase_hints"):
         taken(pb.PhraseHints(phrases=["kato"]), info=EngineInfo("m", ("en",), MODES, (), max_streams=1, chunk_s=0.64))
@@ -110,3 +128,42 @@ async def test_when_too_many_wait_for_their_trees_the_next_is_refused() -> None:
     built.set()
     await asyncio.gather(*waiting, return_exceptions=True)
     await preparation.prepare(engine, config)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("happens", "told"),
+    [
+        (lambda servicer, _: servicer.begin_drain(), "shutting down"),
+        (lambda _, engine: setattr(engine, "healthy", False), "the engine has failed"),
+    ],
+    ids=["drain", "failure"],
+)
+async def test_a_call_whose_trees_are_ready_too_late_is_refused_like_any_other(
+    happens: Callable[[SpeechServicer, FakeEngine], None], told: str
+) -> None:
+    servicer, engine = SpeechServicer(Settings()), FakeEngine(features=("phrase_hints",))
+    begun, built = threading.Event(), threading.Event()
+
+    def prepare(*_: object) -> None:
+        begun.set()
+        built.wait(30)
+
+    engine.prepare = prepare  # type: ignore[method-assign]
+    engine.start()
+    servicer.engine = engine
+    current_call.set(Call("hinted"))
+    hints = [pb.PhraseHints(phrases=["Kato"])]
+    request = pb.RecognizeRequest(
+        config=pb.RecognitionConfig(encoding="LINEAR16", sample_rate_hertz=16_000, phrase_hints=hints),
+        audio=linear16(say(1, 0.5)),
+    )
+    context: Any = None
+    call = asyncio.create_task(servicer.Recognize(request, context))
+    await asyncio.to_thread(begun.wait, 30)
+    happens(servicer, engine)
+    built.set()
+    with pytest.raises(Unavailable, match=told):
+        await call
+    assert (servicer.live_calls, engine.active_streams) == (0, 0)
+    engine.stop()

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_service.config import Settings
 from asr_service.generated.asr.v1 import speech_pb2 as pb
-from tests.fake_engine import linear16, say
+from asr_service.server.requests import unary_config
+from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Service
 from tests.server.messages import audio, config, finals
 
@@ -21,6 +23,12 @@ def wav(pcm: np.ndarray, rate_hz: int, subtype: str = "PCM_16") -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype=subtype)
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("asked", "most"), [(0, 1), (1, 1), (2, 2), (30, 30)])
+def test_the_engine_is_asked_for_as_many_alternatives_as_the_client_wants(asked: int, most: int) -> None:
+    request = pb.RecognizeRequest(config=pb.RecognitionConfig(max_alternatives=asked))
+    assert unary_config(request, FakeEngine().info, Settings()).max_alternatives == most
 
 
 def test_results_are_those_of_a_stream(service: Service) -> None:
