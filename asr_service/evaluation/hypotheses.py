@@ -42,8 +42,8 @@ def read_outputs(
 
     `evaluation` is our own JSON of an evaluation, scored anew. A CTM has one output a recording; where `references`
     are segments of it (from an STM), each word goes to the segment that its middle lies in, of several to the one that
-    begins last. Words are kept where the system gives times and confidences for all of an utterance; otherwise only
-    their text is.
+    begins last; words where nothing is to be scored are left out, and counted in the log. Words are kept where the
+    system gives times and confidences for all of an utterance; otherwise only their text is.
 
     Raises ManifestProblems with all that is wrong; ConfigError for an unknown format.
     """
@@ -139,17 +139,26 @@ def _read_ctm(path: Path, references: Sequence[Reference], problems: list[str]) 
 
 
 def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place: str) -> Iterator[Output]:
-    """Every word belongs to the segment that its middle lies in, or else to the nearest one: none is dropped."""
+    """Every word belongs to the segment that its middle lies in, or else to the nearest one.
+
+    None is dropped but those outside all segments where nothing is to be scored.
+    """
     begins, longer = [segment.offset_s for segment in segments], _longer_before(segments)
     taken: list[list[tuple[Word, bool]]] = [[] for _ in segments]
-    outside = 0
+    outside = unscored = 0
     for word, known in words:
         middle_s = (word.start_s + word.end_s) / 2
         index = _nearest(middle_s, segments, begins, longer)
-        outside += _distance_s(segments[index], middle_s) > 0
+        if _distance_s(segments[index], middle_s) > 0:
+            if any(begin_s <= middle_s <= end_s for begin_s, end_s in segments[index].unscored):
+                unscored += 1
+                continue
+            outside += 1
         start_s = segments[index].offset_s
         moved = Word(word.text, max(0.0, word.start_s - start_s), max(0.0, word.end_s - start_s), word.confidence)
         taken[index].append((moved, known))
+    if unscored:
+        _log.warning("%s: %d words lie in segments that are not scored and are left out", place, unscored)
     if outside:
         _log.warning("%s: %d words lie in no segment and are scored with the nearest", place, outside)
     for segment, found in zip(segments, taken, strict=True):

@@ -20,6 +20,8 @@ class Reference:
         offset_s, duration_s: which part of the audio; a duration of None is up to its end.
         speaker, corpus: "" where unknown.
         fields: every other field of the manifest, by name.
+        unscored: from and to when in the recording nothing is scored, in seconds: what another system has there counts
+            nowhere.
     """
 
     utterance_id: str
@@ -30,3 +32,4 @@ class Reference:
     speaker: str = ""
     corpus: str = ""
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    unscored: tuple[tuple[float, float], ...] = ()

@@ -122,6 +122,28 @@ def test_a_ctm_is_cut_into_the_segments_of_an_stm_and_no_word_is_lost(
     assert score(references, list(outputs.values())).words.errors == 2
 
 
+def test_what_a_ctm_has_where_nothing_is_scored_counts_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ignored = "ignore_time_segment_in_scoring"
+    references = read_references(
+        lines(
+            tmp_path / "r.stm",
+            f"talk 1 x 0 1 <o,,> {ignored}",
+            "talk 1 ann 1 3 hello there",
+            f"talk 1 x 3 6 {ignored}",
+            "talk 1 bob 5 8 good bye",
+            f"talk 2 x 8 9 {ignored}",
+        )
+    )
+    spoken = [(0.2, "so"), (1.2, "hello"), (2.2, "there"), (4, "hm"), (5.2, "good"), (7, "bye"), (8.2, "bye")]
+    path = lines(tmp_path / "h.ctm", *(f"talk 1 {start_s} 0.5 {word} 0.5" for start_s, word in spoken))
+    texts = {output.utterance_id: output.text for output in read_outputs(path, references=references)}
+    assert texts == {"talk-1-1-3": "hello there", "talk-1-5-8": "good bye bye"}  # the last is of another channel's
+    assert "2 words lie in segments that are not scored" in caplog.text
+    assert "1 words lie in no segment" in caplog.text
+
+
 def test_a_word_is_of_the_segment_around_it_where_another_one_began_and_ended_within(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

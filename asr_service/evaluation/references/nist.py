@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from asr_service.evaluation.reference import Reference
@@ -49,10 +50,11 @@ def read_stm(path: Path, problems: list[str]) -> list[Reference]:
     """`recording channel speaker begin end [<labels>] text` a line, one utterance each.
 
     Ids are `recording-channel-begin-end`; the recording is the file of that name beside the STM. Labels become the
-    field `labels`. Segments that NIST marks as not to be scored are left out, and their number is logged.
+    field `labels`. Segments that NIST marks as not to be scored are left out, and their number is logged; the others of
+    their recording and channel know when they are (`unscored`).
     """
     references = []
-    ignored = 0
+    ignored: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for place, line in numbered(path, problems):
         if line.startswith(COMMENT):
             continue
@@ -62,14 +64,14 @@ def read_stm(path: Path, problems: list[str]) -> list[Reference]:
             continue
         recording, channel, speaker, begin, end, text = (*parts, "")[:6]
         labels, text = _labels(text)
-        if text.lower() == _IGNORED:
-            ignored += 1
-            continue
         try:
             offset_s = seconds(begin, "begin")
             duration_s = seconds(end, "end") - offset_s
             if duration_s <= 0:
                 raise ValueError(f"the segment {begin} to {end} s is empty or runs backwards")
+            if text.lower() == _IGNORED:
+                ignored[recording, channel].append((offset_s, offset_s + duration_s))
+                continue
             if _ALTERNATIVES.search(text):
                 raise ValueError("alternatives ({ a / b }, (a) or @) are not supported")
         except ValueError as error:
@@ -80,8 +82,11 @@ def read_stm(path: Path, problems: list[str]) -> list[Reference]:
         name = f"{recording}-{channel}-{begin}-{end}"
         references.append(Reference(name, text, audio, offset_s, duration_s, speaker, fields=fields))
     if ignored:
-        _log.warning("%s: %d segments are marked %s and left out", path, ignored, _IGNORED)
-    return references
+        _log.warning("%s: %d segments are marked %s and left out", path, sum(map(len, ignored.values())), _IGNORED)
+    return [
+        replace(one, unscored=tuple(ignored.get((str(one.fields["recording"]), str(one.fields["channel"])), ())))
+        for one in references
+    ]
 
 
 def _labels(text: str) -> tuple[str, str]:

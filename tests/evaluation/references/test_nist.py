@@ -25,7 +25,14 @@ def test_an_stm_gives_segments_with_labels_and_leaves_out_what_is_not_scored(
     first, second = read_references(path)
     labelled = {"recording": "talk", "channel": "1", "labels": "o,f0,female"}
     assert first == Reference(
-        "talk-1-0.5-2.75", "hello there", tmp_path / "talk.sph", 0.5, 2.25, "ann", fields=labelled
+        "talk-1-0.5-2.75",
+        "hello there",
+        tmp_path / "talk.sph",
+        0.5,
+        2.25,
+        "ann",
+        fields=labelled,
+        unscored=((4.0, 9.0),),
     )
     assert (second.text, second.duration_s, "labels" in second.fields) == ("", 1.0, False)
     assert "1 segments are marked" in caplog.text
