@@ -61,22 +61,22 @@ class DecodingConfig:
             ("hold_back_s", 0.0, 10.0),
             ("confidence_scale", 0.0, 10.0),
         ):
-            value, kind = getattr(self, name), "a whole number from " if isinstance(low, int) else ""
-            is_number = isinstance(value, int if kind else int | float) and not isinstance(value, bool)
-            if not is_number or not low <= value <= high:
-                raise BundleError(f"config.json: decoding.{name} is {value!r}, must be {kind}{low:g} to {high:g}")
+            if not low <= (value := getattr(self, name)) <= high:
+                raise BundleError(f"config.json: decoding.{name} is {value!r}, must be {low:g} to {high:g}")
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> DecodingConfig:
         """Raises BundleError that names what is unknown or out of range."""
         known = {item.name: item.default_factory for item in dataclasses.fields(DecodingConfig)}
+        types = get_type_hints(DecodingConfig)
         parts: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
                 raise BundleError(f"config.json: decoding.{name} is not known; known are {', '.join(known)}")
             factory = known[name]
             try:
-                parts[name] = value if factory is dataclasses.MISSING else _part(factory, value)
+                plain = factory is dataclasses.MISSING
+                parts[name] = of_type("it", value, types[name]) if plain else _part(factory, value)
             except (TypeError, ValueError) as error:
                 raise BundleError(f"config.json: decoding.{name}: {error}") from error
         return DecodingConfig(**parts)
