@@ -59,20 +59,25 @@ def read_initial(path: Path) -> Initial:
     )
 
 
+def check_shape(source: Path, theirs: TransformerConfig, ours: TransformerConfig) -> None:
+    """Raises ValueError that names every difference but dropout; `theirs` is of `source`, `ours` the recipe's."""
+    there, here = theirs.to_dict(), ours.to_dict()
+    different = [
+        f"{name} is {here[name]!r} in the recipe, {there[name]!r} there"
+        for name in here
+        if "drop" not in name and here[name] != there[name]
+    ]
+    if different:
+        raise ValueError(f"{source}: a model of another shape: {'; '.join(different)}")
+
+
 def take_tokenizer(initial: Initial, config: TransformerConfig, target: Path) -> None:
     """Copy the tokenizer into the run's folder.
 
     Raises ValueError that names every difference when the recipe's model is of another shape (dropout may differ), or
     when the run already has another tokenizer: its tokens would get the outputs of others.
     """
-    theirs, ours = initial.model_config.to_dict(), config.to_dict()
-    different = [
-        f"{name} is {ours[name]!r} in the recipe, {theirs[name]!r} there"
-        for name in ours
-        if "drop" not in name and ours[name] != theirs[name]
-    ]
-    if different:
-        raise ValueError(f"{initial.source}: a model of another shape: {'; '.join(different)}")
+    check_shape(initial.source, initial.model_config, config)
     if not target.exists():
         shutil.copyfile(initial.tokenizer, target)
     elif json.loads(target.read_text()) != json.loads(initial.tokenizer.read_text()):

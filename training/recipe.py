@@ -223,7 +223,8 @@ class BundleConfig:
     Attributes:
         ngram_order: of the word n-gram estimated on the training transcripts, 2 to 6; 0: none.
         language_model: a KenLM file to take instead.
-        like: a bundle all of whose other files and settings are taken, language models among them; nothing else then.
+        like: a bundle's directory, or the name of a model of the package: all its other files and settings are taken,
+            language models among them; nothing else then.
         decoding: search settings, as in a bundle's config.json; tuned on `tuning_speakers`.
     """
 
@@ -241,6 +242,12 @@ class BundleConfig:
         if self.like and (self.ngram_order or self.language_model or self.decoding):
             raise ValueError("[bundle] like takes everything from that bundle: nothing can be beside it")
         DecodingConfig.from_dict(self.decoding)
+
+    @property
+    def like_directory(self) -> Path:
+        """Where the bundle `like` is."""
+        packaged = SHIPPED_DIR / self.like
+        return packaged if (packaged / CONFIG_FILE).is_file() else Path(self.like)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +367,6 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
         raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
     if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
         raise ValueError(f"[bundle] language_model: {lm}: no such file")
-    if (like := recipe.bundle.like) and not Path(like, CONFIG_FILE).is_file():
-        raise ValueError(f"[bundle] like: {like} is no bundle")
+    if recipe.bundle.like and not (recipe.bundle.like_directory / CONFIG_FILE).is_file():
+        raise ValueError(f"[bundle] like: {recipe.bundle.like} is no bundle")
     return recipe

@@ -56,12 +56,11 @@ _OWN_FILES = (WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE)
 
 
 def make_bundle(stage: Stage, texts: Sequence[str]) -> Path:
-    """What the stage gives, with the recipe's search settings and an n-gram of normalised `texts`; or with what lies in
-    the bundle that it is to be `like`.
-    """
+    """What the stage gives, with the recipe's search settings and an n-gram of normalised `texts`, or like a bundle."""
     wanted = stage.recipe.bundle
     if wanted.like:
-        shutil.copytree(wanted.like, stage.bundle, ignore=shutil.ignore_patterns(*_OWN_FILES), dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns(*_OWN_FILES)
+        shutil.copytree(wanted.like_directory, stage.bundle, ignore=ignored, dirs_exist_ok=True)
     out = stage.export()
     if wanted.like:
         return out

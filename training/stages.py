@@ -17,6 +17,7 @@ from pathlib import Path
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.export import main as export_main
+from training.initial import check_shape
 from training.lexicon import LEXICON_FILE
 from training.mistakes import told_in_one_line
 from training.recipe import Recipe
@@ -96,7 +97,8 @@ class Stage:
 def stage(config: Path, options: Sequence[str], *, after: tuple[Path, ...] = ()) -> Stage:
     """The recipe's last stage, which knows those before; `options` are of `training.train`, but for the recipe.
 
-    `after`: recipes that go on from this one. Raises ValueError where one is missing or wrong, or is its own start.
+    `after`: recipes that go on from this one. Raises ValueError where one is missing or wrong, is its own start, or has
+    a model of another shape than the one it goes on from.
     """
     if config in after:
         raise ValueError(f"{after[0]}: goes on from itself by way of {after[-1].name}")
@@ -104,7 +106,9 @@ def stage(config: Path, options: Sequence[str], *, after: tuple[Path, ...] = ())
     recipe, folder = read_recipe(parse(all_options))
     start = None
     if recipe.start is not None:
-        start = stage(config.with_name(f"{recipe.start.recipe}.toml"), options, after=(*after, config))
+        before = config.with_name(f"{recipe.start.recipe}.toml")
+        start = stage(before, options, after=(*after, config))
+        check_shape(before, start.recipe.model, recipe.model)
     return Stage(all_options, recipe, folder, start)
 
 

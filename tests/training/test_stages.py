@@ -127,6 +127,10 @@ def test_a_first_stage_of_another_recipe_is_refused_before_the_next_is_trained(
         ({"two": "[start]\ncopies = 1\n"}, "two.toml: [start] names no recipe"),
         ({"two": '[start]\nrecipe = "one"\ncopies = -1\n'}, "[start] copies is -1, must be"),
         ({"two": "[start]\nrecipe = 1\n"}, "[start] recipe"),
+        (
+            {"two": 'extends = "one"\n[start]\nrecipe = "one"\n[model]\nd_model = 32\n'},
+            "d_model is 32 in the recipe, 16",
+        ),
         ({"two": '[start]\nrecipe = "one"\n[finetune]\n'}, "[start] cannot be in a recipe with [finetune]"),
     ],
 )
