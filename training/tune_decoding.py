@@ -33,6 +33,7 @@ from asr_service.decoding.rescoring import (
     RescoringWeights,
     attention_log_likelihoods,
     ctc_log_likelihoods,
+    internal_lm_log_likelihoods,
     neural_log_likelihoods,
 )
 from asr_service.decoding.spelling import Spelling
@@ -50,10 +51,12 @@ from training.posteriors import DevUtterance, posteriors
 IN_CONFIG = {
     "phones": "phones",
     "lm": "language_model",
+    "unigram": "unigram",
     "neural": "neural_lm",
     "words": "word",
     "pieces": "pieces",
     "attention": "attention",
+    "internal": "internal_lm",
     "unknown": "unknown",
 }
 FEATURES = tuple(IN_CONFIG)
@@ -137,6 +140,7 @@ def candidates(
         sources.setdefault(tuple(text.split()), "joint")
     tokens = [bundle.pieces.encode(" ".join(words)) for words in sources]
     attention = attention_log_likelihoods(bundle.model.decoder, encoded.hidden, tokens).tolist()
+    internal = internal_lm_log_likelihoods(bundle.model.decoder, tokens).tolist()
     pieces = ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).tolist()
     phones = phone_log_likelihoods(encoded.phones, list(sources), pronounced, lexicon)
     neural = [0.0] * len(sources)
@@ -144,16 +148,18 @@ def candidates(
         model, own_pieces = bundle.neural_lm
         neural = neural_log_likelihoods(model, [own_pieces.encode(" ".join(words)) for words in sources]).tolist()
     found = []
-    for (words, source), of_phones, of_neural, of_pieces, of_attention in zip(
-        sources.items(), phones, neural, pieces, attention, strict=True
+    for (words, source), of_phones, of_neural, of_pieces, of_attention, of_internal in zip(
+        sources.items(), phones, neural, pieces, attention, internal, strict=True
     ):
         features = (
             max(of_phones, NO_ALIGNMENT),
             tree.language_model.sentence(words),
+            tree.language_model.without_context(words),
             of_neural,
             float(len(words)),
             max(of_pieces, NO_ALIGNMENT),
             of_attention,
+            of_internal,
             float(sum(word not in lexicon for word in words)),
         )
         found.append(Candidate(" ".join(words), edit_distance(words, reference), source, features))
@@ -214,10 +220,12 @@ def tune_ranking(
     grids = {
         "phones": (0.0, 0.3, 0.6, 1.0),
         "lm": tuple(np.arange(0.0, 2.01, 0.1)),
+        "unigram": tuple(np.arange(-1.0, 0.01, 0.1)),
         "neural": tuple(np.arange(0.0, 2.01, 0.1)),
-        "words": tuple(np.arange(-2.0, 4.01, 0.25)),
+        "words": tuple(np.arange(-6.0, 4.01, 0.25)),
         "pieces": tuple(np.arange(0.0, 2.01, 0.1)),
         "attention": tuple(np.arange(0.0, 2.01, 0.1)),
+        "internal": tuple(np.arange(-1.0, 0.01, 0.1)),
         "unknown": (0.0, -4.0, -8.0, -12.0, -20.0, -40.0),
     }
     rng = random.Random(seed)
@@ -260,6 +268,8 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         (("lexicon",), ("phones", "lm", "words", "attention")),
         (("lexicon",), ("phones", "lm", "words", "pieces", "attention")),
         (("lexicon",), ("phones", "lm", "neural", "words", "pieces", "attention")),
+        (("lexicon",), ("phones", "lm", "neural", "words", "attention", "internal")),
+        (("lexicon",), ("phones", "lm", "unigram", "neural", "words", "attention", "internal")),
         (("lexicon",), ("phones", "neural", "words", "pieces", "attention")),
         (("lexicon", "joint"), FEATURES),
         (("lexicon", "joint"), ("lm", "words", "pieces", "attention")),

@@ -46,6 +46,10 @@ class WordLanguageModel:
         # A state keeps all that were reached from it: one for all words would hold 200 bytes a word for ever.
         return float(self._kenlm.score(self._kenlm.start(True), index)[1])
 
+    def without_context(self, words: Sequence[str]) -> float:
+        """Return Σ ln p(word): of each as if nothing stood before it."""
+        return LN10 * sum(self.unigram(self._ids.get(word, self.unknown_id)) for word in words)
+
     def start(self) -> LMState:
         """The state at the begin of a sentence."""
         return self._kenlm.start(False)

@@ -82,3 +82,10 @@ AttentionScores: TypeAlias = PrefixScores[AttendingTreeCache]
 def attention_scores(decoder: Decoder, memory: Tensor) -> AttentionScores:
     """What the decoder says over one utterance's `encoder_out`, (S, D)."""
     return PrefixScores(decoder, decoder.start_tree(memory.unsqueeze(0)), DECODER_CONTEXT)
+
+
+def internal_lm_scores(decoder: Decoder) -> AttentionScores:
+    """What the decoder says when it hears nothing, an `encoder_out` of zeros: its internal language model (Meng et al.
+    2021, "Internal language model estimation for domain-adaptive end-to-end speech recognition").
+    """
+    return attention_scores(decoder, torch.zeros(1, decoder.config.d_model))

@@ -18,7 +18,7 @@ from asr_service.decoding.hinted_tree import HintedTree
 from asr_service.decoding.hypothesis import BeamHypothesis, TimedWord
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.open_vocabulary import ExpectedSpellings, spelled_words, with_spelled_words
-from asr_service.decoding.prefix_scores import AttentionScores, PrefixScores, attention_scores
+from asr_service.decoding.prefix_scores import AttentionScores, PrefixScores, attention_scores, internal_lm_scores
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import NO_ALIGNMENT, RescoringWeights, ctc_log_likelihoods
 from asr_service.decoding.word_features import WordConfidence
@@ -71,6 +71,7 @@ class LexiconSearch(UtteranceSearch):
         self._word_confidence = word_confidence
         # Of the utterance, from its ranking on.
         self._attention: AttentionScores | None = None
+        self._internal_lm: AttentionScores | None = None
         self._text: PrefixScores[TreeCache] | None = None
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._neural_lm = bundle.neural_lm if weights.neural_lm else None
@@ -84,7 +85,7 @@ class LexiconSearch(UtteranceSearch):
 
     def reset(self) -> None:
         super().reset()
-        self._attention = self._text = None
+        self._attention = self._internal_lm = self._text = None
         self._beam.begin()
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
@@ -108,6 +109,8 @@ class LexiconSearch(UtteranceSearch):
             return []
         yield
         self._attention = attention_scores(self._bundle.model.decoder, self._hidden())
+        if self._weights.internal_lm:
+            self._internal_lm = internal_lm_scores(self._bundle.model.decoder)
         if self._neural_lm is not None:
             self._text = PrefixScores(self._neural_lm[0], self._neural_lm[0].start_tree())
         pronounced = ctc_log_likelihoods(self._phones(), [hypothesis.phone_ids for hypothesis in found])
@@ -162,17 +165,23 @@ class LexiconSearch(UtteranceSearch):
             pieces = ctc_log_likelihoods(self._pieces(), tokens).clamp(min=NO_ALIGNMENT).tolist()
             yield
         yield from attention.add(tokens)
+        internal = [0.0] * len(tokens)
+        if self._internal_lm is not None:
+            yield from self._internal_lm.add(tokens)
+            internal = self._internal_lm.totals(tokens).tolist()
         heard = []
-        for words, phone_score, piece_score, attention_score in zip(
-            texts, phones, pieces, attention.totals(tokens).tolist(), strict=True
+        for words, phone_score, piece_score, attention_score, internal_score in zip(
+            texts, phones, pieces, attention.totals(tokens).tolist(), internal, strict=True
         ):
             n_gram = self._tree.language_model.sentence(words)
             score = (
                 weights.phones * phone_score
                 + weights.language_model * n_gram
+                + (weights.unigram * self._tree.language_model.without_context(words) if weights.unigram else 0.0)
                 + weights.word * len(words)
                 + weights.pieces * piece_score
                 + weights.attention * attention_score
+                + weights.internal_lm * internal_score
                 + (self._hints.score(words) if self._hints else 0.0)
             )
             heard.append(_Heard(" ".join(words), score, n_gram))

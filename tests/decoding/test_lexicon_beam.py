@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
+import math
 import weakref
 
 import numpy as np
@@ -350,4 +351,5 @@ def test_the_n_gram_keeps_no_state_of_the_words_that_it_was_asked_for(tmp_path):
     model = WordLanguageModel(tiny.arpa(tmp_path), list(tiny.WORDS))
     said = [model.unigram(index) for index in range(len(tiny.WORDS))]
     assert said == pytest.approx([-0.8, -1.1, -0.7, -1.0, -0.6])
+    assert model.without_context(["see", "unheard-of", "see"]) == pytest.approx(math.log(10) * (-0.7 - 3.0 - 0.7))
     assert not [state for state in vars(model).values() if isinstance(state, LMState) and state.children]

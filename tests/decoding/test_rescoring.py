@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.rescoring import (
+    attention_log_likelihoods,
+    ctc_log_likelihoods,
+    internal_lm_log_likelihoods,
+)
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
@@ -81,3 +85,20 @@ def test_attention_log_likelihoods_batched_equal_steps_alone() -> None:
                 total += decoder.step(torch.tensor([last]), cache)[0, token].item()
                 last = token
             assert together[row].item() == pytest.approx(total, abs=1e-4)
+
+
+def test_the_internal_language_model_is_the_decoder_over_silence_of_any_length() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12)).eval()
+    torch.nn.init.normal_(decoder.blocks[0].cross_attention.kv_proj.bias)  # what it says of nothing is not nothing
+    sequences = [(3, 4, 5), (6,), ()]
+    with torch.no_grad():
+        found = internal_lm_log_likelihoods(decoder, sequences)
+        for frames in (1, 9):
+            for row, tokens in enumerate(sequences):
+                fed = torch.tensor([[WordPieces.bos_id, *tokens]])
+                mask = torch.ones(1, frames, dtype=torch.bool)
+                said = torch.log_softmax(decoder(fed, torch.zeros(1, frames, 16), mask), dim=-1)[0]
+                wanted = torch.tensor([*tokens, WordPieces.eos_id])
+                total = said.gather(1, wanted.unsqueeze(1)).sum()
+                assert found[row].item() == pytest.approx(total.item(), abs=1e-4)

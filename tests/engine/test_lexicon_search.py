@@ -10,7 +10,12 @@ import torch
 
 from asr_service.decoding import prefix_scores
 from asr_service.decoding.language_model import WordLanguageModel
-from asr_service.decoding.rescoring import NO_ALIGNMENT, attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.rescoring import (
+    NO_ALIGNMENT,
+    attention_log_likelihoods,
+    ctc_log_likelihoods,
+    internal_lm_log_likelihoods,
+)
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.runner import Encoded, ModelRunner
@@ -72,6 +77,7 @@ def test_each_hypothesis_is_worth_the_weighted_sum_of_what_every_part_says(
 ) -> None:
     monkeypatch.setattr(prefix_scores, "DECODER_CONTEXT", 1000)
     weights = {"phones": 0.7, "pieces": 0.3, "attention": 0.9, "language_model": 1.1, "word": -0.4, "unknown": -1e6}
+    weights |= {"internal_lm": -0.6, "unigram": -0.8}
     found = known(tiny_bundle, encoded, Mode.ACCURATE, rescoring=weights)
     n_gram = WordLanguageModel(tiny_bundle.lm_path, sorted(WORDS))
     tokens = [tiny_bundle.pieces.encode(" ".join(words)) for words in found]
@@ -82,6 +88,8 @@ def test_each_hypothesis_is_worth_the_weighted_sum_of_what_every_part_says(
         + 0.9 * attention_log_likelihoods(tiny_bundle.model.decoder, encoded.hidden, tokens)
         + 1.1 * torch.tensor([n_gram.sentence(words) for words in found])
         - 0.4 * torch.tensor([float(len(words)) for words in found])
+        - 0.6 * internal_lm_log_likelihoods(tiny_bundle.model.decoder, tokens)
+        - 0.8 * torch.tensor([n_gram.without_context(words) for words in found])
     )
     assert len({len(words) for words in found}) > 1
     assert list(found.values()) == pytest.approx(said.tolist(), abs=1e-2)

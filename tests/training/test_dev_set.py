@@ -125,10 +125,12 @@ def test_stability_is_measured_on_what_the_options_choose_and_can_be_decoded(
 
 def test_a_bundle_without_neural_language_model_gets_no_weight_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     dev = [DevUtterance("the sea", "c", Encoded(*[np.zeros((1, 1), np.float32)] * 2, torch.zeros(1, 1)))] * 2
-    right = Candidate("the sea", 0, "lexicon", (-1.0, -2.0, 0.0, 2.0, -1.0, -3.0, 0.0))
-    wrong = Candidate("the see", 1, "joint", (-0.9, -2.0, 0.0, 2.0, -1.0, -3.0, 1.0))
+    said = {"phones": -1.0, "lm": -2.0, "words": 2.0, "pieces": -1.0, "attention": -3.0}
+    right = Candidate("the sea", 0, "lexicon", tuple(said.get(name, 0.0) for name in FEATURES))
+    heard = said | {"phones": -0.9, "unknown": 1.0}
+    wrong = Candidate("the see", 1, "joint", tuple(heard.get(name, 0.0) for name in FEATURES))
     lists = [[right, wrong]] * 2
-    for features, rows in ((FEATURES, 9), ([name for name in FEATURES if name != "neural"], 8)):
+    for features, rows in ((FEATURES, 11), ([name for name in FEATURES if name != "neural"], 10)):
         report_ranking(lists, dev, features)
         printed = [line for line in capsys.readouterr().out.splitlines() if "{" in line]
         weights = [json.loads(line[line.index("{") :]) for line in printed]

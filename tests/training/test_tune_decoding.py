@@ -26,7 +26,7 @@ LIST = np.array([candidate(-1, -2, -15), candidate(-2, -3, -1), candidate(-8, -4
 
 @pytest.mark.parametrize(("margin", "read"), [(1.0, 1), (2.0, 2), (8.9, 2), (9.0, 3), (float("inf"), 3)])
 def test_those_within_the_margin_with_the_n_gram_alone_are_read(margin: float, read: int) -> None:
-    weights = np.array([1.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0])
+    weights = np.array([{"phones": 1.0, "lm": 0.5, "neural": 0.5}.get(name, 0.0) for name in FEATURES])
     assert worth_reading(LIST, weights, margin).sum() == read
 
 
