@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.model.bundle import WEIGHTS_FILE, Bundle
 from asr_service.types import Mode
@@ -34,11 +35,13 @@ class DevUtterance:
 def posteriors(
     bundle: Bundle, utterances: list[Utterance], store: PcmStore, rows: list[int], mode: Mode, folder: Path
 ) -> list[DevUtterance]:
-    """Encode utterances `rows` whole or in chunks, or read what an earlier call for the same audio and weights left."""
+    """Encode utterances `rows` whole or in chunks, or read what an earlier call that would give the same has left."""
     weights = hashlib.sha256((bundle.directory / WEIGHTS_FILE).read_bytes()).hexdigest()
     geometry = dataclasses.astuple(bundle.streaming) if mode is Mode.STREAMING else ()
     recordings = [store.recordings[row] for row in rows]
-    key = hashlib.sha256(json.dumps([weights, rows, recordings, mode.value, geometry]).encode()).hexdigest()[:16]
+    lower_phones = DecodingConfig.from_dict(bundle.decoding).lower_phones
+    made_of = [weights, rows, recordings, mode.value, geometry, lower_phones]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     path = folder / f"posteriors-{mode.value}-{key}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ class DecodingConfig:
         streaming: the same beam while somebody speaks: narrower, for every stream pays it.
         pieces: the CTC prefix beam over word pieces, for bundles without a lexicon or a language model.
         joint: the joint CTC/attention beam, likewise.
+        lower_phones: share of the lower phone CTC, which reads the encoder below its merge, in the logits of the phones
+            that are searched and ranked; 0 to 1.
         rescoring: weights of the final ranking of the lexicon beam's hypotheses.
         n_best, streaming_n_best: hypotheses that are ranked, by mode; in a live stream somebody waits for it.
         neural_margin, streaming_neural_margin: hypotheses further below the best one, while the n-gram stands in for
@@ -41,6 +43,7 @@ class DecodingConfig:
     streaming: LexiconBeamOptions = field(default_factory=LexiconBeamOptions)
     pieces: PrefixBeamOptions = field(default_factory=PrefixBeamOptions)
     joint: JointBeamOptions = field(default_factory=JointBeamOptions)
+    lower_phones: float = 0.0
     rescoring: RescoringWeights = field(default_factory=RescoringWeights)
     n_best: int = 32
     streaming_n_best: int = 32
@@ -53,6 +56,7 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
+            ("lower_phones", 0.0, 1.0),
             ("n_best", 1, MAX_N_BEST),
             ("streaming_n_best", 1, MAX_N_BEST),
             ("neural_margin", 0.0, 1e6),

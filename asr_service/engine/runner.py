@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.voice_activity import VoiceBands
 from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
@@ -28,7 +29,8 @@ class Encoded:
     """What the encoder says of a stretch of one stream.
 
     Attributes:
-        phones: (T4, N) log-probabilities of the phone CTC; (T4, 0) for a model without phones.
+        phones: (T4, N) log-probabilities of the phone CTC, or of both together (`DecodingConfig.lower_phones`); (T4, 0)
+            for a model without phones.
         pieces: (T8, V) log-probabilities of the word-piece CTC.
         hidden: (T8, D) `encoder_out`, for the decoder.
         ahead: (A, N) log-probabilities of phones in the frames after these that a chunk looks ahead at: they lack a
@@ -60,6 +62,7 @@ class ModelRunner:
         if neural_lm is not None:
             neural_lm = packed(neural_lm[0], self.precision), neural_lm[1]
         self.bundle = dataclasses.replace(bundle, model=packed(bundle.model, self.precision), neural_lm=neural_lm)
+        self._lower_phones = DecodingConfig.from_dict(bundle.decoding).lower_phones
         subsampling = bundle.model.config.subsampling
         self.chunk_features = bundle.streaming.chunk_frames * subsampling
         self.lookahead_features = bundle.streaming.lookahead_frames * subsampling
@@ -134,7 +137,7 @@ class ModelRunner:
     def _encoded(self, output: EncoderOutput, heard: Tensor | None = None) -> list[Encoded]:
         """`heard`: (B,) frames of 40 ms that were encoded, where that is more than the output's lengths."""
         pieces = torch.log_softmax(self.bundle.model.ctc_logits(output), dim=-1).numpy()
-        phone_logits = self.bundle.model.phone_logits(output)
+        phone_logits = self._phone_logits(output)
         heard = output.phone_lengths if heard is None else heard
         rows = []
         for row, (frames, phone_frames, all_frames) in enumerate(
@@ -148,3 +151,10 @@ class ModelRunner:
                 Encoded(phones[:phone_frames], pieces[row, :frames], output.hidden[row, :frames], phones[phone_frames:])
             )
         return rows
+
+    def _phone_logits(self, output: EncoderOutput) -> Tensor | None:
+        """(B, T4, N). The lower phone CTC has seen less, and errs elsewhere: a geometric mean of both is better."""
+        upper, lower = self.bundle.model.phone_logits(output), output.lower_phone_logits
+        if upper is None or lower is None or not self._lower_phones:
+            return upper
+        return upper.lerp(lower, self._lower_phones)

@@ -21,6 +21,7 @@ from asr_service.errors import BundleError
         ({"accurate": []}, r"decoding\.accurate: .*must be a table"),
         ({"rescoring": {"neural_lm": math.nan}}, r"decoding\.rescoring: neural_lm is nan, must be finite"),
         ({"rescoring": {"phones": None}}, r"decoding\.rescoring: phones is None, must be a number"),
+        ({"lower_phones": 1.5}, r"decoding\.lower_phones is 1\.5, must be 0 to 1"),
         ({"pieces": {"beam_size": 0}}, r"decoding\.pieces: beam_size, .* must be at least 1"),
         ({"joint": {"candidates": 0}}, r"decoding\.joint: beam_size and candidates must be at least 1"),
         ({"joint": {"ctc_weight": 1.1}}, r"decoding\.joint: .*ctc_weight 0 to 1"),

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from asr_service.engine.runner import ModelRunner
@@ -70,6 +71,31 @@ def test_a_slot_that_is_used_again_leaks_nothing(tiny_bundle: Bundle, precision:
     fresh = alone(runner, windows, slot=0)
     alone(runner, [window * 1e4 for window in windows], slot=0)
     np.testing.assert_array_equal(alone(runner, windows, slot=0), fresh)
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_lower_phones_share_in_what_is_searched_whole_and_in_chunks(
+    tiny_bundle: Bundle, share: float, precision: str
+) -> None:
+    def runner(share: float) -> ModelRunner:
+        bundle = dataclasses.replace(tiny_bundle, decoding=tiny_bundle.decoding | {"lower_phones": share})
+        return ModelRunner(bundle, streams=1, threads=1, precision=precision)
+
+    mixed, upper, lower = (runner(value) for value in (share, 0.0, 1.0))
+    windows = spoken(mixed, 3)
+    features = np.concatenate(windows)
+    answers = [[one.encode_whole(features).phones for one in (mixed, upper, lower)]]
+    answers.append([alone(one, windows, slot=0) for one in (mixed, upper, lower)])
+    for found, above, below in answers:
+        assert np.abs(above - below).mean() > 0.1
+        mean = (1 - share) * above + share * below
+        expected = mean - np.log(np.exp(mean).sum(-1, keepdims=True))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[precision])
+    output = mixed.bundle.model.encode(torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)]))
+    assert output.lower_phone_logits is not None
+    of_lower = torch.log_softmax(output.lower_phone_logits[0].float(), dim=-1).numpy()
+    np.testing.assert_allclose(answers[0][2], of_lower, rtol=0, atol=1e-4)
 
 
 def test_bf16_is_near_fp32(tiny_bundle: Bundle) -> None:

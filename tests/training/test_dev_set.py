@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -88,6 +89,9 @@ def test_posteriors_are_kept_for_the_same_audio_alone(corpus: Corpus, bundle_dir
     reversed_store = PcmStore.build(corpus.utterances[::-1], tmp_path / "reversed", workers=1)
     posteriors(bundle, corpus.utterances[::-1], reversed_store, rows, Mode.ACCURATE, kept)
     assert len(list(kept.iterdir())) == 2
+    mixed = dataclasses.replace(bundle, decoding=bundle.decoding | {"lower_phones": 0.5})
+    posteriors(mixed, corpus.utterances, corpus.store, rows, Mode.ACCURATE, kept)
+    assert len(list(kept.iterdir())) == 3
 
 
 def test_posteriors_of_a_recording_that_was_replaced_are_made_anew(bundle_dir: Path, tmp_path: Path) -> None:
