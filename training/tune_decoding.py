@@ -42,6 +42,7 @@ from asr_service.engine.runner import Encoded
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.types import Mode
+from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.letter_to_sound_comparison import edit_distance
 from training.mistakes import told_in_one_line
@@ -60,7 +61,10 @@ IN_CONFIG = {
     "unknown": "unknown",
 }
 FEATURES = tuple(IN_CONFIG)
+# Utterances, their samples, and the rows of those that are chosen: what `dev_set` gives.
+Chosen = tuple[list[Utterance], PcmStore, list[int]]
 FRAME_S = 0.04
+LOWER_PHONES = (0.0, 0.1, 0.2, 0.3)
 MARGINS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, float("inf"))
 
 
@@ -120,6 +124,17 @@ def tune_first_pass(
         rate, cost = first_pass(tree, dev, options)
         print(f"{beam:4d}  {tokens:6d}  {threshold:9.0f}  {log_add!s:7s}  {rate:6.2%}  {cost:7.4f}", flush=True)
     return best
+
+
+def report_lower_phones(
+    bundle: Bundle, tree: PronunciationTree, chosen: Chosen, mode: Mode, folder: Path, options: LexiconBeamOptions
+) -> None:
+    """What `decoding.lower_phones` does to the lexicon beam's best hypotheses."""
+    print("\nlower_phones     WER")
+    for share in LOWER_PHONES:
+        mixed = dataclasses.replace(bundle, decoding=bundle.decoding | {"lower_phones": share})
+        rate, _ = first_pass(tree, posteriors(mixed, *chosen, mode, folder), options)
+        print(f"{share:12.1f}  {rate:6.2%}", flush=True)
 
 
 def candidates(
@@ -366,11 +381,13 @@ def _tune(arguments: argparse.Namespace) -> None:
     lm_path = arguments.lm or bundle.lm_path
     if lexicon is None or lm_path is None:
         raise ValueError(f"{arguments.bundle} has no lexicon or no language model: nothing to tune")
-    dev = posteriors(bundle, *dev_set(arguments), arguments.mode, arguments.out)
+    chosen = dev_set(arguments)
+    dev = posteriors(bundle, *chosen, arguments.mode, arguments.out)
     tree = PronunciationTree(lexicon, lm_path)
     print(f"{len(dev)} utterances, {arguments.mode.value}, {len(lexicon)} words, {lm_path.stat().st_size / 1e6:.1f} MB")
     # A narrow beam ranks the weights as a wide one does, at a quarter of the cost.
     best = tune_first_pass(tree, dev, LexiconBeamOptions(beam_size=arguments.tuning_beam))
+    report_lower_phones(bundle, tree, chosen, arguments.mode, arguments.out, best)
     best = dataclasses.replace(best, beam_size=arguments.beam, beam_threshold=arguments.beam_threshold)
     found_weights = {"lm_weight": best.lm_weight, "word_score": best.word_score}
     print(f"\ninto {arguments.bundle / CONFIG_FILE}, where all else stays:")

@@ -108,11 +108,21 @@ def test_posteriors_of_a_recording_that_was_replaced_are_made_anew(bundle_dir: P
 def test_what_is_tuned_is_printed_as_the_bundles_config_has_it(
     speech: Path, bundle_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tune_decoding, "first_pass", lambda tree, dev, options: (abs(options.lm_weight - 1.1), 0.0))
+    heard = []
+
+    def first_pass(tree, dev, options) -> tuple[float, float]:
+        heard.append(dev[0].encoded.phones)
+        return abs(options.lm_weight - 1.1) + float(np.abs(heard[-1] - heard[0]).mean()), 0.0
+
+    monkeypatch.setattr(tune_decoding, "first_pass", first_pass)
     command = f"tune_decoding --bundle {bundle_dir} --manifest {speech / 'dev.jsonl'} --only-first-pass"
     monkeypatch.setattr(sys, "argv", command.split())
     tune_decoding.main()
-    where, found = capsys.readouterr().out.splitlines()[-2:]
+    *told, where, found = capsys.readouterr().out.splitlines()
+    shares = [line.split() for line in told[told.index("lower_phones     WER") + 1 :] if line]
+    assert [share for share, _ in shares[:4]] == ["0.0", "0.1", "0.2", "0.3"]
+    rates = [float(rate.rstrip("%")) for _, rate in shares[:4]]
+    assert rates == sorted(rates) and rates[0] < rates[1] < rates[3]
     assert str(bundle_dir / "config.json") in where
     assert json.loads(found) == {"decoding": {"accurate": {"lm_weight": 1.1, "word_score": -1.0}}}
 
