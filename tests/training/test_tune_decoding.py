@@ -8,7 +8,16 @@ import pytest
 from asr_service.decoding.rescoring import RescoringWeights
 from asr_service.engine.runner import Encoded
 from training.posteriors import DevUtterance
-from training.tune_decoding import FEATURES, report_margins, worth_reading
+from training.tune_decoding import (
+    FEATURES,
+    SMOOTHING,
+    Lists,
+    expected_errors,
+    ranked_errors,
+    report_margins,
+    tune_ranking,
+    worth_reading,
+)
 
 WEIGHTS = RescoringWeights(
     phones=1.0, pieces=0.0, attention=0.0, language_model=0.5, neural_lm=0.5, word=0.0, unknown=0.0
@@ -40,3 +49,33 @@ def test_the_table_has_what_is_read_and_what_it_costs(
     narrow, wide = capsys.readouterr().out.splitlines()[-2:]
     assert narrow.split() == ["1", "1.0", "50.00%"]
     assert wide.split() == ["inf", "3.0", "25.00%"]
+
+
+def test_expected_errors_are_a_mean_by_likelihood_and_near_none_of_smoothing_a_count() -> None:
+    short = np.array([candidate(-1, 0, 0), candidate(-2, 0, 0)])
+    lists = [(LIST, np.array([2, 1, 4])), (short, np.array([0, 3]))]
+    weights = np.array([{"phones": 1.0, "lm": 0.5, "neural": 0.5}.get(name, 0.0) for name in FEATURES])
+    expected = 0.0
+    for features, errors in lists:
+        likely = np.exp(features @ weights / SMOOTHING)
+        expected += float(likely @ errors / likely.sum())
+    assert expected_errors(Lists.padded(lists), weights) == pytest.approx(expected)
+    sure = 1000 * weights
+    assert expected_errors(Lists.padded(lists), sure) == pytest.approx(ranked_errors(lists, sure)) == 1
+
+
+def test_the_ranking_learns_what_to_take_back() -> None:
+    """Errors go with what the decoder hears beyond what it would say anyway; words count for nothing."""
+    rng = np.random.default_rng(2)
+    lists = []
+    for _ in range(60):
+        internal, heard = rng.normal(0, 4, 8), rng.normal(0, 4, 8)
+        rows = [
+            dict(attention=a, internal=b, words=c) for a, b, c in zip(heard + internal, internal, rng.normal(0, 4, 8))
+        ]
+        features = np.array([[row.get(name, 0.0) for name in FEATURES] for row in rows])
+        lists.append((features, (heard.max() - heard).round().astype(int)))
+    weights, errors = tune_ranking(lists, ("words", "attention", "internal"), restarts=2)
+    assert weights["internal"] == pytest.approx(-weights["attention"], abs=0.15) and weights["attention"] > 0.5
+    without, more = tune_ranking(lists, ("words", "attention"), restarts=2)
+    assert abs(weights["words"]) <= 0.25 and without["internal"] == 0.0 and errors < more / 4
