@@ -70,9 +70,8 @@ def test_the_ranking_learns_what_to_take_back() -> None:
     lists = []
     for _ in range(60):
         internal, heard = rng.normal(0, 4, 8), rng.normal(0, 4, 8)
-        rows = [
-            dict(attention=a, internal=b, words=c) for a, b, c in zip(heard + internal, internal, rng.normal(0, 4, 8))
-        ]
+        triples = zip(heard + internal, internal, rng.normal(0, 4, 8), strict=True)
+        rows = [{"attention": a, "internal": b, "words": c} for a, b, c in triples]
         features = np.array([[row.get(name, 0.0) for name in FEATURES] for row in rows])
         lists.append((features, (heard.max() - heard).round().astype(int)))
     weights, errors = tune_ranking(lists, ("words", "attention", "internal"), restarts=2)
