@@ -67,7 +67,7 @@ Chosen = tuple[list[Utterance], PcmStore, list[int]]
 SMOOTHING = 0.5
 FRAME_S = 0.04
 LOWER_PHONES = (0.0, 0.1, 0.2, 0.3)
-MARGINS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, float("inf"))
+MARGINS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
