@@ -27,11 +27,12 @@ from asr_service.types import Mode
 from training.data import PcmStore, Utterance
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, encode
+from training.ranking import IN_CONFIG, tune_ranking
 from training.recipe import load_recipe
 from training.results import RECIPES, make_bundle
 from training.selection import training_store, training_utterances
 from training.stages import stage
-from training.tune_decoding import IN_CONFIG, candidates, first_pass, ranking_lists, tune_ranking
+from training.tune_decoding import candidates, first_pass, ranking_lists
 
 _LM_WEIGHTS = (0.3, 0.5, 0.7, 0.9, 1.2)
 _WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)

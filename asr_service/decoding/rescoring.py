@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities, padded_labels
-from asr_service.decoding.prefix_scores import PrefixScores, attention_scores, internal_lm_scores
+from asr_service.decoding.prefix_scores import Cache, PrefixScores, attention_scores, internal_lm_scores
 from asr_service.model.decoder import Decoder
 from asr_service.model.neural_lm import NeuralLM
 from asr_service.parts import at_once
@@ -33,9 +33,9 @@ class RescoringWeights:
         internal_lm: the same under the decoder that hears nothing. Below zero, it takes back what the decoder has
             learnt of the language of its few transcripts, which the language models know better (Meng et al. 2021).
         language_model: log-probability under the n-gram (natural, as all of them).
+        neural_lm: the same under the bundle's neural language model, where it has one, end token included.
         unigram: log-probability of its words under the n-gram, each without context. Below zero, it takes back part of
             what two language models together give to frequent words.
-        neural_lm: the same under the bundle's neural language model, where it has one, end token included.
         word: added per word.
         unknown: added for a word that the lexicon lacks, spelled by the word-piece CTC.
     """
@@ -45,8 +45,8 @@ class RescoringWeights:
     attention: float = 0.5
     internal_lm: float = 0.0
     language_model: float = 1.5
-    unigram: float = 0.0
     neural_lm: float = 0.0
+    unigram: float = 0.0
     word: float = 0.0
     unknown: float = -16.0
 
@@ -73,20 +73,19 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
 
 def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
-    scores = attention_scores(decoder, memory)
-    at_once(scores.add(sequences))
-    return scores.totals(sequences)
+    return _totals(attention_scores(decoder, memory), sequences)
 
 
 def internal_lm_log_likelihoods(decoder: Decoder, sequences: Sequence[Sequence[int]]) -> Tensor:
     """The same, (N,), under the decoder that hears nothing."""
-    scores = internal_lm_scores(decoder)
-    at_once(scores.add(sequences))
-    return scores.totals(sequences)
+    return _totals(internal_lm_scores(decoder), sequences)
 
 
 def neural_log_likelihoods(neural_lm: NeuralLM, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Log-probabilities (N,) of N token sequences, each with its end token, under the neural language model."""
-    scores = PrefixScores(neural_lm, neural_lm.start_tree())
+    return _totals(PrefixScores(neural_lm, neural_lm.start_tree()), sequences)
+
+
+def _totals(scores: PrefixScores[Cache], sequences: Sequence[Sequence[int]]) -> Tensor:
     at_once(scores.add(sequences))
     return scores.totals(sequences)

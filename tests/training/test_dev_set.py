@@ -33,7 +33,8 @@ from training import (
 from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.posteriors import DevUtterance, posteriors
-from training.tune_decoding import FEATURES, Candidate, report_ranking
+from training.ranking import FEATURES
+from training.tune_decoding import Candidate, report_ranking
 
 CORPORA = ("librispeech_clean", "own", "librispeech_other", "own", "", "other")
 

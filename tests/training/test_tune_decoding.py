@@ -8,16 +8,8 @@ import pytest
 from asr_service.decoding.rescoring import RescoringWeights
 from asr_service.engine.runner import Encoded
 from training.posteriors import DevUtterance
-from training.tune_decoding import (
-    FEATURES,
-    SMOOTHING,
-    Lists,
-    expected_errors,
-    ranked_errors,
-    report_margins,
-    tune_ranking,
-    worth_reading,
-)
+from training.ranking import FEATURES, SMOOTHING, Lists, expected_errors, ranked_errors, tune_ranking, worth_reading
+from training.tune_decoding import report_margins
 
 WEIGHTS = RescoringWeights(
     phones=1.0, pieces=0.0, attention=0.0, language_model=0.5, neural_lm=0.5, word=0.0, unknown=0.0

@@ -16,8 +16,9 @@ from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.model.bundle import Bundle, load_bundle
 from tests.training.conftest import Corpus
 from training.posteriors import DevUtterance
+from training.ranking import FEATURES, ranked_errors, tune_ranking
 from training.recipe import BundleConfig
-from training.tune_decoding import FEATURES, candidates, first_pass, ranked_errors, ranking_lists, tune_ranking
+from training.tune_decoding import candidates, first_pass, ranking_lists
 from training.tune_recipe import bundle_table, encoded_speakers, main, tune_beam
 
 
