@@ -26,7 +26,7 @@ from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import CallInterceptor
 from asr_service.server.servicer import SpeechServicer
-from asr_service.server.workers import ENGINE_FAILED, why_not
+from asr_service.server.workers import ENGINE_FAILED, TOLD_AGAIN_S, why_not
 
 log = logging.getLogger("asr.server")
 
@@ -158,8 +158,8 @@ def _stopped(engine: Engine) -> asyncio.Event:
 async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
     """Serve until SIGTERM or SIGINT, or until the engine fails; return the exit code.
 
-    The exit code is 0 after a signal, 70 where the engine has failed or does not stop, 1 after a second signal, which
-    ends the process at once. After a signal it ends in `drain_s` and `grace_s` and a moment, whatever the engine does.
+    The exit code is 0 after a signal, 70 where the engine has failed or does not stop, 1 after a second signal (not
+    within `TOLD_AGAIN_S` of the first), which ends the process at once. After a signal it ends in `drain_s` and `grace_s` and a moment, whatever the engine does.
 
     A server whose engine has failed ends, so that whoever started it starts another one: it can serve nobody, but on a
     shared port the kernel would go on giving it its share of the connections.
@@ -167,10 +167,15 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
     loop = asyncio.get_running_loop()
     stopping, hurry = asyncio.Event(), asyncio.Event()
 
+    told_s = 0.0
+
     def on_signal() -> None:
-        if stopping.is_set():
+        nonlocal told_s
+        if not stopping.is_set():
+            told_s = loop.time()
+            stopping.set()
+        elif loop.time() - told_s >= TOLD_AGAIN_S:
             hurry.set()
-        stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)

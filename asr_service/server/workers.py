@@ -27,10 +27,15 @@ log = logging.getLogger("asr.workers")
 MAX_WORKERS = 256
 ENGINE_FAILED = 70
 """Exit code of a server whose engine has failed (EX_SOFTWARE of sysexits.h): another one may do better."""
+TOLD_AGAIN_S = 1.0
+"""A signal so soon after the first is the same one on another way: Ctrl-C goes to every process of the terminal's group
+and systemd's SIGTERM to every one of the service, and a parent passes on to its child what the child has had, too.
+"""
 _POLL_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _TOLD_TWICE_S = 5.0  # how long a worker may take to end at once
-_STOPPED = (0, -signal.SIGTERM, -signal.SIGINT)
+# How a worker ends that was told to: before it handles signals by one, or with the 130 of the command line.
+_STOPPED = (0, -signal.SIGTERM, -signal.SIGINT, 130)
 
 
 def reserve(address: str, *, share_port: bool) -> tuple[socket.socket, str]:
@@ -141,6 +146,7 @@ class Workers:
         self._restart_s = (restart_s, restart_most_s)
         self._stop_s = stop_s
         self._stopping = False
+        self._told_s = math.inf  # when a signal said so first
         self._kill_s = math.inf  # when those are killed that have not ended by then
         self._workers: list[_Worker] = []
         self._count = count
@@ -165,8 +171,7 @@ class Workers:
                 signal.signal(number, handler)
         if code is not None:
             return code
-        # A worker that has not come as far as to handle the signal ends by it. One that was to be started again has
-        # died before.
+        # One that was to be started again has died before.
         ended = [worker.process.returncode for worker in self._workers if worker.due_s is None]
         return int(any(code not in _STOPPED for code in ended))
 
@@ -215,6 +220,11 @@ class Workers:
             worker.process, worker.started_s, worker.due_s = self._start(), now_s, None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if not self._stopping:
+            self._told_s = now_s
+        elif now_s - self._told_s < TOLD_AGAIN_S:
+            return
         self._tell(number)
 
     def _tell(self, number: int) -> None:

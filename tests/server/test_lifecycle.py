@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from asr_service.config import ServerSettings, Settings
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import ServerThread
+from asr_service.server.workers import TOLD_AGAIN_S
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
@@ -34,9 +36,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Process:
     """A server in a process of its own; `lines` are its log."""
 
-    def __init__(self, settings: Path) -> None:
-        command = [sys.executable, "-m", "tests.server.tone_server", str(settings)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    def __init__(self, settings: Path, program: Sequence[str] = ("-m", "tests.server.tone_server")) -> None:
+        command = [sys.executable, *program, str(settings)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.lines: list[dict[str, Any]] = []
         self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -76,10 +78,10 @@ class Process:
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def starter(text: str = "") -> Process:
+    def starter(text: str = "", **process: Any) -> Process:
         path = tmp_path / "asr.toml"
         path.write_text(f'[server]\naddress = "localhost:0"\n{text}')
-        started.append(Process(path))
+        started.append(Process(path, **process))
         return started[-1]
 
     yield starter
@@ -285,10 +287,42 @@ def test_61_second_signal_stops_at_once(start: Callable[..., Process]) -> None:
     deadline = time.monotonic() + 10
     while server.status() == SERVING and time.monotonic() < deadline:
         time.sleep(0.02)
+    time.sleep(TOLD_AGAIN_S)
     server.process.send_signal(signal.SIGTERM)
     assert server.end() == 1
     with pytest.raises(grpc.RpcError):
         list(stream.call)
+
+
+WORKERS = """
+import sys
+from asr_service.server.workers import Workers
+command = [sys.executable, "-m", "tests.server.tone_server", sys.argv[1]]
+sys.exit(Workers(command, 1, restart_s=0.0, restart_most_s=0.0, stop_s=60.0).run())
+"""
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGTERM)],
+    ids=["service manager", "terminal", "terminal and asr demo"],
+)
+def test_one_signal_to_a_whole_group_is_one_to_each_worker(
+    start: Callable[..., Process], numbers: Sequence[signal.Signals]
+) -> None:
+    server = start("drain_s = 20.0\ngrace_s = 20.0", program=("-c", WORKERS))
+    server.wait_for(message="serving")
+    stream = OpenStream(server)
+    stream.messages.put(audio(linear16(say(1, 1.0, 2))))
+    assert finals([next(stream.call)]) == ["one"]
+    os.killpg(server.process.pid, numbers[0])  # the worker has it from here and from its parent
+    for number in numbers[1:]:
+        time.sleep(0.2)
+        server.process.send_signal(number)
+    time.sleep(0.5)
+    stream.messages.put(None)
+    assert finals(stream.call) == [" two"]
+    assert server.end() == 0
 
 
 @pytest.mark.parametrize(("patience_s", "signals", "code"), [(0.2, 1, 70), (600.0, 2, 1)])
@@ -317,6 +351,7 @@ sys.exit(asyncio.run(serve(settings, StuckEngine)))
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "told to stop\n"
         if signals == 2:
+            time.sleep(TOLD_AGAIN_S)
             process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(20) == code

@@ -191,7 +191,7 @@ def test_a_worker_that_does_not_stop_is_killed(stop_s: float, signals: int) -> N
     both = f"""
 import sys
 from asr_service.server import workers
-workers._TOLD_TWICE_S = 0.5
+workers._TOLD_TWICE_S, workers.TOLD_AGAIN_S = 0.5, 0.05
 command = [sys.executable, "-S", "-c", {STUBBORN!r}]
 sys.exit(workers.Workers(command, 1, restart_s=0.0, restart_most_s=0.0, stop_s={stop_s}).run())
 """
