@@ -159,7 +159,8 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
     """Serve until SIGTERM or SIGINT, or until the engine fails; return the exit code.
 
     The exit code is 0 after a signal, 70 where the engine has failed or does not stop, 1 after a second signal (not
-    within `TOLD_AGAIN_S` of the first), which ends the process at once. After a signal it ends in `drain_s` and `grace_s` and a moment, whatever the engine does.
+    within `TOLD_AGAIN_S` of the first), which ends the process at once. After a signal it ends in `drain_s` and
+    `grace_s` and a moment, whatever the engine does.
 
     A server whose engine has failed ends, so that whoever started it starts another one: it can serve nobody, but on a
     shared port the kernel would go on giving it its share of the connections.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import threading
 import unicodedata
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from asr_service.config import PhraseHintSettings
 from asr_service.engine.interface import Engine
-from asr_service.errors import InvalidField, NoCapacity
+from asr_service.errors import AsrError, InvalidField, NoCapacity
 from asr_service.types import PhraseHint, RecognitionConfig
 
 FIELD = "config.phrase_hints"
@@ -30,27 +33,89 @@ class HintGroup(Protocol):
     def boost(self) -> float: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """What a call waits for, on its event loop."""
+
+    engine: Engine
+    config: RecognitionConfig
+    loop: asyncio.AbstractEventLoop
+    made: asyncio.Future[object]
+
+    def run(self) -> None:
+        if self.made.done():  # nobody waits for it any more
+            return
+        result: object = None
+        error: Exception | None = None
+        try:
+            result = self.engine.prepare(self.config.mode, self.config.phrase_hints)
+        except Exception as failure:  # noqa: BLE001  # it is the call's
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            self.loop.call_soon_threadsafe(self._settle, result, error)
+
+    def _settle(self, result: object, error: Exception | None) -> None:
+        if self.made.done():
+            return
+        if error is not None:
+            self.made.set_exception(error)
+        else:
+            self.made.set_result(result)
+
+
 class HintPreparation:
-    """Has the engine build what calls with phrase hints need, on one thread beside the event loop and the engine's."""
+    """Has the engine build what calls with phrase hints need, on one thread beside the event loop and the engine's.
+
+    The thread is there while something is to be built. It is a daemon, which the end of the process does not wait for.
+    """
 
     def __init__(self, settings: PhraseHintSettings) -> None:
         self._most = settings.max_waiting
-        self._waiting = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="phrase-hints")
+        self._waiting: set[asyncio.Future[object]] = set()
+        self._lock = threading.Lock()  # of the two below
+        self._builds: deque[_Build] = deque()
+        self._builds_now = False
 
-    async def prepare(self, engine: Engine, config: RecognitionConfig) -> None:
-        """Wait until `engine.open` will be quick. Raises NoCapacity where too many calls wait already."""
+    async def prepare(self, engine: Engine, config: RecognitionConfig) -> object:
+        """Wait until `engine.open` will be quick, as it is while the result is held.
+
+        Raises NoCapacity where too many calls wait already, and what `refuse` says.
+        """
         if not config.phrase_hints:
-            return
-        if self._waiting >= self._most:
-            raise NoCapacity(f"{self._waiting} calls with {FIELD} wait to begin, as many as this server lets wait")
-        self._waiting += 1
+            return None
+        if len(self._waiting) >= self._most:
+            raise NoCapacity(f"{len(self._waiting)} calls with {FIELD} wait to begin, as many as this server lets wait")
+        loop = asyncio.get_running_loop()
+        made: asyncio.Future[object] = loop.create_future()
+        self._waiting.add(made)
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._thread, engine.prepare, config.mode, config.phrase_hints
-            )
+            self._add(_Build(engine, config, loop, made))
+            return await made
         finally:
-            self._waiting -= 1
+            self._waiting.discard(made)
+
+    def refuse(self, error: Callable[[], AsrError]) -> None:
+        """Let no call wait any longer: they fail, each with an error of its own."""
+        for made in self._waiting:
+            if not made.done():
+                made.set_exception(error())
+
+    def _add(self, build: _Build) -> None:
+        with self._lock:
+            self._builds.append(build)
+            if self._builds_now:
+                return
+            self._builds_now = True
+        threading.Thread(target=self._run, name="phrase-hints", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._builds:
+                    self._builds_now = False
+                    return
+                build = self._builds.popleft()
+            build.run()
 
 
 def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:

@@ -73,8 +73,9 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         await self._nobody.wait()
 
     def begin_drain(self) -> None:
-        """Refuse new calls; those that run go on."""
+        """Refuse new calls, and those that still wait for their phrase hints; those that run go on."""
         self._draining = True
+        self._hints.refuse(shutting_down)
 
     def end_streams(self) -> None:
         """Let streams that still take audio give their finals and end. Unary calls go on: their audio is all here."""
@@ -84,6 +85,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
 
     def fail_calls(self) -> None:
         """End all calls at once: no engine will answer them any more."""
+        self._hints.refuse(_engine_failed)
         for session in list(self._live):
             session.fail(_engine_failed())
 
@@ -136,8 +138,9 @@ class SpeechServicer(pb_grpc.SpeechServicer):
     async def _open(
         self, engine: Engine, config: RecognitionConfig, decoder: StreamDecoder, *, is_stream: bool
     ) -> AsyncSession:
-        await self._hints.prepare(engine, config)
-        self._ready_engine()  # the server may have begun to drain meanwhile
+        self._ready_engine()  # the server may have begun to drain while the call waited for its first message
+        _held = await self._hints.prepare(engine, config)  # until the session is open
+        self._ready_engine()  # or for its hints
         if self._waker is None:
             self._waker = LoopWaker(asyncio.get_running_loop())
         session = AsyncSession(

@@ -7,7 +7,8 @@ import dataclasses
 import itertools
 import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,6 +177,10 @@ def test_no_call_builds_a_tree_as_it_opens_its_stream_however_late_the_event_loo
     preparation = HintPreparation(PhraseHintSettings(max_waiting=calls))
     trees_at_opening: list[tuple[int, int]] = []
 
+    def until_all_are_built() -> None:
+        while any(thread.name == "phrase-hints" for thread in threading.enumerate()):
+            time.sleep(0.01)
+
     async def call(place: int) -> None:
         config = RecognitionConfig(mode=Mode.STREAMING, phrase_hints=expecting(place))
         await preparation.prepare(engine, config)
@@ -186,8 +191,7 @@ def test_no_call_builds_a_tree_as_it_opens_its_stream_however_late_the_event_loo
     async def main() -> None:
         waiting = [asyncio.create_task(call(place)) for place in range(calls)]
         await asyncio.sleep(0)
-        last: Future[object] = preparation._thread.submit(lambda: None)
-        last.result()  # holds the loop until all trees are there
+        until_all_are_built()  # and holds the loop
         await asyncio.gather(*waiting)
 
     asyncio.run(main())

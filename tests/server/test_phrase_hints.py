@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from asr_service.config import PhraseHintSettings, Settings
 from asr_service.engine.interface import EngineInfo
 from asr_service.errors import InvalidField, NoCapacity, Unavailable, Unsupported
 from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import Call, current_call
 from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, unary_config
 from asr_service.server.servicer import SpeechServicer
 from asr_service.types import Mode, PhraseHint, RecognitionConfig
 from tests.fake_engine import FakeEngine, linear16, say
-from tests.server.conftest import Start
+from tests.server.conftest import Start, refusal
+from tests.server.messages import config as first_message
 
+ROOT = Path(__file__).resolve().parents[2]
 MODES = (Mode.STREAMING, Mode.ACCURATE)
 INFO = EngineInfo("m", ("en",), MODES, ("phrase_hints",), max_streams=1, chunk_s=0.64)
 SETTINGS = Settings(phrase_hints=PhraseHintSettings(max_phrases=6, max_characters=300, default_boost=7.0))
@@ -167,3 +176,49 @@ async def test_a_call_whose_trees_are_ready_too_late_is_refused_like_any_other(
         await call
     assert (servicer.live_calls, engine.active_streams) == (0, 0)
     engine.stop()
+
+
+@pytest.mark.parametrize("call", ["unary", "stream"])
+def test_a_call_that_waits_for_its_phrase_hints_is_refused_when_the_server_drains_and_does_not_keep_it(
+    call: str,
+) -> None:
+    script = """
+import asyncio, sys, time
+from asr_service.config import ServerSettings, Settings
+from asr_service.server.app import serve
+from asr_service.server.logs import configure_logging
+from tests.fake_engine import FakeEngine
+
+class SlowEngine(FakeEngine):
+    def prepare(self, mode, phrase_hints):
+        print("builds", flush=True)
+        time.sleep(60)
+
+configure_logging("info")
+settings = Settings(server=ServerSettings(address="localhost:0", drain_s=20.0, grace_s=20.0))
+sys.exit(asyncio.run(serve(settings, lambda: SlowEngine(features=("phrase_hints",)))))
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            while (line := json.loads(process.stderr.readline()))["message"] != "serving":
+                pass
+            with grpc.insecure_channel(f"localhost:{line['port']}") as channel:
+                stub = pb_grpc.SpeechStub(channel)
+                hinted = first_message({"phrase_hints": [pb.PhraseHints(phrases=["kato"])]})
+                if call == "stream":
+                    waits = stub.StreamingRecognize(iter([hinted]), timeout=20)
+                else:
+                    request = pb.RecognizeRequest(config=hinted.streaming_config.config, audio=linear16(say(1)))
+                    waits = stub.Recognize.future(request, timeout=20)
+                assert process.stdout.readline() == "builds\n"
+                process.send_signal(signal.SIGTERM)
+                with pytest.raises(grpc.RpcError) as caught:
+                    list(waits) if call == "stream" else waits.result()
+            told = refusal(caught.value)
+            assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+            assert told.retry_after_s == 1.0
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
