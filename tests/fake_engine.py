@@ -125,6 +125,9 @@ class FakeEngine:
     def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> None:
         self.prepared.append((threading.current_thread().name, mode, phrase_hints))
 
+    def ready(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> object | None:
+        return None
+
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
         if self._stopped:
             raise ShuttingDown("the engine is stopped")

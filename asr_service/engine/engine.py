@@ -130,8 +130,15 @@ class BatchingEngine:
         self._thread.start()
 
     def prepare(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> object:
-        searched = self._policy.search_modes if mode is Mode.STREAMING else (mode,)
-        return [self._space.prepare(search_mode, phrase_hints) for search_mode in searched]
+        return [self._space.prepare(search_mode, phrase_hints) for search_mode in self._searched(mode)]
+
+    def ready(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> object | None:
+        held = [self._space.ready(search_mode, phrase_hints) for search_mode in self._searched(mode)]
+        return None if None in held else held
+
+    def _searched(self, mode: Mode) -> tuple[Mode, ...]:
+        """The modes of the searches that a stream of this mode has."""
+        return self._policy.search_modes if mode is Mode.STREAMING else (mode,)
 
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
         # On the caller's thread: it takes time for many phrases, and all live streams wait for the engine's.

@@ -52,10 +52,20 @@ class HintedTrees:
         """As `get`, and keep it while the result is held."""
         entry = self._entry(key)
         with self._looking:
-            entry = self._entries.pop(key, entry)  # where it was dropped and built again meanwhile, that one
-            hold = (entry.hold() if entry.hold is not None else None) or Hold()
-            entry.hold = weakref.ref(hold)
-            self._add(key, entry)
+            return self._hold(key, self._entries.get(key, entry))  # where it was built again meanwhile, that one
+
+    def ready(self, key: TreeKey) -> Hold | None:
+        """As `prepare` where the tree is there; None where it would have to be built. Waits for nobody's."""
+        with self._looking:
+            entry = self._entries.get(key)
+            return self._hold(key, entry) if entry is not None else None
+
+    def _hold(self, key: TreeKey, entry: _Entry) -> Hold:
+        """Make it the last in the order, with `_looking` held."""
+        self._entries.pop(key, None)
+        hold = (entry.hold() if entry.hold is not None else None) or Hold()
+        entry.hold = weakref.ref(hold)
+        self._add(key, entry)
         return hold
 
     def _entry(self, key: TreeKey) -> _Entry:

@@ -171,6 +171,10 @@ class Engine(Protocol):
         """
         ...
 
+    def ready(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> object | None:
+        """As `prepare` where all is there, in no time; None where something must be made first."""
+        ...
+
     def open(self, options: StreamOptions, policy: UtterancePolicy, sink: Sink) -> StreamHandle:
         """Take a slot; slow with hints that were not prepared. Raises NoCapacity when no slot is free, ShuttingDown
         after `stop`. Thread-safe.

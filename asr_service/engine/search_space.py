@@ -77,6 +77,11 @@ class SearchSpace:
         key = self._tree_key(mode, phrase_hints)
         return self._trees.prepare(key) if key is not None else None
 
+    def ready(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> Hold | None:
+        """As `prepare` where nothing is to be built, without a wait; None where something is."""
+        key = self._tree_key(mode, phrase_hints)
+        return self._trees.ready(key) if key is not None else Hold()
+
     def hinted_tree(self, mode: Mode, phrase_hints: tuple[PhraseHint, ...]) -> HintedTree | None:
         """The tree for what a stream expects to hear; what was not prepared is built here."""
         key = self._tree_key(mode, phrase_hints)

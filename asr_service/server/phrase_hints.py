@@ -83,6 +83,8 @@ class HintPreparation:
         """
         if not config.phrase_hints:
             return None
+        if (ready := engine.ready(config.mode, config.phrase_hints)) is not None:
+            return ready  # however many others wait for theirs
         if len(self._waiting) >= self._most:
             raise NoCapacity(f"{len(self._waiting)} calls with {FIELD} wait to begin, as many as this server lets wait")
         loop = asyncio.get_running_loop()

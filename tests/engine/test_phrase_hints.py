@@ -173,7 +173,7 @@ def test_what_is_prepared_stays_while_it_is_held_and_is_forgotten_in_its_turn_af
 
 def test_no_call_builds_a_tree_as_it_opens_its_stream_however_late_the_event_loop_is(tiny_bundle, built) -> None:
     space, calls = SearchSpace(tiny_bundle), 3 * PhraseHintSettings.KEPT_TREES
-    engine = SimpleNamespace(prepare=space.prepare)
+    engine = SimpleNamespace(prepare=space.prepare, ready=space.ready)
     preparation = HintPreparation(PhraseHintSettings(max_waiting=calls))
     trees_at_opening: list[tuple[int, int]] = []
 
@@ -198,6 +198,32 @@ def test_no_call_builds_a_tree_as_it_opens_its_stream_however_late_the_event_loo
     assert trees_at_opening == [(calls, calls)] * calls
 
 
+def test_a_call_whose_trees_are_there_waits_for_no_other_call(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Stepped(tiny_bundle, SETTINGS)
+    ready, slow = (RecognitionConfig(mode=Mode.STREAMING, phrase_hints=expecting(place)) for place in range(2))
+    engine.prepare(ready.mode, ready.phrase_hints)
+    go_on = threading.Event()
+
+    def build(*of: object) -> HintedTree:
+        go_on.wait(60)
+        return HintedTree(*of)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("asr_service.engine.search_space.HintedTree", build)
+    preparation = HintPreparation(PhraseHintSettings(max_waiting=1))
+
+    async def main() -> None:
+        other = asyncio.create_task(preparation.prepare(engine, slow))
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.wait_for(preparation.prepare(engine, ready), 10) is not None
+            assert not other.done()
+        finally:
+            go_on.set()
+        assert await other is not None
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("policy", ["chunked", "windowed"])
 @pytest.mark.parametrize("mode", list(Mode))
 def test_what_the_engine_prepared_it_need_not_build_again(tiny_bundle, built, policy: str, mode: Mode) -> None:
@@ -205,7 +231,9 @@ def test_what_the_engine_prepared_it_need_not_build_again(tiny_bundle, built, po
     accurate = {**decoding["accurate"], "lm_weight": 0.2}  # another tree than that of mode streaming
     bundle = dataclasses.replace(tiny_bundle, decoding={**decoding, "accurate": accurate})
     engine = Stepped(bundle, dataclasses.replace(SETTINGS, policy=policy))
+    assert engine.ready(mode, expecting(0)) is None
     engine.prepare(mode, expecting(0))
+    assert engine.ready(mode, expecting(0)) is not None
     count = len(built)
     engine.open(StreamOptions(mode, phrase_hints=expecting(0)), Endpointer(EndpointingConfig()), print)
     assert len(built) == count > 0
