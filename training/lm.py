@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import shutil
 import subprocess
 import tempfile
@@ -33,11 +32,11 @@ from training.atomic import atomic_path
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
 from training.manifest import corpus_and_text, read_rows
 from training.mistakes import told_in_one_line
+from training.sentences import sentences
 from training.spoken import as_said
 from training.tokenizer import text_lines
 
 TRIE_SUFFIX = ".kenlm"
-_SENTENCE_END = re.compile(r"(?<=[.!?;])[\"\u201d']?\s+")
 
 
 def estimate(
@@ -103,10 +102,8 @@ def perplexity(model: Path, sentences: Iterable[str], vocabulary: Collection[str
 
 
 def text_sentences(path: Path) -> Iterator[str]:
-    """Normalised sentences of a text file; empty ones left out. Raises ValueError and OSError as `text_lines` does."""
-    for paragraph in text_lines(path):
-        sentences = map(normalize_transcript, _SENTENCE_END.split(paragraph))
-        yield from filter(None, map(as_said, sentences))
+    """Sentences of a text file, as they are said. Raises ValueError and OSError as `text_lines` does."""
+    yield from map(as_said, sentences(text_lines(path)))
 
 
 def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:
@@ -206,7 +203,7 @@ def _make(arguments: argparse.Namespace) -> None:
     lexicon = frozenset(Lexicon.load(arguments.lexicon)) if arguments.lexicon else None
     words: set[str] = set()
 
-    def sentences() -> Iterator[str]:
+    def read() -> Iterator[str]:
         for sentence in chosen_sentences(arguments):
             words.update(sentence.split())
             yield sentence
@@ -214,7 +211,7 @@ def _make(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arpa = Path(scratch) / "arpa" if trie else arguments.out
         try:
-            estimate(sentences(), arpa, order=arguments.order, prune=arguments.prune, vocabulary=lexicon, lmplz=lmplz)
+            estimate(read(), arpa, order=arguments.order, prune=arguments.prune, vocabulary=lexicon, lmplz=lmplz)
             if build_binary is not None and trie:
                 build_trie(arpa, arguments.out, bits=arguments.bits, build_binary=build_binary)
         except RuntimeError as error:  # KenLM failed, and says why in several lines

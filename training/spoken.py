@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Written short and never said so. Books and transcripts differ in how they write them; a transcript has what is said.
-TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
+TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint"}
 
 
 def as_said(transcript: str) -> str:

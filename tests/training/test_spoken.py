@@ -20,6 +20,7 @@ from training.spoken import TITLES, as_said
     [
         ("mr smith and mrs smith saw dr who", "mister smith and missus smith saw doctor who"),
         ("mister", "mister"),
+        ("st paul's", "saint paul's"),
         ("the mrs's drs", "the mrs's drs"),
         ("", ""),
     ],
