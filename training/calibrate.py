@@ -99,7 +99,7 @@ def hear(
         for stretch in stretches(known.encoded, mode, bundle.streaming.chunk_frames):
             search.step(stretch)
         found = search.n_best()
-        if not found:
+        if not found or not found[0][0]:
             continue
         n_best, scores = [words for words, _ in found], [score for _, score in found]
         words, encoded = n_best[0], known.encoded

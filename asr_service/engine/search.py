@@ -87,27 +87,31 @@ class UtteranceSearch(ABC):
         return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in shown)), stable
 
     def n_best(self) -> list[tuple[tuple[TimedWord, ...], float]]:
-        """What the utterance may have been, with scores, best first, each starting with the stable words."""
+        """What the utterance may have been, with scores, best first, each starting with the stable words: without such
+        words perhaps nothing at all, an entry like the others.
+        """
         return at_once(self._n_best_parts())
 
     def _n_best_parts(self) -> Parts[list[tuple[tuple[TimedWord, ...], float]]]:
         spliced: dict[tuple[str, ...], tuple[tuple[TimedWord, ...], float]] = {}
         for words, score in (yield from self._ranked()) if self._encoded else ():
-            if words:
-                kept = self._stabiliser.splice(words) if self._stabiliser.stable else tuple(words)
-                spliced.setdefault(tuple(word.text for word in kept), (kept, score))
+            kept = self._stabiliser.splice(words)
+            spliced.setdefault(tuple(word.text for word in kept), (kept, score))
         return list(spliced.values())
 
     def final(self, *, offset_s: float) -> tuple[Hypothesis, ...]:
-        """Ranked alternatives, best first, each starting with the stable words; none when there are no words."""
+        """Ranked alternatives, best first, each starting with the stable words; none where no words rank first."""
         return at_once(self.final_parts(offset_s=offset_s))
 
     def final_parts(self, *, offset_s: float) -> Parts[tuple[Hypothesis, ...]]:
         """`final` part by part; nothing else may be asked of the search in between."""
         found = yield from self._n_best_parts()
         n_best, scores = [words for words, _ in found], [score for _, score in found]
-        hypotheses = []
-        for words, score in found[: self._limit]:
+        hypotheses: list[Hypothesis] = []
+        if not n_best or not n_best[0]:
+            return ()
+        # Where nothing at all comes later, it is no alternative to tell, but the words before are the less sure for it.
+        for words, score in [entry for entry in found if entry[0]][: self._limit]:
             yield
             sure = self._confidences(words, n_best, scores)
             placed = tuple(self._word(w, offset_s, c) for w, c in zip(words, sure, strict=True))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
 from asr_service.decoding.confidence import FEATURES, ConfidenceWeights, posteriors, word_confidences
+from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.prefix_scores import attention_scores
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import SearchSpace
 from asr_service.model.bundle import Bundle
+from asr_service.parts import Parts
 from asr_service.types import Hypothesis, Mode
 
 WEIGHTS = dataclasses.asdict(ConfidenceWeights(intercept=1.5, posterior=0.3, entropy=-0.4, language_model=0.1))
@@ -48,6 +51,28 @@ def test_a_bundle_without_weights_answers_with_the_posteriors_of_its_n_best_list
     assert len(found) == 4
     assert sure(found) == [word_confidences(words, lists, weights) for words in lists[:4]]
     assert [one.confidence for one in found] == [float(np.mean(row)) for row in sure(found)]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_nothing_at_all_is_a_hypothesis_that_may_win_and_makes_others_less_sure(
+    tiny_bundle, encoded, mode, monkeypatch
+) -> None:
+    search = SearchSpace(tiny_bundle).new_search(StreamOptions(mode, max_alternatives=4))
+    search.step(encoded)
+    (best, *_), (score, *_) = zip(*search.n_best(), strict=True)
+
+    def finals(*ranked: tuple[Sequence[TimedWord], float]) -> tuple[Hypothesis, ...]:
+        def parts() -> Parts[list[tuple[Sequence[TimedWord], float]]]:
+            yield
+            return list(ranked)
+
+        monkeypatch.setattr(search, "_ranked", parts)
+        return search.final(offset_s=0.0)
+
+    assert finals(((), score), (best, score - 1)) == finals(((), score)) == ()
+    (alone,), (doubted,) = finals((best, score)), finals((best, score), ((), score - 1))
+    assert doubted.text == alone.text
+    assert all(a.confidence > d.confidence for a, d in zip(alone.words, doubted.words, strict=True))
 
 
 @pytest.mark.parametrize("mode", list(Mode))
