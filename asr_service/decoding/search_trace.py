@@ -196,7 +196,8 @@ class SearchTrace:
     def renumber(self, new: Integers) -> None:
         """Give histories their new numbers, by the old ones; what is not `in_use` may be anything."""
         held = self._histories[: self.held]
-        held[...] = new[held]
+        # Columns that a frame does not use have the numbers of before, which may have been more than there are now.
+        held[...] = new.take(held, mode="clip")
         for frame in range(self.held):
             beaten = self._merged[frame, : self._beaten[frame], BEATEN]
             beaten[...] = new[beaten]
