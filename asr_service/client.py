@@ -54,6 +54,10 @@ FLUSH = Control(flush=Control.Flush())
 KEEP_ALIVE = Control(keep_alive=Control.KeepAlive())
 
 MAX_MESSAGE_BYTES = 64 << 20  # the server's limit is what counts; the client's default of 4 MiB would come before it
+# While a call is open a silent connection is pinged: a host that has vanished sends no word of it, and the call would
+# wait for ever. The server's `min_ping_interval_s` must stay below the first.
+KEEPALIVE_S = 30.0
+KEEPALIVE_TIMEOUT_S = 10.0
 
 
 class ServiceError(AsrError):
@@ -286,6 +290,11 @@ def _channel_options(own_connection: bool) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.use_local_subchannel_pool", int(own_connection)),
+        ("grpc.keepalive_time_ms", round(KEEPALIVE_S * 1000)),
+        ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_S * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),  # as many as it takes: a client that only waits sends no data
+        # The one that counts: where it is longer (60 s by default), gRPC forgets to set the timer of the other.
+        ("grpc.http2.ping_timeout_ms", round(KEEPALIVE_TIMEOUT_S * 1000)),
     ]
 
 

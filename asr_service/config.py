@@ -60,7 +60,8 @@ class ServerSettings:
         drain_s: after SIGTERM, how long streams may still go on by themselves before they are ended.
         grace_s: after that, how long ended streams and unary calls may take to deliver their results.
         keepalive_s, keepalive_timeout_s: a silent connection is pinged, and closed without an answer.
-        min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM).
+        min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM). Above
+            30 s it would send our own away, which ping at that interval (client.py).
         retry_after_s: what RetryInfo says when there is no capacity or the model is loading.
         worker_restart_s, worker_restart_most_s: with several workers, how long until one that was killed, or has ended
             with 70 because its engine had failed, is started again: each time twice as long up to the second number,
