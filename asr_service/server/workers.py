@@ -155,13 +155,17 @@ class Workers:
         """Return 0 after a signal to stop, or the exit code of a worker that ended by itself: the others end then, too.
 
         A worker ends by itself where settings or model are wrong, and another one would too. One that was killed (out
-        of memory, a crash), or whose engine has failed, is started again.
+        of memory, a crash), or whose engine has failed, is started again, as often as it takes. Raises ConfigError
+        where one of the first cannot be started.
         """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             while len(self._workers) < self._count and not self._stopping:
-                worker = _Worker(self._start(), RestartDelay(*self._restart_s), time.monotonic())
-                self._workers.append(worker)
+                try:
+                    process = self._start()
+                except OSError as error:
+                    raise ConfigError(f"cannot start {self._count} workers: {error.strerror or error}") from error
+                self._workers.append(_Worker(process, RestartDelay(*self._restart_s), time.monotonic()))
             code = self._watch()
         finally:
             if not self._stopping:
@@ -216,8 +220,15 @@ class Workers:
             fields |= {"signal": -code} if code < 0 else {"exit_code": code}
             why = "was killed" if code < 0 else "has lost its engine"
             log.error("a worker %s; another one starts", why, extra={"fields": fields})
-        if now_s >= worker.due_s:
+        if now_s < worker.due_s:
+            return
+        try:
             worker.process, worker.started_s, worker.due_s = self._start(), now_s, None
+        except OSError as error:  # no process or memory is left for it now; the others go on
+            delay_s = worker.delay.after(0.0)
+            worker.due_s = now_s + delay_s
+            fields = {"error": error.strerror or str(error), "in_s": delay_s}
+            log.error("a worker cannot be started; another try follows", extra={"fields": fields})
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         now_s = time.monotonic()

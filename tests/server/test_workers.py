@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -137,6 +139,41 @@ def test_a_worker_whose_engine_has_failed_is_started_again(tmp_path: Path) -> No
     assert (
         Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.0, restart_most_s=0.0, stop_s=20.0).run() == 3
     )
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the next starts of a process succeed; all others do."""
+    outcomes: list[bool] = []
+    start = subprocess.Popen
+
+    def popen(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if outcomes and not outcomes.pop(0):
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*args, **options)
+
+    monkeypatch.setattr("asr_service.server.workers.subprocess.Popen", popen)
+    return outcomes
+
+
+def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(
+    starts: list[bool], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "failed"
+    first_fails = f"import sys, pathlib as p; m = p.Path({str(mark)!r}); sys.exit(3 if m.exists() else m.touch() or 70)"
+    starts += [True, False, False, True]
+    workers = Workers([sys.executable, "-S", "-c", first_fails], 1, restart_s=0.1, restart_most_s=60.0, stop_s=20.0)
+    assert workers.run() == 3
+    told = [record.__dict__["fields"] for record in caplog.records if "cannot be started" in record.msg]
+    assert told == [{"error": "Resource temporarily unavailable", "in_s": delay_s} for delay_s in (0.2, 0.4)]
+
+
+def test_first_workers_that_cannot_be_started_are_told_of_in_one_line(starts: list[bool]) -> None:
+    starts += [True, False]
+    sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    workers = Workers(sleeping, 2, restart_s=0.0, restart_most_s=0.0, stop_s=20.0)
+    with pytest.raises(ConfigError, match="cannot start 2 workers: Resource temporarily unavailable"):
+        workers.run()
 
 
 def test_a_worker_that_dies_again_and_again_is_started_ever_later_up_to_a_bound() -> None:
