@@ -100,7 +100,7 @@ def show(
     )
     transcript = ""
     for response in responses:
-        stable = tail = ""
+        interims: dict[bool, str] = {}  # by whether they stay
         for received in response.results:
             result: RecognitionResult = result_of(received)
             meter.note(result)
@@ -108,13 +108,11 @@ def show(
             if result.is_final:
                 view.final(text.lstrip(" "))
                 transcript += text
-            elif result.stability >= 0.9:
-                stable = text
             else:
-                tail = text
-        if stable or tail:
-            stable_shown = stable.lstrip(" ")
-            view.partial(stable_shown, tail if stable_shown else tail.lstrip(" "))
+                interims[result.stability >= 0.9] = text
+        if interims:  # also without a word: what was shown has turned out to be none
+            stable, tail = interims.get(True, "").lstrip(" "), interims.get(False, "")
+            view.partial(stable, tail if stable else tail.lstrip(" "))
     view.clear()
     return transcript
 
