@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import signal
 import sys
 import threading
@@ -125,7 +126,9 @@ def _chunks(arguments: argparse.Namespace, stop: threading.Event) -> Iterator[by
     if arguments.mic:
         return microphone_chunks(CHUNK_SAMPLES, stop)
     chunks = file_chunks(arguments.file, CHUNK_SAMPLES, load_settings(arguments.config))
-    return in_real_time(chunks, CHUNK_S, stop) if arguments.simulate_realtime else chunks
+    if arguments.simulate_realtime:
+        return in_real_time(chunks, CHUNK_S, stop)
+    return itertools.takewhile(lambda _: not stop.is_set(), chunks)
 
 
 def _until_damage(chunks: Iterator[bytes], failures: list[AsrError | OSError]) -> Iterator[bytes]:
