@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.audio is None:
                 print(f"clip: {CLIP.name}, synthesised speech (see make_demo_clip.py beside it), at its own pace")
             demonstrate(server.address, audio, None if arguments.audio else REFERENCE.read_text(encoding="utf-8"))
+    except BrokenPipeError:  # who reads the words has gone; it is not the audio that failed
+        raise
     except (AsrError, OSError) as error:
         print(f"asr demo: {audio}: {said(error)}", file=sys.stderr)
         return 1

@@ -69,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
             chunks = log.noted(_until_damage(_chunks(arguments, stop), failures))
             options = {"phrase_hints": hints, "metadata": arguments.metadata}
             show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, **options)
+        except BrokenPipeError:  # who reads the words has gone; it is not the audio that failed
+            raise
         except (AsrError, OSError) as error:
             failures.append(error)
         if failures:
