@@ -18,6 +18,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from asr_service.commands.serve import SERVER
 from asr_service.commands.wording import said
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -114,7 +115,7 @@ class ServerProcess:
     """
 
     def __init__(self, model: Path | None, *options: str, workers: int = 1) -> None:
-        command = [sys.executable, "-m", "asr_service.server", "--address", "localhost:0", *options]
+        command = [*SERVER, "--address", "localhost:0", *options]
         command += ["--workers", str(workers)] if workers > 1 else []
         self._to_come = workers
         self._command = command if model is None else [*command, "--model", str(model)]

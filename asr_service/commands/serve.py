@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from asr_service.engine.interface import Engine
 
 
+# A server process. -P: the folder where the command was given is no place for modules, for what it has there may be
+# called as one of ours or of Python's is.
+SERVER = (sys.executable, "-P", "-m", "asr_service.server")
+
+
 def register(subparsers: Any) -> None:
     parser = subparsers.add_parser("serve", help="serve speech recognition over gRPC")
     parser.add_argument("--address", metavar="HOST:PORT", help="where to listen (default: localhost:50051)")
@@ -59,7 +64,7 @@ def run_workers(arguments: argparse.Namespace, settings: ServerSettings) -> int:
     from asr_service.server.workers import Workers, reserve
 
     held, address = reserve(settings.address, share_port=settings.share_port)
-    command = [sys.executable, "-m", "asr_service.server", "--share-port", "--address", address]
+    command = [*SERVER, "--share-port", "--address", address]
     for name, value in (
         ("--model", arguments.model),
         ("--config", arguments.config),

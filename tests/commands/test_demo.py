@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
 
-from asr_service.cli import main
-from asr_service.commands.demo import CLIP, REFERENCE, print_errors
+from asr_service.cli import build_parser, main
+from asr_service.commands.demo import CLIP, REFERENCE, ServerProcess, print_errors
+from asr_service.commands.serve import run_workers
+from asr_service.config import ServerSettings
 from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
 
 
@@ -44,6 +47,21 @@ def test_a_server_that_does_not_start_is_reported_with_its_words(
     error = capsys.readouterr().err
     assert "the server did not start" in error
     assert "config.json" in error
+
+
+def test_modules_in_the_current_folder_are_not_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("argparse", "asr_service", "socket"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken for another')\n")
+    monkeypatch.chdir(tmp_path)
+    commands = [ServerProcess(None)._command]
+    workers = SimpleNamespace(run=lambda: 0)
+    monkeypatch.setattr(
+        "asr_service.server.workers.Workers", lambda command, *_, **__: commands.append(command) or workers
+    )
+    run_workers(build_parser().parse_args(["serve", "--workers", "2"]), ServerSettings(address="127.0.0.1:0"))
+    for command in commands:
+        done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_recording_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
