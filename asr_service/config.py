@@ -166,20 +166,17 @@ class AudioSettings:
     """What the audio decoders hold and skip (`asr_service.audio.AudioLimits` says more on each).
 
     Attributes:
-        max_decoded_s_per_push: audio that one piece of bytes may decode to at once.
         max_header_bytes, max_metadata_bytes, max_riff_chunks, max_packet_bytes: of a container.
     """
 
     table: typing.ClassVar[str] = "audio"
 
-    max_decoded_s_per_push: float = 600.0
     max_header_bytes: int = 256 * 1024
     max_metadata_bytes: int = 16 * MIB
     max_riff_chunks: int = 256
     max_packet_bytes: int = 1 * MIB
 
     def __post_init__(self) -> None:
-        _in_range(self, "max_decoded_s_per_push", 1, 3600)
         _in_range(self, "max_header_bytes", 8 * 1024, 64 * MIB)
         _in_range(self, "max_metadata_bytes", 0, 1024 * MIB)
         _in_range(self, "max_riff_chunks", 3, 1_000_000)

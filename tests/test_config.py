@@ -72,7 +72,7 @@ def test_what_may_be_buffered_is_a_block_and_what_the_front_end_waits_for(block_
 
 
 def test_each_setting_of_the_audio_bounds_the_decoders_by_its_own_name() -> None:
-    audio = AudioSettings(100.0, max_header_bytes=9000, max_metadata_bytes=2, max_riff_chunks=3, max_packet_bytes=5000)
+    audio = AudioSettings(max_header_bytes=9000, max_metadata_bytes=2, max_riff_chunks=3, max_packet_bytes=5000)
     limits = stream_limits(audio, StreamSettings(max_stream_s=50.0))
     assert dataclasses.asdict(limits) == dataclasses.asdict(audio) | {"max_duration_s": 50.0 + MARGIN_S}
 

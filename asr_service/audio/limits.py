@@ -24,8 +24,6 @@ class AudioLimits:
 
     Attributes:
         max_duration_s: decoded time at which `AudioTooLong` is raised, while decoding.
-        max_decoded_s_per_push: decoded time that one `StreamDecoder.push` may return (38 MB for 600 s); `blocks` has no
-            such limit since it holds one block at a time.
         max_header_bytes: the most that is held of a header before it is understood (Vorbis set-up headers are largest).
         max_metadata_bytes: tags, pictures and unknown chunks skipped, never held, before the first sample.
         max_riff_chunks: chunks of a WAV before its data.
@@ -33,16 +31,14 @@ class AudioLimits:
     """
 
     max_duration_s: float = 3_600.0
-    max_decoded_s_per_push: float = 600.0
     max_header_bytes: int = 256 * 1024
     max_metadata_bytes: int = 16 * 1024 * 1024
     max_riff_chunks: int = 256
     max_packet_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
-        for name in ("max_duration_s", "max_decoded_s_per_push"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+        if not self.max_duration_s > 0:
+            raise ValueError(f"max_duration_s must be positive, not {self.max_duration_s!r}")
         for name in ("max_header_bytes", "max_riff_chunks", "max_packet_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.audio.limits import MAX_ABS_SAMPLE, SAMPLE_RATE_HZ, AudioLimits
+from asr_service.audio.limits import MAX_ABS_SAMPLE, AudioLimits
 from asr_service.audio.raw import SAMPLE_FORMATS, RawSource
 from asr_service.audio.resample import Resampler
 from asr_service.audio.sniff import identify
@@ -87,8 +87,8 @@ class _SniffedSource:
 class StreamDecoder:
     """Decodes one stream incrementally; never again from the start.
 
-    The concatenation of what `push` (or `blocks`) and `finish` (or `rest`) return depends on the bytes alone, not on
-    their split. After an error every further call raises it again.
+    The concatenation of what `blocks` and `finish` (or `rest`) give depends on the bytes alone, not on their split.
+    After an error every further call raises it again.
 
     Args:
         fmt: what the client says; unset rate and channels come from the header, where there is one (else 1 channel).
@@ -128,46 +128,32 @@ class StreamDecoder:
         """Bytes at the end that made no whole sample, frame or page; known after `finish`, for the caller to log."""
         return self._source.dropped_bytes
 
-    def push(self, data: bytes) -> Samples:
-        """Return the 16 kHz mono samples that became available, shape (n,), maybe empty.
-
-        Raises:
-            InvalidAudio or a child of it: EncodingUnknown, RateMismatch, ChannelMismatch, NonFiniteSamples;
-                AudioTooLong beyond max_duration_s, or beyond max_decoded_s_per_push from these bytes alone.
-        """
-        blocks = []
-        room = int(self._limits.max_decoded_s_per_push * SAMPLE_RATE_HZ)
-        for block in self.blocks(data):
-            room -= len(block)
-            if room < 0:
-                self._error = AudioTooLong(
-                    f"audio: one chunk decodes to more than {self._limits.max_decoded_s_per_push:g} s, the limit",
-                    field=AUDIO_FIELD,
-                )
-                raise self._error
-            blocks.append(block)
-        return _concatenate(blocks)
-
-    def finish(self) -> Samples:
-        """Return the rest, shape (n,). Nothing can be pushed after it.
-
-        Raises:
-            As `push`; InvalidAudio also where the audio ends too early, or is a container of 0 bytes.
-        """
-        return _concatenate(list(self.rest()))
-
     def blocks(self, data: bytes) -> Iterator[Samples]:
-        """As `push`, one block of a few seconds at a time and each decoded when asked for: the way to bound memory.
+        """The 16 kHz mono samples that become available, in blocks of shape (n,) of at most a few seconds, each decoded
+        when asked for: however much audio a few bytes hold, one block at a time is in memory.
 
         Exhaust it before the next call, or drop it: then the decoder is done, and whatever comes gives no samples.
         Samples before an error have been yielded when it is raised.
+
+        Raises:
+            InvalidAudio or a child of it: EncodingUnknown, RateMismatch, ChannelMismatch, NonFiniteSamples;
+                AudioTooLong beyond max_duration_s.
         """
-        assert not self._finished or self._error is not None, "pushed after finish"
+        assert not self._finished or self._error is not None, "bytes after the end"
         self._received_bytes += len(data)
         return self._guarded(self._source.feed(data))
 
+    def finish(self) -> Samples:
+        """As `rest`, shape (n,)."""
+        blocks = list(self.rest())
+        return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
     def rest(self) -> Iterator[Samples]:
-        """As `finish`, one block at a time as `blocks`: an error that shows only at the end costs no samples."""
+        """The last blocks; no bytes can come after it. An error that shows only at the end costs no samples.
+
+        Raises:
+            As `blocks`; InvalidAudio also where the audio ends too early, or is a container of 0 bytes.
+        """
         assert not self._finished or self._error is not None, "finished twice"
         self._finished = True
         if self._container and self._received_bytes == 0:
@@ -248,9 +234,3 @@ class StreamDecoder:
         if channels > 1:
             mono /= np.float32(channels)
         return mono
-
-
-def _concatenate(blocks: list[Samples]) -> Samples:
-    if not blocks:
-        return np.zeros(0, dtype=np.float32)
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

@@ -15,7 +15,6 @@ MARGIN_S = 60.0
 def audio_limits(audio: AudioSettings, *, max_duration_s: float) -> AudioLimits:
     return AudioLimits(
         max_duration_s=max_duration_s,
-        max_decoded_s_per_push=audio.max_decoded_s_per_push,
         max_header_bytes=audio.max_header_bytes,
         max_metadata_bytes=audio.max_metadata_bytes,
         max_riff_chunks=audio.max_riff_chunks,

@@ -50,9 +50,14 @@ def raw(encoding: AudioEncoding, rate: int = 16_000, channels: int = 0) -> Audio
     return AudioFormat(encoding, rate, channels)
 
 
+def pushed(decoder: StreamDecoder, data: bytes) -> NDArray[np.float32]:
+    """All samples that become available with some bytes."""
+    return np.concatenate([np.zeros(0, np.float32), *decoder.blocks(data)])
+
+
 def decode_pieces(pieces: list[bytes], fmt: AudioFormat = ANY) -> NDArray[np.float32]:
     decoder = StreamDecoder(fmt, limits=LIMITS)
-    return np.concatenate([*[decoder.push(piece) for piece in pieces], decoder.finish()])
+    return np.concatenate([*[pushed(decoder, piece) for piece in pieces], decoder.finish()])
 
 
 def chunk(name: bytes, body: bytes, size: int | None = None) -> bytes:

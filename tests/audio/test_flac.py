@@ -11,7 +11,7 @@ from asr_service.audio import StreamDecoder
 from asr_service.audio.codec import PacketDecoder
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, decode, encoded, flac_head, oracle, silent_flac_frame
+from tests.audio.samples import LIMITS, decode, encoded, flac_head, oracle, pushed, silent_flac_frame
 
 FLAC = AudioFormat(AudioEncoding.FLAC)
 TOTAL_SAMPLES_AT, MD5_AT = 8 + 13, 8 + 18
@@ -39,7 +39,7 @@ def test_flac_equals_libsndfile(subtype: str, channels: int, rate: int) -> None:
 def test_a_frame_is_decoded_when_the_next_one_begins() -> None:
     data = encoded("FLAC", seconds=2.0)
     decoder = StreamDecoder(FLAC, limits=LIMITS)
-    half = decoder.push(data[: len(data) // 2])
+    half = pushed(decoder, data[: len(data) // 2])
     assert len(half) >= 16_000 - 2 * 4_096
 
 

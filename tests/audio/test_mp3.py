@@ -10,7 +10,7 @@ from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.audio.mpeg_frame import parse_header
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, decode, encoded, oracle
+from tests.audio.samples import LIMITS, decode, encoded, oracle, pushed
 
 MP3 = AudioFormat(AudioEncoding.MP3)
 
@@ -57,10 +57,10 @@ def test_a_first_frame_with_fraunhofers_header_is_no_audio() -> None:
 
 def test_a_tag_with_a_large_picture_is_skipped_without_holding_it() -> None:
     decoder = StreamDecoder(MP3, limits=AudioLimits(max_metadata_bytes=2**22))
-    decoder.push(id3(4_000_000))
+    pushed(decoder, id3(4_000_000))
     for _ in range(40):
-        assert len(decoder.push(b"\xff\xfb\x90\x64" * 25_000)) == 0
-    got = [decoder.push(encoded("MP3")), decoder.finish()]
+        assert len(pushed(decoder, b"\xff\xfb\x90\x64" * 25_000)) == 0
+    got = [pushed(decoder, encoded("MP3")), decoder.finish()]
     np.testing.assert_array_equal(np.concatenate(got), decode(encoded("MP3")))
 
 
@@ -77,7 +77,7 @@ def test_a_lie_about_the_number_of_frames_does_not_change_the_audio() -> None:
 def test_a_truncated_mp3_is_read_to_its_last_whole_frame() -> None:
     data = encoded("MP3", seconds=2.0)
     decoder = StreamDecoder(MP3, limits=LIMITS)
-    got = np.concatenate([decoder.push(data[: len(data) // 2 + 10]), decoder.finish()])
+    got = np.concatenate([pushed(decoder, data[: len(data) // 2 + 10]), decoder.finish()])
     np.testing.assert_array_equal(got, decode(data)[: len(got)])
     assert len(got) > 14_000 and decoder.dropped_bytes > 0
 

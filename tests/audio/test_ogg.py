@@ -23,6 +23,7 @@ from tests.audio.samples import (
     ogg_pages,
     opus_head,
     oracle,
+    pushed,
     renumbered,
     split_ogg,
 )
@@ -91,7 +92,7 @@ def test_a_stream_that_is_cut_off_is_read_to_its_last_whole_page() -> None:
     data = encoded("OGG", "OPUS", 3.0)
     pages = split_ogg(data)
     decoder = StreamDecoder(OGG, limits=LIMITS)
-    got = np.concatenate([decoder.push(b"".join(pages[:-1]) + pages[-1][:100]), decoder.finish()])
+    got = np.concatenate([pushed(decoder, b"".join(pages[:-1]) + pages[-1][:100]), decoder.finish()])
     whole = decode(data)
     np.testing.assert_array_equal(got[:-1_000], whole[: len(got) - 1_000])  # the filter's ringing
     assert len(got) > 16_000 and decoder.dropped_bytes == 100
@@ -102,7 +103,7 @@ def test_chained_streams_follow_one_another() -> None:
     third = encoded("OGG", "OPUS", 1.0)
     expected = np.concatenate([decode(first), decode(second), decode(third)])
     decoder = StreamDecoder(AudioFormat(), limits=LIMITS)
-    got = np.concatenate([decoder.push(first + second + third), decoder.finish()])
+    got = np.concatenate([pushed(decoder, first + second + third), decoder.finish()])
     np.testing.assert_array_equal(got, expected)
     assert decoder.received_s == pytest.approx(3.0)
 
@@ -186,9 +187,9 @@ def test_pictures_in_the_comments_are_not_held(subtype: str, headers: int) -> No
     decoder = StreamDecoder(OGG, limits=AudioLimits(max_header_bytes=20_000))
     tracemalloc.start()
     for page in [pages[0], *header_pages]:
-        decoder.push(page)
+        pushed(decoder, page)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    got = [decoder.push(page) for page in audio_pages]
+    got = [pushed(decoder, page) for page in audio_pages]
     np.testing.assert_array_equal(np.concatenate([*got, decoder.finish()]), decode(encoded("OGG", subtype)))
     assert peak < 400_000

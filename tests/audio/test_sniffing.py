@@ -10,7 +10,7 @@ import pytest
 from asr_service.audio import StreamDecoder, read_file
 from asr_service.errors import EncodingUnknown, InvalidAudio
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, chirp, decode, encoded
+from tests.audio.samples import LIMITS, chirp, decode, encoded, pushed
 
 CONTAINERS = [AudioEncoding.WAV, AudioEncoding.FLAC, AudioEncoding.OGG_OPUS, AudioEncoding.MP3]
 NOT_AUDIO = {
@@ -61,7 +61,7 @@ def test_zero_bytes_of_a_container_are_refused(encoding: AudioEncoding) -> None:
 def test_not_audio_is_refused_at_its_first_bytes() -> None:
     decoder = StreamDecoder(AudioFormat(), limits=LIMITS)
     with pytest.raises(EncodingUnknown):
-        decoder.push(NOT_AUDIO["text"][:16])
+        pushed(decoder, NOT_AUDIO["text"][:16])
 
 
 def test_a_file_equals_its_bytes_and_an_error_names_it(tmp_path: Path) -> None:

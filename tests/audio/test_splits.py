@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr_service.audio import StreamDecoder, read_file
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import ANY, LIMITS, chirp, decode, decode_pieces, encoded, raw
+from tests.audio.samples import ANY, LIMITS, chirp, decode, decode_pieces, encoded, pushed, raw
 
 INTEGERS = (chirp(0.5, 44_100, 2) * 32_767).astype("<i2").tobytes()
 STREAMS: dict[str, tuple[bytes, AudioFormat]] = {
@@ -70,6 +70,6 @@ def test_half_of_the_bytes_give_about_half_of_the_samples(name: str) -> None:
     encoded_bytes = encoded_bytes if "Ogg" not in name else encoded_bytes * 4
     pieces = [encoded_bytes[k : k + 500] for k in range(0, len(encoded_bytes), 500)]
     decoder = StreamDecoder(fmt, limits=LIMITS)
-    first = sum(len(decoder.push(piece)) for piece in pieces[: 3 * len(pieces) // 4])
-    rest = sum(len(decoder.push(piece)) for piece in pieces[3 * len(pieces) // 4 :]) + len(decoder.finish())
+    first = sum(len(pushed(decoder, piece)) for piece in pieces[: 3 * len(pieces) // 4])
+    rest = sum(len(pushed(decoder, piece)) for piece in pieces[3 * len(pieces) // 4 :]) + len(decoder.finish())
     assert first > (first + rest) / 4

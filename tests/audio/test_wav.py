@@ -11,7 +11,7 @@ import pytest
 from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.errors import ChannelMismatch, InvalidAudio, NonFiniteSamples, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, chirp, chunk, decode, decode_pieces, encoded, fmt_chunk, oracle, riff
+from tests.audio.samples import LIMITS, chirp, chunk, decode, decode_pieces, encoded, fmt_chunk, oracle, pushed, riff
 
 PCM = (chirp()[:, 0] * 32_767).astype("<i2")
 DATA = PCM.tobytes()
@@ -46,7 +46,7 @@ def test_sizes_of_a_streamed_wav_are_not_believed(riff_size: int, data_size: int
 def test_a_truncated_wav_is_read_to_its_last_whole_sample() -> None:
     wav = riff(fmt_chunk(), chunk(b"data", DATA))[:-101]
     decoder = StreamDecoder(AudioFormat(), limits=LIMITS)
-    got = np.concatenate([decoder.push(wav), decoder.finish()])
+    got = np.concatenate([pushed(decoder, wav), decoder.finish()])
     np.testing.assert_array_equal(got, EXPECTED[:-51])
     assert decoder.dropped_bytes == 1
 
@@ -109,11 +109,11 @@ def test_a_wav_that_cannot_be_read_says_why(wav: bytes, says: str) -> None:
 
 def test_of_a_million_chunks_only_the_allowed_ones_are_read() -> None:
     decoder = StreamDecoder(AudioFormat(), limits=LIMITS)
-    decoder.push(riff())
+    pushed(decoder, riff())
     for _ in range(256):
-        decoder.push(chunk(b"JUNK", b""))
+        pushed(decoder, chunk(b"JUNK", b""))
     with pytest.raises(InvalidAudio, match="more than 256 chunks"):
-        decoder.push(chunk(b"JUNK", b"") * 1_000_000)
+        pushed(decoder, chunk(b"JUNK", b"") * 1_000_000)
 
 
 def test_a_rate_that_contradicts_the_header_is_refused() -> None:
@@ -136,8 +136,8 @@ def test_a_double_beyond_float32_is_refused() -> None:
 
 def test_metadata_before_the_data_is_skipped_without_holding_it() -> None:
     decoder = StreamDecoder(AudioFormat(), limits=AudioLimits(max_metadata_bytes=2**20))
-    decoder.push(riff(fmt_chunk(), struct.pack("<4sI", b"JUNK", 900_000)))
+    pushed(decoder, riff(fmt_chunk(), struct.pack("<4sI", b"JUNK", 900_000)))
     for _ in range(9):
-        decoder.push(bytes(100_000))
-    got = decoder.push(chunk(b"data", DATA))
+        pushed(decoder, bytes(100_000))
+    got = pushed(decoder, chunk(b"data", DATA))
     np.testing.assert_array_equal(got, EXPECTED)
