@@ -17,12 +17,16 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_client_in_the_readme_runs_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("of_a_file", [False, True], ids=["as it stands", "as it says for a file"])
+def test_the_client_in_the_readme_runs(
+    of_a_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) == 1
     assert len([line for line in blocks[0].splitlines() if line.strip()]) <= 10
+    if of_a_file:
+        (option,) = re.findall(r"# for a file: (\S+) instead$", blocks[0], flags=re.MULTILINE)
+        blocks[0] = blocks[0].replace("interim_results=True", option)
     monkeypatch.chdir(tmp_path)
     soundfile.write("talk.flac", say(3, 0.2, 5, 1.2), 16_000)
     settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0, grace_s=2.0))
