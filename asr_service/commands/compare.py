@@ -102,31 +102,38 @@ def _load(paths: list[Path]) -> tuple[list[Evaluation], list[str]]:
 
 
 def _print_systems(comparison: Comparison) -> None:
+    from asr_service.evaluation.result import NO_INTERVAL
+
     first = comparison.evaluations[0]
     width = max(len(name) for name in comparison.names)
     for name, one in zip(comparison.names, comparison.evaluations, strict=True):
         words, interval = one.words, one.wer_interval
+        between = f" [{100 * interval.low:.2f}, {100 * interval.high:.2f}]" if interval.exists else ""
         print(
-            f"{name:{width}}  WER {100 * one.wer:6.2f} % [{100 * interval.low:.2f}, {100 * interval.high:.2f}]  "
+            f"{name:{width}}  WER {100 * one.wer:6.2f} %{between}  "
             f"CER {100 * one.cer:6.2f} %  SER {100 * one.ser:5.1f} %  "
             f"S {words.substitutions} D {words.deletions} I {words.insertions}"
         )
+    interval, count = first.wer_interval, len(first.utterances)
     print(
-        f"{first.words.reference_words} reference words in {len(first.utterances)} utterances, normaliser "
-        f"{first.normalizer}, costs {first.costs}; {100 * first.wer_interval.level:g} % bootstrap intervals over "
-        f"{first.wer_interval.over}"
+        f"{first.words.reference_words} reference words in {count} utterance{'s' * (count > 1)}, normaliser "
+        f"{first.normalizer}, costs {first.costs}; "
+        + (f"{100 * interval.level:g} % bootstrap intervals over {interval.over}" if interval.exists else NO_INTERVAL)
     )
 
 
 def _print_pair(pair: PairComparison, shown: int) -> None:
+    from asr_service.evaluation.result import NO_INTERVAL
+
     interval, segments = pair.bootstrap.interval, pair.mapsswe
+    between, drawn = f"({NO_INTERVAL})", "nothing to draw"
+    if interval.exists:
+        between = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] over {interval.over}"
+        drawn = f"{interval.samples} draws, seed {interval.seed}"
     first, second = pair.systems
     print(f"\n{first} less {second}")
-    print(
-        f"  difference        {100 * pair.bootstrap.difference:+.2f} points "
-        f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] over {interval.over}"
-    )
-    print(f"  paired bootstrap  p = {pair.bootstrap.p:.4g} ({interval.samples} draws, seed {interval.seed})")
+    print(f"  difference        {100 * pair.bootstrap.difference:+.2f} points {between}")
+    print(f"  paired bootstrap  p = {pair.bootstrap.p:.4g} ({drawn})")
     print(f"  MAPSSWE           p = {segments.p:.4g} (z = {segments.z:.3f}, {segments.segments} segments)")
     print(f"  decisive          p = {pair.adjusted_p:.4g} (the larger of both, corrected)")
     print(f"  utterances        {pair.wins} with fewer errors in {first}, {pair.losses} in {second}, {pair.ties} alike")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.latency_summary import Percentiles, latency_summary
 from asr_service.evaluation.normalizer import Normalizer
-from asr_service.evaluation.result import Evaluation, Interval, UtteranceScore
+from asr_service.evaluation.result import NO_INTERVAL, Evaluation, Interval, UtteranceScore
 from asr_service.evaluation.wer import WordErrors
 
 # How many of the characters that a normaliser drops are named.
@@ -48,10 +48,14 @@ def dropped_lines(evaluation: Evaluation, rule: Normalizer) -> Iterator[str]:
 
 def _wer_line(name: str, rows: Sequence[UtteranceScore], interval: Interval, normalizer: str) -> str:
     total = sum((row.words for row in rows), WordErrors())
+    between, drawn = "", NO_INTERVAL
+    if interval.exists:
+        between = f" [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+        drawn = f"{100 * interval.level:g} % bootstrap over {interval.over}"
     return (
-        f"{name:32s} WER {100 * total.rate:6.2f} % [{100 * interval.low:.2f}, {100 * interval.high:.2f}]  "
+        f"{name:32s} WER {100 * total.rate:6.2f} %{between}  "
         f"S {total.substitutions} D {total.deletions} I {total.insertions} of {total.reference_words} words, "
-        f"{len(rows)} utterances; {normalizer}, {100 * interval.level:g} % bootstrap over {interval.over}"
+        f"{len(rows)} utterance{'s' * (len(rows) > 1)}; {normalizer}, {drawn}"
     )
 
 

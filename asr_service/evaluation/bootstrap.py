@@ -34,7 +34,7 @@ def wer_interval(
 
     Speakers are drawn where every utterance has one and there are at least MIN_SPEAKERS of them, because utterances of
     one speaker share what makes them hard; otherwise utterances. `Interval.over` says which. A draw without any
-    reference word counts as one of one word. Without utterances the interval is [0, 0].
+    reference word counts as one of one word. One utterance has no interval, and neither has none: `Interval.exists`.
 
     Raises ValueError where the lengths differ, or `level` or `samples` is out of range.
     """
@@ -49,7 +49,9 @@ def wer_interval(
 
 
 def sampling_units(counts: NDArray[np.int64], speakers: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
-    """What is drawn, "speakers" or "utterances", and the counts of each unit (N, C) from those of utterances."""
+    """What is drawn, as in `Interval.over`, and the counts of each unit (N, C) from those of utterances."""
+    if len(counts) < 2:
+        return "nothing", counts
     known = set(speakers)
     if "" in known or len(known) < MIN_SPEAKERS:
         return "utterances", counts

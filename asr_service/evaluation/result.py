@@ -10,6 +10,9 @@ from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.wer import WordErrors
 
+# For people, where Interval.exists is false.
+NO_INTERVAL = "no interval: one utterance"
+
 
 @dataclass(frozen=True, slots=True)
 class UtteranceScore:
@@ -31,7 +34,12 @@ class UtteranceScore:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A bootstrap interval; `over` says what was drawn with replacement, "speakers" or "utterances"."""
+    """A bootstrap interval.
+
+    Attributes:
+        over: what was drawn with replacement, "speakers" or "utterances"; "nothing" where there is one utterance at
+            most, so that nothing is known of others: `low` and `high` are the rate, and no interval.
+    """
 
     low: float
     high: float
@@ -39,6 +47,10 @@ class Interval:
     level: float = 0.95
     samples: int = 2000
     seed: int = 0
+
+    @property
+    def exists(self) -> bool:
+        return self.over != "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,10 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         words, interval = self.words, self.wer_interval
+        between = f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %" if interval.exists else NO_INTERVAL
         rows = (
             ("WER", f"{100 * self.wer:.2f} %"),
-            (f"{100 * interval.level:g} % interval", f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %"),
+            (f"{100 * interval.level:g} % interval", between),
             ("drawn", interval.over),
             ("substitutions, deletions, insertions", f"{words.substitutions}, {words.deletions}, {words.insertions}"),
             ("reference words", str(words.reference_words)),

@@ -17,7 +17,7 @@ import numpy as np
 from asr_service.evaluation.bootstrap import percentile_interval, resampled_sums, sampling_units
 from asr_service.evaluation.mapsswe import MatchedPairs, mapsswe
 from asr_service.evaluation.problems import refuse_if_any
-from asr_service.evaluation.result import Evaluation, Interval, UtteranceScore
+from asr_service.evaluation.result import NO_INTERVAL, Evaluation, Interval, UtteranceScore
 
 SIGNIFICANT_P = 0.05
 
@@ -28,7 +28,7 @@ class PairedBootstrap:
 
     Attributes:
         difference: of the word error rates, first less second.
-        p: two-sided, never below 2 / (samples + 1).
+        p: two-sided, never below 2 / (samples + 1); 1 with one utterance, of which every draw is the same.
     """
 
     difference: float
@@ -166,7 +166,7 @@ def paired_bootstrap(
     return PairedBootstrap(
         difference=float((total[0] - total[1]) / max(1, total[2])),
         interval=Interval(low, high, over, 0.95, samples, seed),
-        p=min(1.0, 2 * (1 + other_side) / (samples + 1)),
+        p=1.0 if over == "nothing" else min(1.0, 2 * (1 + other_side) / (samples + 1)),
     )
 
 
@@ -220,10 +220,10 @@ def _verdict(
 ) -> str:
     low, high = 100 * bootstrap.interval.low, 100 * bootstrap.interval.high
     if better is None:
+        between = f"[{low:+.2f}, {high:+.2f}]" if bootstrap.interval.exists else f"({NO_INTERVAL})"
         return (
             f"No difference shown between {names[0]} and {names[1]}: WER {100 * wer[0]:.2f} % against "
-            f"{100 * wer[1]:.2f} %, difference {100 * bootstrap.difference:+.2f} points "
-            f"[{low:+.2f}, {high:+.2f}], p = {p:.2g}."
+            f"{100 * wer[1]:.2f} %, difference {100 * bootstrap.difference:+.2f} points {between}, p = {p:.2g}."
         )
     worse = names[1] if better == names[0] else names[0]
     if bootstrap.difference > 0:
@@ -278,11 +278,12 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _html_row(pair: PairComparison) -> str:
     interval = pair.bootstrap.interval
+    between = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] over {interval.over}"
     cells = (
         " − ".join(pair.systems),
         f"{100 * pair.wer[0]:.2f} − {100 * pair.wer[1]:.2f} %",
         f"{100 * pair.bootstrap.difference:+.2f}",
-        f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] over {interval.over}",
+        between if interval.exists else NO_INTERVAL,
         f"{pair.mapsswe.p:.2g}",
         f"{pair.bootstrap.p:.2g}",
         f"{pair.adjusted_p:.2g}",

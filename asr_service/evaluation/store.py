@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "normalizer": evaluation.normalizer,
         "costs": evaluation.costs,
         "wer": _finite(evaluation.wer),
-        "wer_ci95": _ci95(evaluation) if words.reference_words else None,
+        "wer_ci95": _ci95(evaluation) if words.reference_words and interval.exists else None,
         "wer_interval": asdict(interval),
         "cer": _finite(evaluation.cer),
         "ser": evaluation.ser,
@@ -100,6 +100,8 @@ def load(path: Path) -> Evaluation:
     refuse_if_any(problems)
     evaluation = Evaluation(**head, utterances=tuple(utterances))
     refuse_if_any([f"{path}: {problem}" for problem in _contradictions(document, evaluation)])
+    if len(utterances) < 2:  # files of before have an interval of no width there
+        evaluation = replace(evaluation, wer_interval=replace(evaluation.wer_interval, over="nothing"))
     return evaluation
 
 
@@ -137,7 +139,8 @@ def _read_head(document: Any) -> dict[str, Any]:
 def _contradictions(document: dict[str, Any], evaluation: Evaluation) -> list[str]:
     """Figures at the top that are not what the results say."""
     computed = figures(evaluation)
-    return [
+    hidden = len(evaluation.utterances) > 1 and not evaluation.wer_interval.exists
+    return ["wer_interval is over nothing, but there are several utterances"] * hidden + [
         f"{name} is {document[name]!r}, the results say {value!r}" if name in document else f"{name} is missing"
         for name, value in computed.items()
         if name != "about" and (name not in document or document[name] != value)

@@ -57,6 +57,14 @@ def test_noise_is_no_difference_shown(saved, capsys):
     assert "set/" not in printed
 
 
+def test_of_one_utterance_it_says_that_there_is_no_interval(saved, capsys):
+    assert main(["compare", saved("one", count=1), saved("other", count=1, error_rate=0.9, seed=5)]) == 0
+    printed = capsys.readouterr().out
+    assert "in 1 utterance, normaliser basic-1, costs equal; no interval: one utterance" in printed
+    assert "points (no interval: one utterance)\n  paired bootstrap  p = 1 (nothing to draw)" in printed
+    assert "[" not in printed
+
+
 def test_several_systems_are_compared_pair_by_pair(saved, capsys):
     assert main(["compare", *(saved(name, seed=seed) for seed, name in enumerate("abc"))]) == 0
     printed = capsys.readouterr().out

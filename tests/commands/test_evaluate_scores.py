@@ -107,6 +107,12 @@ def test_the_lines_have_each_corpus_interval_speed_latency_and_gaps() -> None:
     ]
 
 
+def test_one_utterance_has_a_line_without_an_interval() -> None:
+    lines = list(score_lines(score([Reference(str(n), "a b", corpus="xyy"[n]) for n in range(3)], ["a"] * 3)))
+    assert lines[0].endswith("WER  50.00 %  S 0 D 1 I 0 of 2 words, 1 utterance; basic-1, no interval: one utterance")
+    assert "WER  50.00 % [50.00, 50.00]  " in lines[1] and "no interval" not in lines[1] + lines[2]
+
+
 def test_an_evaluation_scored_anew_says_what_recognised_it(
     asr: Run, test_set: Path, bundle_dir: Path, tmp_path: Path
 ) -> None:

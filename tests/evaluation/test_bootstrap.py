@@ -59,6 +59,12 @@ def test_every_sample_draws_as_many_units_as_there_are():
     assert all((block[:, 2] == 200).all() for block in resampled_sums(units, samples=50, seed=0))
 
 
+def test_one_utterance_has_no_interval():
+    alone = wer_interval([1], [4], ["s"])
+    assert (alone.exists, alone.over, alone.low, alone.high) == (False, "nothing", 0.25, 0.25)
+    assert not wer_interval([], [], []).exists and wer_interval([1, 0], [4, 4], ["", ""]).exists
+
+
 def test_nothing_to_draw_gives_zero_and_insertions_alone_stay_finite():
     empty = wer_interval([], [], [])
     assert (empty.low, empty.high) == (0.0, 0.0)

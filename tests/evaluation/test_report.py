@@ -154,6 +154,16 @@ def recording(folder, name, seconds):
     return path
 
 
+def test_one_utterance_has_no_interval_on_the_page(tmp_path):
+    alone = page(tmp_path, evaluation(1), other=evaluation(1, seed=9))
+    assert alone.words.count("no interval: one utterance") == 4, "the verdict, the difference and both systems"
+    assert "% interval" not in alone.words and "nothing to draw" in alone.words
+    grouped = page(tmp_path, evaluation(3, speakers=2))
+    titles = [a["title"] for _, a in grouped.elements if a.get("class") == "track"]
+    ranges = [a for _, a in grouped.elements if "range" in a.get("class", "").split()]
+    assert titles.count("no interval: one utterance") == len(titles) - len(ranges) > 0 and ranges
+
+
 def test_recordings_are_put_in_as_they_are_and_parts_as_pcm(tmp_path):
     path = recording(tmp_path, "a.wav", 2.0)
     references = [

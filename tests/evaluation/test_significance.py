@@ -101,6 +101,17 @@ def test_among_equal_systems_a_difference_is_shown_about_as_often_as_the_level_s
     assert shown <= 6  # two expected at most; above six has a chance of 0.3 %
 
 
+def test_one_long_recording_shows_no_difference_and_has_no_interval():
+    references = [Reference("talk", " ".join("abcdefghij" * 30))]
+    (pair,) = compare(system("good", references, 0.02, 1), system("bad", references, 0.4, 2)).pairs
+    assert pair.mapsswe.p < 0.01 and pair.bootstrap.p == pair.p == 1.0
+    assert pair.better is None and not pair.bootstrap.interval.exists
+    assert "points (no interval: one utterance), p = 1." in pair.verdict
+    shown = compare(*(system(name, references, 0.1) for name in "ab"))._repr_html_()
+    assert "<td>no interval: one utterance</td>" in shown
+    assert "<td>no interval: one utterance</td>" in system("a", references, 0.1)._repr_html_()
+
+
 def test_speakers_are_drawn_where_they_are_known():
     references = spoken(100, speakers=25)
     (pair,) = compare(system("a", references, 0.1, 1), system("b", references, 0.1, 2)).pairs

@@ -74,8 +74,19 @@ def test_edge_cases_validate_and_read_back(said, heard, normalizer, path):
     VALIDATOR.validate(written)
     assert load(path) == one
     assert (written["wer"] is None) == math.isinf(one.wer)
-    assert (written["wer_ci95"] is None) == (one.words.reference_words == 0)
+    assert (written["wer_ci95"] is None) == (one.words.reference_words == 0 or len(said) == 1)
     assert written["rtfx"] is None and written["latency"] is None
+
+
+def test_one_utterance_has_no_interval_in_files_of_before_either(path):
+    one = evaluation(1)
+    written = document(one, path)
+    VALIDATOR.validate(written)
+    assert (written["wer_ci95"], written["wer_interval"]["over"]) == (None, "nothing")
+    assert load(path) == one and not one.wer_interval.exists
+    written["wer_interval"]["over"], written["wer_ci95"] = "utterances", [one.wer, one.wer]
+    path.write_text(json.dumps(written))
+    assert load(path) == one
 
 
 def test_an_interval_of_another_level_still_gives_the_95_percent_one(path):
@@ -146,6 +157,7 @@ def test_every_field_is_needed_by_the_schema_and_by_the_reader(path):
         (lambda d: d["results"][1]["timing"].update(final_s="soon"), r"final_s must be a number"),
         (lambda d: d["results"].insert(0, 5), r"results\[0\]: must be an object"),
         (lambda d: d["about"].update(date=5), "about.date must be a text"),
+        (lambda d: d["wer_interval"].update(over="nothing"), "over nothing, but there are several utterances"),
     ],
 )
 def test_what_was_changed_is_refused_with_the_place(change, message, path):

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from asr_service.errors import ConfigError
 from asr_service.evaluation.report import view
 from asr_service.evaluation.report.sound import data_uris
-from asr_service.evaluation.result import Evaluation
+from asr_service.evaluation.result import NO_INTERVAL, Evaluation
 from asr_service.evaluation.significance import Comparison, compare
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -68,6 +68,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = view.percent
+    environment.globals["no_interval"] = NO_INTERVAL
     return environment.get_template("report.html").render(
         style=_trusted((TEMPLATE / "report.css").read_text(encoding="utf-8")),
         script=_trusted(script),

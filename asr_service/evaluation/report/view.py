@@ -13,7 +13,7 @@ from asr_service.evaluation.confusions import Confusions, OutOfVocabulary, confu
 from asr_service.evaluation.latency_summary import LatencySummary, Percentiles, latency_summary
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.report import plots
-from asr_service.evaluation.result import Evaluation, UtteranceScore
+from asr_service.evaluation.result import NO_INTERVAL, Evaluation, UtteranceScore
 
 STYLES = ("series-a", "series-b")
 LATENCIES = (
@@ -112,7 +112,8 @@ def _cell(group: Group, upper: float, style: str) -> dict[str, Any]:
     return {
         "style": style,
         "wer": percent(group.wer),
-        "interval": f"{100 * low:.1f} – {100 * high:.1f}",
+        "interval": f"{100 * low:.1f} – {100 * high:.1f} %" if group.interval.exists else NO_INTERVAL,
+        "ranges": group.interval.exists,
         "left": round(100 * min(1, low / upper), 2),
         "width": round(100 * (min(1, high / upper) - min(1, low / upper)), 2),
         "dot": round(100 * min(1, group.wer / upper), 2),
