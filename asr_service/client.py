@@ -327,25 +327,32 @@ def _filled(message: M, options: dict[str, Any], *, others: Collection[str] = ()
         if field is None:
             known = sorted({*message.DESCRIPTOR.fields_by_name, *others})
             raise TypeError(f"{name} is no option; there are {', '.join(known)}")
-        if isinstance(value, dict):
-            _filled(getattr(message, name), value)
-        elif isinstance(value, list | tuple):
-            repeated = getattr(message, name)
+        present = getattr(message, name)
+        if isinstance(present, Duration):
+            present.FromMilliseconds(round(value * 1000))
+        elif isinstance(present, Message):
+            if not isinstance(value, dict):
+                raise _no_dict(name, field, value)
+            _filled(present, value)
+        elif hasattr(present, "append"):
+            if not isinstance(value, list | tuple):
+                raise TypeError(f"{name} is {value!r}, must be a list")
             for item in value:
-                if isinstance(item, dict):
-                    _filled(repeated.add(), item)
+                if isinstance(item, dict) and field.message_type is not None:
+                    _filled(present.add(), item)
                 elif field.message_type is not None and not isinstance(item, Message):
-                    fields = ", ".join(field.message_type.fields_by_name)
-                    raise TypeError(f"{name}: {item!r} must be a dict of {fields}")
+                    raise _no_dict(name, field, item)
                 else:
-                    repeated.append(item)
-        elif isinstance(getattr(message, name), Duration):
-            getattr(message, name).FromMilliseconds(round(value * 1000))
+                    present.append(item)
         elif field.enum_type is not None and isinstance(value, str):
             setattr(message, name, _enum_number(name, field.enum_type, value))
         else:
             setattr(message, name, value)
     return message
+
+
+def _no_dict(name: str, field: Any, value: object) -> TypeError:
+    return TypeError(f"{name}: {value!r} must be a dict of {', '.join(field.message_type.fields_by_name)}")
 
 
 def _enum_number(name: str, kind: Any, value: str) -> int:

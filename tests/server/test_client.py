@@ -64,6 +64,26 @@ def test_options_are_the_fields_of_the_api(service: Service) -> None:
             client.recognize(wav(), mode="best")
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"phrase_hints": {"phrases": ["two"]}}, r"phrase_hints is \{'phrases': .*must be a list"),
+        ({"phrase_hints": "two"}, "phrase_hints is 'two', must be a list"),
+        ({"phrase_hints": [{"phrases": "two"}]}, "phrases is 'two', must be a list"),
+        ({"phrase_hints": [{"phrases": [{"two": 2}]}]}, None),
+        ({"endpointing": 0.6}, "endpointing: 0.6 must be a dict of .*min_trailing_silence"),
+        ({"endpointing": {"min_trailing_silence": "0.6"}}, None),
+        ({"language_code": ["en"]}, None),
+        ({"language_code": {"en": 1}}, None),
+        ({"max_alternatives": None}, None),
+    ],
+    ids=str,
+)
+def test_an_option_of_another_type_is_a_type_error(service: Service, option: dict[str, Any], told: str | None) -> None:
+    with Client(service.address) as client, pytest.raises(TypeError, match=told):
+        list(client.stream(chunks(), **option, **RAW))
+
+
 def test_recording_that_is_too_large_for_one_message_is_told_where_it_goes(start: Start) -> None:
     service = start(server={"max_message_bytes": 1 << 16, "max_chunk_bytes": 1 << 15, "max_config_bytes": 1 << 15})
     with Client(service.address) as client, pytest.raises(ServiceError, match=r"larger than max.* `stream`") as caught:
