@@ -227,8 +227,8 @@ class Workers:
         except OSError as error:  # no process or memory is left for it now; the others go on
             delay_s = worker.delay.after(0.0)
             worker.due_s = now_s + delay_s
-            fields = {"error": error.strerror or str(error), "in_s": delay_s}
-            log.error("a worker cannot be started; another try follows", extra={"fields": fields})
+            told = {"error": error.strerror or str(error), "in_s": delay_s}
+            log.error("a worker cannot be started; another try follows", extra={"fields": told})
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         now_s = time.monotonic()
