@@ -93,6 +93,28 @@ def test_the_second_system_is_broken_down_by_what_the_first_systems_file_knows(t
     assert counts[0] == counts[1] > 15
 
 
+@pytest.mark.parametrize("with_lengths", ["a", "b"])
+def test_systems_are_grouped_alike_where_only_one_knows_how_long_some_recordings_are(tmp_path, with_lengths):
+    def shortened(one):
+        rows = [
+            dataclasses.replace(
+                row,
+                reference=dataclasses.replace(row.reference, duration_s=None),
+                output=dataclasses.replace(row.output, timing=None if number % 2 else row.output.timing),
+            )
+            for number, row in enumerate(one.utterances)
+        ]
+        return dataclasses.replace(one, utterances=tuple(rows))
+
+    pair = [evaluation(40), shortened(evaluation(40, seed=9))]
+    one, other = pair if with_lengths == "a" else pair[::-1]
+    counts = [
+        [sum(a.get("class") == f"dot series-{name} back" for _, a in shown.elements) for name in "ab"]
+        for shown in (page(tmp_path, one, other=other), page(tmp_path, pair[0], other=pair[0]))
+    ]
+    assert counts[0] == counts[1], "as where both know all"
+
+
 def test_two_test_sets_are_refused(tmp_path):
     with pytest.raises(ManifestProblems, match="is missing"):
         page(tmp_path, evaluation(5), other=evaluation(4))

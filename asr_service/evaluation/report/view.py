@@ -13,7 +13,7 @@ from asr_service.evaluation.confusions import Confusions, OutOfVocabulary, confu
 from asr_service.evaluation.latency_summary import LatencySummary, Percentiles, latency_summary
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.report import plots
-from asr_service.evaluation.result import NO_INTERVAL, Evaluation, UtteranceScore
+from asr_service.evaluation.result import NO_INTERVAL, Evaluation
 
 STYLES = ("series-a", "series-b")
 LATENCIES = (
@@ -77,18 +77,23 @@ def panels(evaluations: Sequence[Evaluation], names: Sequence[str], vocabulary: 
 
 def tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """Breakdowns of the first system, and the same groups of the second: both have the same utterances."""
-    first = breakdowns(evaluations[0])
-    known = {row.reference.utterance_id: _known(row) for row in evaluations[0].utterances}
-    others = []
-    for other in evaluations[1:]:
-        rows = tuple(replace(row, reference=known[row.reference.utterance_id]) for row in other.utterances)
-        others.append([breakdown(replace(other, utterances=rows), one.field) for one in first])
+    alike = _alike(evaluations)
+    first = breakdowns(alike[0])
+    others = [[breakdown(other, one.field) for one in first] for other in alike[1:]]
     return [_table([one, *(other[index] for other in others)]) for index, one in enumerate(first)]
 
 
-def _known(row: UtteranceScore) -> Reference:
-    """What the first system's file knows of an utterance; the second's may know less."""
-    return replace(row.reference, duration_s=audio_length_s(row))
+def _alike(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """With what the first system's file knows of each utterance, and its length by the first that knows that."""
+    known: dict[str, Reference] = {}
+    for row in (row for evaluation in evaluations for row in evaluation.utterances):
+        reference = known.setdefault(row.reference.utterance_id, row.reference)
+        if reference.duration_s is None:
+            known[reference.utterance_id] = replace(reference, duration_s=audio_length_s(row))
+    rows = [
+        [replace(row, reference=known[row.reference.utterance_id]) for row in one.utterances] for one in evaluations
+    ]
+    return [replace(one, utterances=tuple(alike)) for one, alike in zip(evaluations, rows, strict=True)]
 
 
 def _table(parts: Sequence[Breakdown]) -> Table:
