@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_service.evaluation.reference import FieldValue, Reference
 from asr_service.evaluation.references.rows import json_rows
-from asr_service.evaluation.references.text import seconds
+from asr_service.evaluation.references.text import finite, seconds
 
 # lhotse rounds times to a thousandth of a millisecond; a cut this close to the recording's ends is all of it.
 _TOLERANCE_S = 1e-3
@@ -56,7 +56,7 @@ def parts_of_cuts(
 
 def _fields(part: Mapping[str, Any]) -> dict[str, FieldValue]:
     found = {name: part.get(name) for name in ("language", "gender")} | (part.get("custom") or {})
-    return {name: value for name, value in found.items() if isinstance(value, (str, int, float, bool))}
+    return {name: finite(value, name) for name, value in found.items() if isinstance(value, (str, int, float, bool))}
 
 
 def _audio_file(cut: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_service.evaluation.reference import FieldValue, Reference
-from asr_service.evaluation.references.text import file_lines, numbered, seconds
+from asr_service.evaluation.references.text import file_lines, finite, numbered, seconds
 
 Row = Mapping[str, Any]
 
@@ -134,7 +134,7 @@ def _reference(row: Row, recording: Callable[[str], Path]) -> Reference:
     fields: dict[str, FieldValue] = {}
     for name, value in row.items():
         if name not in named and isinstance(value, (str, int, float, bool)):
-            fields[name] = _number_or_text(value) if isinstance(value, str) else value
+            fields[name] = finite(_number_or_text(value) if isinstance(value, str) else value, name)
     return Reference(
         utterance_id,
         text_field(row, TEXT),

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from asr_service.evaluation.reference import FieldValue
+
 AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a", ".sph", ".webm")
 
 
@@ -43,6 +45,13 @@ def seconds(value: object, name: str) -> float:
     if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} is {value!r}, not a number of seconds from 0 on")
     return number
+
+
+def finite(value: FieldValue, name: str) -> FieldValue:
+    """The value of a further field. Raises ValueError, which names `name`, for NaN and infinities: JSON has none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, not a finite number")
+    return value
 
 
 def audio_beside(folder: Path, stem: str) -> Path | None:

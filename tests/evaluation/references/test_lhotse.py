@@ -67,6 +67,7 @@ def test_cuts_are_read_back(tmp_path: Path) -> None:
         ),
         ({"recording": None}, "the cut has no recording"),
         ({"start": math.nan}, "start is nan"),
+        ({"custom": {"snr": math.nan}}, "snr is nan, not a finite number"),
     ],
 )
 def test_cuts_that_are_no_plain_stretch_of_a_file_are_problems(

@@ -87,6 +87,8 @@ def test_a_manifest_of_rows_says_all_that_is_wrong(tmp_path: Path) -> None:
         '{"audio_filepath": "5.wav", "text": "x", "duration": true}',
         '{"audio_filepath": "6.wav", "text": "x"}',
         '{"audio_filepath": "6.wav", "text": "x"}',
+        '{"audio_filepath": "7.wav", "text": "x", "snr_db": NaN}',
+        '{"audio_filepath": "8.wav", "text": "x", "take": 1e999}',
     )
     problems = problems_of(path)
     assert problems[0].startswith("m.jsonl:1: not JSON: ")
@@ -98,6 +100,8 @@ def test_a_manifest_of_rows_says_all_that_is_wrong(tmp_path: Path) -> None:
         "m.jsonl:6: offset is -1, not a number of seconds from 0 on",
         "m.jsonl:7: text is not a text",
         "m.jsonl:8: duration is True, not a number of seconds from 0 on",
+        "m.jsonl:11: snr_db is nan, not a finite number",
+        "m.jsonl:12: take is inf, not a finite number",
         "6.wav stands there 2 times",
     ]
 
