@@ -66,7 +66,7 @@ class Utterance:
     @property
     def source(self) -> str:
         """Which audio it is: no two utterances of a manifest share it."""
-        return str(self.path) if self.offset_s is None else f"{self.path}@{self.offset_s:g}+{self.duration_s:g}"
+        return str(self.path) if self.offset_s is None else f"{self.path}@{self.offset_s:.10g}+{self.duration_s:g}"
 
 
 def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Utterance]:

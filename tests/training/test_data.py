@@ -117,6 +117,11 @@ def test_an_utterance_with_an_offset_is_that_part_of_its_file(tmp_path: Path) ->
     assert store.skipped == {2: "no samples"}
 
 
+def test_parts_late_in_a_long_recording_have_sources_of_their_own() -> None:
+    parts = [Utterance(Path("long.wav"), 1.5, "one", "", "", begin) for begin in (1.25, 12_345.67, 12_345.69)]
+    assert [part.source for part in parts] == ["long.wav@1.25+1.5", "long.wav@12345.67+1.5", "long.wav@12345.69+1.5"]
+
+
 def test_every_wrong_line_of_a_manifest_is_named_with_its_field(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     lines = [

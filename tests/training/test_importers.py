@@ -175,6 +175,12 @@ class TestNative:
         assert (second.corpus, second.offset_s, second.duration_s, second.segment) == ("other", 3.25, 2.0, True)
         assert (third.utterance_id, third.text, third.speaker, third.segment) == ("c.wav", "", "1272", False)
 
+    def test_parts_late_in_a_long_recording_are_told_apart(self, tmp_path):
+        rows = [{"audio_filepath": "a.wav", "duration": 1, "offset": begin} for begin in (12_345.67, 12_345.69)]
+        files(tmp_path, {"m.jsonl": "\n".join(map(json.dumps, rows))})
+        ids = [record.utterance_id for record in read_native(tmp_path / "m.jsonl")]
+        assert ids == ["a.wav@12345.67", "a.wav@12345.69"]
+
     @pytest.mark.parametrize(
         "line",
         [

@@ -38,7 +38,7 @@ def _record(row: Row, folder: Path, corpus: str) -> Record:
     segment = row.get("offset") is not None
     offset_s = seconds(row["offset"], "offset") if segment else 0.0
     return Record(
-        f"{name}@{offset_s:g}" if segment else name,
+        f"{name}@{offset_s:.10g}" if segment else name,
         folder / name,
         texts["text"],
         text_field(row, ("speaker",)),
