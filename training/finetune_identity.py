@@ -17,6 +17,7 @@ from asr_service.model.bundle import CARD_FILE, LM_FILE, WEIGHTS_FILE, Bundle
 from training.atomic import atomic_text
 from training.checkpoint import latest_checkpoint
 from training.data import speech_dir
+from training.finetune_config import FinetuneConfig
 from training.lora import weights_digest
 from training.recipe import Recipe
 
@@ -29,13 +30,7 @@ _KNOWN_OTHERWISE = {WEIGHTS_FILE, LM_FILE, CARD_FILE}
 
 def identity(recipe: Recipe, base: Bundle, lm: Path | None) -> dict[str, Any]:
     """What must not change in a run, by name; `lm` is the language model that its looks search with."""
-    settings: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(recipe).items():
-        if isinstance(value, dict):
-            settings |= {f"{name}.{inner}": setting for inner, setting in value.items()}
-        else:
-            settings[name] = value
-    kept = {name: value for name, value in settings.items() if name not in _FREE}
+    kept = _settings(recipe)
     kept["SHA-256 of the base's weights"] = weights_digest(base)
     kept["SHA-256 of the language model"] = _digest(lm)
     for file in sorted(base.directory.iterdir()):
@@ -44,8 +39,19 @@ def identity(recipe: Recipe, base: Bundle, lm: Path | None) -> dict[str, Any]:
     old_dev = [recipe.finetune.old_dev_manifest] if recipe.finetune else []
     for manifest in (recipe.data.dev_manifest, *old_dev):
         kept[f"SHA-256 of {manifest}"] = _digest(speech_dir() / manifest)
-    read_again: dict[str, Any] = json.loads(json.dumps(kept))
-    return read_again
+    return kept
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Those that must not change, as JSON has them."""
+    settings: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(recipe).items():
+        if isinstance(value, dict):
+            settings |= {f"{name}.{inner}": setting for inner, setting in value.items()}
+        else:
+            settings[name] = value
+    read_again: dict[str, Any] = json.loads(json.dumps(settings))
+    return {name: value for name, value in read_again.items() if name not in _FREE}
 
 
 def _digest(path: Path | None) -> str | None:
@@ -63,6 +69,9 @@ def is_same(folder: Path, now: dict[str, Any]) -> bool:
     """
     path = folder / IDENTITY_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if before:  # settings that there are since stood at their defaults
+        defaults = _settings(Recipe("", finetune=FinetuneConfig()))
+        before = {name: value for name, value in defaults.items() if name in now} | before
     if before == now:
         return True
     if latest_checkpoint(folder) is None:

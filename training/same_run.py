@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from training.example import Example
-from training.recipe import Recipe
+from training.finetune_config import FinetuneConfig
+from training.recipe import Recipe, StartConfig
 
 # What else decides over the batches, which utterances there are, is seen in the examples.
 # The optimisers' state keeps their weight decay.
@@ -24,6 +25,8 @@ _FIXED = {
     ("optim", "optimizer"),
     ("optim", "weight_decay"),
 }
+# Sections that a recipe may do without, at their defaults; what cannot be left out is always kept.
+_OPTIONAL = {"start": dataclasses.asdict(StartConfig("any")), "finetune": dataclasses.asdict(FinetuneConfig())}
 _WAYS_OUT = "Move it away, name the recipe anew, or begin a new run with its weights (--init-from)"
 
 
@@ -73,10 +76,20 @@ def check_finished(folder: Path, kept: Mapping[str, Any] | None, recipe: Recipe)
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Each setting that differs, but for the recipe's name, and a line that says how."""
-    old, new = _settings(before), _settings(after)
+    old, new = _settings(_completed(before)), _settings(after)
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name) and name != ("name",):
             yield name, f"{'.'.join(name)} was {old.get(name)!r}, is {new.get(name)!r}"
+
+
+def _completed(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as it was kept, with the settings that there are since: at their defaults, as it was trained."""
+    defaults = dataclasses.asdict(Recipe(""))
+    sections = defaults | _OPTIONAL
+    return {
+        name: {**sections.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in {**defaults, **kept}.items()
+    }
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:

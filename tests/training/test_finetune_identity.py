@@ -59,6 +59,20 @@ def test_what_decides_over_nothing_that_was_learnt_may_change(base: Bundle, fold
     assert is_same(folder, identity(Recipe("renamed", data=data, finetune=finetune), base, base.lm_path))
 
 
+def test_settings_that_are_new_in_the_code_stood_at_their_defaults(base: Bundle, folder: Path) -> None:
+    now = identity(RECIPE, base, base.lm_path)
+    new = ("loss.consistency", "augment.speeds", "finetune.rank")
+    digest = "SHA-256 of the language model"
+    keep_identity(folder, {name: value for name, value in now.items() if name not in new})
+    assert is_same(folder, now)
+    other = dataclasses.replace(RECIPE, finetune=FinetuneConfig(rank=3))
+    with pytest.raises(ValueError, match=r"holds another run: finetune.rank was 8, is 3\. Move"):
+        is_same(folder, identity(other, base, base.lm_path))
+    keep_identity(folder, {name: value for name, value in now.items() if name != digest})
+    with pytest.raises(ValueError, match=f"holds another run: {digest} was None"):
+        is_same(folder, now)
+
+
 def test_a_run_that_has_learnt_nothing_yet_may_be_begun_by_another_recipe(base: Bundle, folder: Path) -> None:
     (folder / "step-0000002.pt").unlink()
     assert not is_same(folder, identity(RECIPE, base, None))

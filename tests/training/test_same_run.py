@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from asr_service.model.config import TransformerConfig
 from tests.training.conftest import MODEL, Corpus
 from training.example import Example
-from training.recipe import Recipe
-from training.same_run import check_same, identity
+from training.recipe import Recipe, StartConfig
+from training.same_run import check_finished, check_same, identity
 
 RECIPE = Recipe("mine", model=MODEL)
 EXAMPLES = [Example(0, 1.5, (3, 4), (), "a"), Example(1, 2.0, (5,), (), "b")]
@@ -42,6 +43,24 @@ def test_what_a_run_cannot_go_on_with_is_refused_by_name(recipe: Recipe, example
 def test_a_checkpoint_that_does_not_say_of_what_run_it_is_is_refused() -> None:
     with pytest.raises(ValueError, match="runs/mine: its checkpoint does not say"):
         check_same(Path("runs/mine"), None, identity(RECIPE, EXAMPLES))
+
+
+def test_settings_that_are_new_in_the_code_stood_at_their_defaults() -> None:
+    recipe = dataclasses.replace(RECIPE, start=StartConfig("first", copies=2))
+    kept = identity(recipe, EXAMPLES)
+    for section, name in (("model", "conv_kernel"), ("loss", "consistency"), ("data", "prefetch"), ("start", "copies")):
+        del kept["recipe"][section][name]
+    del kept["recipe"]["augment"], kept["recipe"]["finetune"]
+    now = changed(recipe, "start", copies=0)
+    now = changed(now, "model", conv_kernel=TransformerConfig().conv_kernel)
+    assert check_same(Path("runs/mine"), kept, identity(now, EXAMPLES)) == []
+    check_finished(Path("runs/mine"), kept, now)
+    other = changed(now, "loss", consistency=0.2)
+    assert check_same(Path("runs/mine"), kept, identity(other, EXAMPLES)) == ["loss.consistency was 0.0, is 0.2"]
+    with pytest.raises(ValueError, match=r"of another recipe: loss.consistency was 0.0, is 0.2\. Move"):
+        check_finished(Path("runs/mine"), kept, other)
+    with pytest.raises(ValueError, match="holds another run: seed was 1, is 2"):
+        check_same(Path("runs/mine"), kept, identity(dataclasses.replace(now, seed=2), EXAMPLES))
 
 
 def test_what_it_may_go_on_with_is_told() -> None:
