@@ -164,6 +164,14 @@ def _command(arguments: argparse.Namespace) -> list[str]:
     return command + (["--every", str(arguments.every)] if arguments.every > 1 else [])
 
 
+def _last(config: Path, seed: int, arguments: argparse.Namespace) -> Stage:
+    """The last stage of a run, of which nothing is made yet. Raises ValueError where what a stage took is not known."""
+    options = ["--runs", arguments.runs, "--seed", seed, "--threads", arguments.threads]
+    last = stage(config, [str(option) for option in options])
+    last.check_timed()
+    return last
+
+
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """The record of one recipe: trained, or a bundle as it is, and measured."""
     config = _file(arguments.recipe)
@@ -187,16 +195,14 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         "measurements": {},
     }
     seeds = [None] if arguments.bundle else [int(seed) for seed in arguments.seeds.split(",")]
-    for seed in seeds:
-        if seed is None:
+    for last in [None if seed is None else _last(config, seed, arguments) for seed in seeds]:
+        if last is None:
             bundle = load_bundle(arguments.bundle)
         else:
-            print(f"seed {seed}", flush=True)
-            options = ["--runs", arguments.runs, "--seed", seed, "--threads", arguments.threads]
-            last = stage(config, [str(option) for option in options])
+            print(f"seed {last.recipe.seed}", flush=True)
             last.train()
             bundle = load_bundle(make_bundle(last, [utterance.text for utterance in training]))
-            record["runs"].append({"seed": seed, "steps": last.steps, **dataclasses.asdict(last.spent())})
+            record["runs"].append({"seed": last.recipe.seed, "steps": last.steps, **dataclasses.asdict(last.spent())})
         record["parameters"] = sum(parameter.numel() for parameter in bundle.model.parameters())
         for corpus, system, result in measurements(bundle, corpora, arguments.jobs):
             add(record, corpus, system, result)

@@ -23,7 +23,7 @@ from training.mistakes import told_in_one_line
 from training.recipe import Recipe
 from training.run_options import add_run_options
 from training.same_run import check_finished
-from training.spent import Spent, spent, timed
+from training.spent import SPENT_FILE, Spent, spent, timed
 from training.train import main as train_main
 from training.train import parse, read_recipe
 
@@ -78,6 +78,16 @@ class Stage:
             return False
         check_finished(self.folder, state.get("run"), self.recipe)
         return True
+
+    def check_timed(self) -> None:
+        """Raises ValueError where a finished stage, this one or one before, has no time for `spent` to tell."""
+        if self.start is not None:
+            self.start.check_timed()
+        if self._finished() and not (self.folder / SPENT_FILE).exists():
+            raise ValueError(
+                f"{self.folder} is finished, but has no {SPENT_FILE} that says what it took: `training.train` alone "
+                "trained it. Measure a bundle of it (training.export, --bundle), or train it anew elsewhere (--runs)"
+            )
 
     def export(self) -> Path:
         """What the stage gives, written as a bundle with the run's lexicon, and no language model."""

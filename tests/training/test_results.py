@@ -174,6 +174,21 @@ def test_one_command_goes_from_a_recipe_to_its_row(
     assert "holds a finished run of another recipe: optim.lr was 0.01, is 0.02" in capsys.readouterr().err
 
 
+def test_a_run_whose_time_nobody_took_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tones(tmp_path)
+    recipe, runs = tmp_path / "tones.toml", tmp_path / "runs"
+    recipe.write_text(RECIPE.replace("max_steps = 60", "max_steps = 2"))
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    monkeypatch.setattr("training.train.draw_run", lambda _: None)  # most of such a run's time
+    train(["--config", str(recipe), "--runs", str(runs), "--seed", "2"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["--recipe", str(recipe), "--runs", str(runs), "--seeds", "1,2"])
+    assert "results: " + str(runs / "tones-seed2") + " is finished, but has no time.json" in capsys.readouterr().err
+    assert not (runs / "tones-seed1").exists() and not (runs / "tones-seed2" / "bundle").exists()
+
+
 def test_a_corpus_that_dev_lacks_is_refused_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
