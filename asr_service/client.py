@@ -57,7 +57,8 @@ MAX_MESSAGE_BYTES = 64 << 20  # the server's limit is what counts; the client's 
 # While a call is open a silent connection is pinged: a host that has vanished sends no word of it, and the call would
 # wait for ever. The server's `min_ping_interval_s` must stay below the first.
 KEEPALIVE_S = 30.0
-KEEPALIVE_TIMEOUT_S = 10.0
+# The answer may lie behind megabytes of audio that a slow uplink has yet to carry.
+KEEPALIVE_TIMEOUT_S = 30.0
 
 
 class ServiceError(AsrError):

@@ -59,7 +59,8 @@ class ServerSettings:
         startup_timeout_s: how long a connection may take for its handshake, and then a stream until its first message.
         drain_s: after SIGTERM, how long streams may still go on by themselves before they are ended.
         grace_s: after that, how long ended streams and unary calls may take to deliver their results.
-        keepalive_s, keepalive_timeout_s: a silent connection is pinged, and closed without an answer.
+        keepalive_s, keepalive_timeout_s: a connection silent for so long is pinged, and closed where the answer takes
+            so long; on a slow uplink it lies behind the audio.
         min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM). Above
             30 s it would send our own away, which ping at that interval (client.py).
         retry_after_s: what RetryInfo says when there is no capacity or the model is loading.
@@ -83,7 +84,7 @@ class ServerSettings:
     drain_s: float = 2.0
     grace_s: float = 10.0
     keepalive_s: float = 30.0
-    keepalive_timeout_s: float = 10.0
+    keepalive_timeout_s: float = 30.0
     min_ping_interval_s: float = 5.0
     retry_after_s: float = 1.0
     worker_restart_s: float = 1.0

@@ -273,6 +273,8 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
+        # Where it is longer (60 s by default), gRPC forgets to set the timer of the other.
+        ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),  # a peer that vanished between two calls is closed, too
         # Connections that never speak HTTP/2: two minutes by default.
         ("grpc.server_handshake_timeout_ms", round(settings.startup_timeout_s * 1000)),

@@ -1,4 +1,4 @@
-"""A server's host that vanishes without a word, as with the power or a cable: our clients notice."""
+"""A host that vanishes without a word, as with the power or a cable: our clients notice, and so does the server."""
 
 from __future__ import annotations
 
@@ -106,3 +106,26 @@ def test_43_so_does_one_on_an_event_loop(wire: Wire) -> None:
 
 def test_a_server_lets_our_clients_ping_as_often_as_they_do() -> None:
     assert ServerSettings().min_ping_interval_s < clients.KEEPALIVE_S
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("call", ["unary", "stream"])
+def test_43_a_clients_place_is_free_again_when_it_has_vanished(start: Start, call: str) -> None:
+    service = start(server={"min_ping_interval_s": 0.05, "keepalive_s": 1, "keepalive_timeout_s": 1})
+    service.engine.gate.clear()
+    wire = Wire(service.address)
+
+    def talk() -> None:
+        with Client(wire.address) as client, contextlib.suppress(ServiceError):
+            client.recognize(SPEECH, **RAW) if call == "unary" else list(client.stream([SPEECH], **RAW))
+
+    talking = threading.Thread(target=talk, daemon=True)
+    talking.start()
+    while not service.engine.active_streams:
+        time.sleep(0.01)
+    wire.cut()
+    while service.engine.active_streams:  # far less than gRPC's own minute, which the test's limit does not wait for
+        time.sleep(0.01)
+    wire.close()
+    service.engine.gate.set()
+    talking.join()
