@@ -11,6 +11,7 @@ from typing import Any
 from asr_service.bench.figures import MAX_LATE_S, SHORT_PAUSE_S, SILENCE_S, Figures, Percentiles
 from asr_service.bench.ramp import Objective, RampResult
 from asr_service.errors import ConfigError
+from asr_service.evaluation.result import NO_INTERVAL, Interval
 
 SCHEMA_VERSION = 1
 
@@ -77,10 +78,14 @@ def _quality_lines(figures: Figures) -> Iterator[str]:
     quality = figures.quality
     if quality is None:
         return
+    between, drawn = "", NO_INTERVAL
+    if Interval(quality.low, quality.high, quality.over).exists:
+        between = f" [{100 * quality.low:.2f}, {100 * quality.high:.2f}]"
+        drawn = f"95 % bootstrap over {quality.over}"
     yield (
-        f"  {'WER':28} {100 * quality.wer:.2f} % [{100 * quality.low:.2f}, {100 * quality.high:.2f}], "
+        f"  {'WER':28} {100 * quality.wer:.2f} %{between}, "
         f"{quality.errors} errors of {quality.reference_words} words in {quality.clips} clips ({quality.different} "
-        f"different); {quality.normalizer}, 95 % bootstrap over {quality.over}"
+        f"different); {quality.normalizer}, {drawn}"
     )
     if quality.alone_wer is not None:
         yield (

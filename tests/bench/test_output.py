@@ -30,6 +30,8 @@ def test_a_rate_is_told_with_its_normaliser_interval_and_what_it_is_alone():
     assert "33.33 % [" in text and "basic-1, 95 % bootstrap over utterances" in text
     assert "0.00 %: +33.33 points by the load, 2 clips with other words" in text
     assert "broken: " in text
+    one = figures(load_record(two_streams(WRONG)[0]))
+    assert "basic-1, no interval: one utterance" in "\n".join(lines(one, RULE))
 
 
 def test_a_load_whose_generator_was_late_tells_no_latency():
