@@ -107,9 +107,9 @@ class UtteranceSearch(ABC):
         """`final` part by part; nothing else may be asked of the search in between."""
         found = yield from self._n_best_parts()
         n_best, scores = [words for words, _ in found], [score for _, score in found]
-        hypotheses: list[Hypothesis] = []
         if not n_best or not n_best[0]:
             return ()
+        hypotheses = []
         # Where nothing at all comes later, it is no alternative to tell, but the words before are the less sure for it.
         for words, score in [entry for entry in found if entry[0]][: self._limit]:
             yield
