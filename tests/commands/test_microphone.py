@@ -15,7 +15,7 @@ from asr_service.cli import main
 from asr_service.commands.live_view import LiveView
 from asr_service.commands.microphone import MAX_WAITING_CHUNKS, microphone_chunks
 from asr_service.config import ServerSettings, Settings
-from asr_service.errors import Unsupported
+from asr_service.errors import Unavailable, Unsupported
 from asr_service.server.app import ServerThread
 from tests.fake_engine import FakeEngine, linear16, say
 
@@ -82,15 +82,22 @@ def test_sound_that_nobody_takes_ends_the_recording(monkeypatch: pytest.MonkeyPa
     assert played.wait(10)
     assert stop.is_set()
     # What was heard before is not lost, and nothing comes after a gap.
-    assert MAX_WAITING_CHUNKS <= len([first, *chunks]) <= MAX_WAITING_CHUNKS + 1
+    heard = [first]
+    with pytest.raises(Unavailable, match="no audio could be sent for 10 s"):
+        heard.extend(chunks)
+    assert MAX_WAITING_CHUNKS <= len(heard) <= MAX_WAITING_CHUNKS + 1
 
 
-def test_no_microphone_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(**wanted: Any) -> None:
+@pytest.mark.parametrize("fails", ["opened", "started"])
+def test_no_microphone_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def none(*_: Any, **wanted: Any) -> None:
         raise OSError("no default input device")
 
     install(monkeypatch, b"", lambda: None)
-    monkeypatch.setattr(sys.modules["sounddevice"], "RawInputStream", none)
+    if fails == "opened":
+        monkeypatch.setattr(sys.modules["sounddevice"], "RawInputStream", none)
+    else:
+        monkeypatch.setattr(SoundCard, "__enter__", none)
     with pytest.raises(Unsupported, match="no default input device"):
         next(microphone_chunks(640, threading.Event()))
 
