@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from asr_service.config import ServerSettings, Settings
@@ -27,51 +25,10 @@ from asr_service.server.workers import TOLD_AGAIN_S
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
+from tests.server.process import ROOT, OpenStream, Process
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class Process:
-    """A server in a process of its own; `lines` are its log."""
-
-    def __init__(self, settings: Path, program: Sequence[str] = ("-m", "tests.server.tone_server")) -> None:
-        command = [sys.executable, *program, str(settings)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        self.lines: list[dict[str, Any]] = []
-        self._arrived = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.address = f"localhost:{self.wait_for(message='listening')['port']}"
-        self.channel = grpc.insecure_channel(self.address)
-        self.stub = pb_grpc.SpeechStub(self.channel)
-        self.health = health_pb2_grpc.HealthStub(self.channel)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._arrived:
-                self.lines.append(json.loads(line))  # each line is one JSON object
-                self._arrived.notify_all()
-
-    def wait_for(self, **fields: Any) -> dict[str, Any]:
-        def found() -> dict[str, Any] | None:
-            return next((line for line in self.lines if fields.items() <= line.items()), None)
-
-        with self._arrived:
-            line = self._arrived.wait_for(found, timeout=30)
-        assert line, (fields, self.lines)
-        return line
-
-    def status(self, service: str = "") -> int:
-        return self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
-
-    def end(self) -> int:
-        """The exit code. All of the log has been read then."""
-        code = self.process.wait(timeout=30)
-        self._reader.join()
-        return code
 
 
 @pytest.fixture
@@ -91,15 +48,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         process.end()
         assert process.process.stderr is not None
         process.process.stderr.close()
-
-
-class OpenStream:
-    """A stream whose client can go on sending."""
-
-    def __init__(self, server: Process, **call: Any) -> None:
-        self.messages: queue.Queue[pb.StreamingRecognizeRequest | None] = queue.Queue()
-        self.call = server.stub.StreamingRecognize(iter(self.messages.get, None), **{"timeout": 30, **call})
-        self.messages.put(config())
 
 
 def test_51_health_says_whether_the_model_is_there(start: Callable[..., Process]) -> None:
