@@ -60,17 +60,18 @@ def data_sheet_peak(name: str) -> float | None:
     return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-def peak_flops(device: torch.device) -> tuple[float, str]:
-    """bf16 FLOP/s of one chip and where the number is from: its data sheet, else the rate of a large product here."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        if (peak := data_sheet_peak(name)) is not None:
-            return peak, f"{name}'s data sheet"
+def peak_flops(device: torch.device, products: torch.dtype) -> tuple[float, str]:
+    """FLOP/s of one chip in that type, and where the number is from: its data sheet, else a large product here."""
+    name = str(products).removeprefix("torch.")
+    if device.type == "cuda" and products == torch.bfloat16:
+        chip = torch.cuda.get_device_name(device)
+        if (peak := data_sheet_peak(chip)) is not None:
+            return peak, f"{name}, {chip}'s data sheet"
     size = 4096 if device.type == "cuda" else 1024
-    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    a = torch.randn(size, size, device=device, dtype=products)
     times = []
     for _ in range(4):
         begun = time.perf_counter()
         float((a @ a)[0, 0])  # waits for the device
         times.append(time.perf_counter() - begun)
-    return 2 * size**3 / min(times), f"a product of {size}×{size} matrices here"
+    return 2 * size**3 / min(times), f"{name}, a product of {size}×{size} matrices here"

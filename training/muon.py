@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from training.distributed import ALONE, Processes
+from training.precision import products
 
 # Quintic Newton–Schulz of Jordan 2024: after the iterations singular values lie near 1 (0.7 to 1.2).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -24,7 +25,7 @@ ITERATIONS = 4
 
 
 def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
-    """(N, R, C) → bf16 (N, R, C), each near the nearest orthogonal matrix of its kind.
+    """(N, R, C) → (N, R, C) of the same type, each near the nearest orthogonal matrix of its kind.
 
     X ← F·X with F = a·I + b·G + c·G² and G = X·Xᵀ; of tall matrices G = Xᵀ·X, on the other side, so that nothing is
     transposed. It needs ‖X‖₂ ≤ 1, and an iteration makes small singular values 3.4 times as large. Jordan divides by
@@ -33,13 +34,13 @@ def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
     second one's G is F·G·F: a quarter of the work saved at four to one. Not more than two, for the powers of G that a
     third would stand on lose small singular values in bf16.
     """
-    x = matrices.bfloat16()
+    x = matrices
     rows, columns = x.shape[1:]
     together = 2 if max(rows, columns) >= 2 * min(rows, columns) else 1
     for step in range(0, steps, together):
         gram = x.mT @ x if rows > columns else x @ x.mT
         if step == 0:
-            bound = gram.norm(dim=(1, 2), keepdim=True, dtype=torch.float32).sqrt().clamp(min=1e-7).bfloat16()
+            bound = gram.norm(dim=(1, 2), keepdim=True, dtype=torch.float32).sqrt().clamp(min=1e-7).to(x.dtype)
             x, gram = x / bound, gram / bound / bound
         factor = _factor(gram)
         if together == 2 and step + 1 < steps:
@@ -94,7 +95,9 @@ class Muon(torch.optim.Muon):
             buffers.append(state["momentum_buffer"])
         torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
         # A stack in the precision of the products is half the bytes of stacks of what it is made of.
-        nesterov = torch.empty(len(buffers), *buffers[0].shape, dtype=torch.bfloat16, device=buffers[0].device)
+        device = buffers[0].device
+        dtype = products("auto", device)  # whatever the recipe's: four iterations are no closer in fp32
+        nesterov = torch.empty(len(buffers), *buffers[0].shape, dtype=dtype, device=device)
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # noqa: SLF001
         torch._foreach_copy_(list(nesterov), ahead)
         return list(self._orthogonalised(nesterov, group["ns_steps"]).unbind())
@@ -106,7 +109,7 @@ class Muon(torch.optim.Muon):
             return orthogonalised(matrices, steps)
         share = -(-len(matrices) // processes.world)
         own = matrices[processes.rank * share : (processes.rank + 1) * share]
-        done = torch.zeros(share, *matrices.shape[1:], dtype=torch.bfloat16, device=matrices.device)
+        done = torch.zeros(share, *matrices.shape[1:], dtype=matrices.dtype, device=matrices.device)
         if len(own):
             done[: len(own)] = orthogonalised(own, steps)
         return processes.rows(done)[: len(matrices)]

@@ -42,6 +42,7 @@ from training.checkpoint import load_newest, save_checkpoint
 from training.lm import add_text_options, chosen_sentences, dev_sentences
 from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
+from training.precision import products
 from training.recipe import OptimConfig
 from training.run_options import add_device_option
 
@@ -169,6 +170,7 @@ class Run:
         self.seed, self.batch_tokens = seed, batch_tokens
         self.device = device or torch.device("cpu")
         self.model = NeuralLM(config).to(self.device)
+        self.products = products("auto", self.device)
         self.optimizers = make_optimizers(self.model, optim)
         self.step = self.skipped_in_a_row = 0
         self._identity = self._what_it_reads()
@@ -281,7 +283,7 @@ class Run:
         steps in a row.
         """
         factor = learning_rate_factor(self.step, self.optim)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.products == torch.bfloat16):
             loss, count = summed_loss(self.model, rows)
         loss = loss / count
         loss.backward()  # type: ignore[no-untyped-call]

@@ -22,9 +22,15 @@ class Progress:
     """Bar, lines and metrics.jsonl of the main process; nothing in the others."""
 
     def __init__(
-        self, folder: Path, position: Position, steps: int, device: torch.device, processes: Processes
+        self,
+        folder: Path,
+        position: Position,
+        steps: int,
+        device: torch.device,
+        products: torch.dtype,
+        processes: Processes,
     ) -> None:
-        self._processes, self._device = processes, device
+        self._processes, self._device, self._products = processes, device, products
         self._running: dict[str, float] = {}
         self._audio_s = self._wait_s = self._time_s = self._tflop = 0.0
         self._log = MetricsLog(folder, position.step) if processes.main else None
@@ -73,12 +79,12 @@ class Progress:
         """Speed of this segment, and its share of the chips' peak."""
         if not self._time_s:
             return "no update made"
-        peak, source = peak_flops(self._device)
+        peak, source = peak_flops(self._device, self._products)
         rate = self._tflop * 1e12 / self._time_s
         return (
             f"{self._audio_s / self._time_s:.0f} s of audio per second (views of an utterance counted once), "
             f"{self._wait_s / self._time_s:.1%} of the time waiting for data; {rate / 1e12:.2f} TFLOP/s, "
-            f"{rate / (peak * self._processes.world):.1%} of the bf16 peak "
+            f"{rate / (peak * self._processes.world):.1%} of the peak "
             f"({self._processes.world} × {peak / 1e12:.1f} TFLOP/s, {source})"
         )
 

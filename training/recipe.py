@@ -19,6 +19,7 @@ from asr_service.model.config import TransformerConfig, preset
 from asr_service.toml_types import of_type
 from training.finetune_config import FinetuneConfig
 from training.kneser_ney import MAX_ORDER, MIN_ORDER
+from training.precision import Products
 from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, typed, within
 
 # Of the looks at dev: one long recording would take as much time and memory as all the others.
@@ -275,14 +276,14 @@ class Recipe:
     """The whole run.
 
     Attributes:
-        dtype: `bfloat16` (autocast) or `float32`.
+        dtype: of the matrix products: `bfloat16` (autocast), `float32`, or `auto`, bfloat16 where the device has it.
         start: None: it begins with random weights.
         finetune: of a recipe for `training.finetune`, whose model is that of the bundle it adapts.
     """
 
     name: str
     seed: int = 1
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Products = "auto"
     model: TransformerConfig = field(default_factory=TransformerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -356,7 +357,7 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
             values[section] = settings(**typed(section, tables.pop(section), settings))
     if tables:
         raise ValueError(f"unknown section [{min(tables)}]; known are {', '.join(['model', *_SECTIONS])}")
-    wanted = {"seed": int, "dtype": Literal["bfloat16", "float32"]}
+    wanted = {"seed": int, "dtype": Products}
     for key, value in table.items():
         if not isinstance(value, dict):
             if key not in wanted:

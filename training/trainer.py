@@ -31,6 +31,7 @@ from training.flops import training_flops
 from training.loss import Batch, Objective, losses, target_counts
 from training.mmi import phone_trigram
 from training.optim import learning_rate_factor, make_optimizers
+from training.precision import products
 from training.prefetch import prefetched
 from training.progress import Progress
 from training.recipe import Recipe
@@ -96,6 +97,7 @@ class Trainer:
         self.recipe, self.model, self.front_end = recipe, model.to(device), front_end
         self.store, self.examples, self.folder, self.device = store, examples, folder, device
         self.processes = processes
+        self.products = products(recipe.dtype, device)
         self._maker: _Maker | None = None
         self.optimizers = make_optimizers(model, recipe.optim, processes)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -110,7 +112,7 @@ class Trainer:
         self.objective: nn.Module = Objective(model, recipe.loss, self.trigram)
         if processes.world > 1:
             self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
-            if recipe.dtype == "bfloat16" and dist.get_backend() == "nccl":  # DDP has the hook for no other
+            if self.products == torch.bfloat16 and dist.get_backend() == "nccl":  # DDP has the hook for no other
                 # Half the bytes. In fp16 most of a gradient, divided by the processes, would be below what is normal.
                 self.objective.register_comm_hook(None, bf16_compress_hook)
 
@@ -196,7 +198,6 @@ class Trainer:
         """
         world = self.processes.world
         counts = self._counts([batch for _, batch in update])
-        bf16 = self.recipe.dtype == "bfloat16"
         chunk = self.chunk_mask()
         values, names = [], [""]
         for number, (planned, batch) in enumerate(update, 1):
@@ -204,7 +205,7 @@ class Trainer:
             with contextlib.ExitStack() as stack:
                 if isinstance(self.objective, DistributedDataParallel) and number < len(update):
                     stack.enter_context(self.objective.no_sync())
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.products == torch.bfloat16):
                     parts = self.objective(batch.to(self.device), chunk, counts)
                 (parts["total"] * world).backward()  # the mean over processes of this is the sum of their shares
             names = list(parts)
@@ -311,7 +312,7 @@ class Trainer:
         if self.position.step == 0:
             self.try_worst_batches()
         self.model.train()
-        progress = Progress(self.folder, self.position, steps, self.device, processes)
+        progress = Progress(self.folder, self.position, steps, self.device, self.products, processes)
         with progress, stop_signals() as stopping, contextlib.closing(self.updates()) as made:  # type: ignore[type-var]
             updates = Ahead(made, self.device)
             while self.position.step < last:

@@ -73,7 +73,7 @@ class BatchingEngine:
 
     def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
         """Raises BundleError when the bundle has no settings for the wanted latency, or wrong ones, or when its encoder
-        cannot do what `engine.policy` asks for.
+        cannot do what `engine.policy` asks for; ConfigError where the CPU lacks `engine.precision`.
         """
         self._settings = settings
         self._bundle = bundle = bundle.at(settings.latency)

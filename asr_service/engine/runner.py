@@ -20,7 +20,8 @@ from asr_service.engine.voice_activity import VoiceBands
 from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
-from asr_service.model.packed import DTYPES, packed, supported_precision
+from asr_service.model.packed import packed
+from asr_service.model.precision import DTYPES, supported_precision
 from asr_service.parts import Parts, at_once
 
 
@@ -55,7 +56,10 @@ class ModelRunner:
     """Features, encoder chunks of many streams at once, whole utterances."""
 
     def __init__(self, bundle: Bundle, *, streams: int, threads: int, precision: str = "auto") -> None:
-        """`precision`: see `config.EngineSettings`. `self.bundle` is `bundle` with its models made for that."""
+        """`precision`: see `config.EngineSettings`. `self.bundle` is `bundle` with its models made for that.
+
+        Raises ConfigError where the CPU lacks that precision.
+        """
         torch.set_num_threads(threads)
         self.precision = supported_precision(precision)
         neural_lm = bundle.neural_lm

@@ -9,8 +9,7 @@ on the others converting costs next to nothing, and element-wise work is no fast
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,29 +17,9 @@ from torch import Tensor, nn
 
 from asr_service.model.attention import MultiHeadAttention
 from asr_service.model.layers import FeedForward
+from asr_service.model.precision import DTYPES, Precision, has_onednn
 
 Model = TypeVar("Model", bound=nn.Module)
-
-Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def supported_precision(wanted: str) -> Precision:
-    """`fp32` or `bf16` as wanted; for `auto`, bf16 where the CPU is faster at it and PyTorch has oneDNN."""
-    if wanted == "fp32" or not _has_onednn():
-        return "fp32"
-    return "bf16" if wanted == "bf16" or _faster_in_bf16(torch.cpu.get_capabilities()) else "fp32"
-
-
-def _faster_in_bf16(cpu: Mapping[str, object]) -> bool:
-    """Told from what the CPU is, not timed: all processes of a machine are to give the same words."""
-    if cpu.get("amx_bf16"):
-        return True
-    return bool(cpu.get("avx512_bf16")) and not str(cpu.get("cpu_name", "")).startswith("Intel")
-
-
-def _has_onednn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 class PackedLinear(nn.Module):
@@ -75,7 +54,7 @@ def packed(model: Model, precision: Precision) -> Model:
     Where PyTorch lacks oneDNN, the layers stay as they are.
     """
     served = copy.deepcopy(model, {id(weight): weight for weight in [*model.parameters(), *model.buffers()]})
-    if not _has_onednn():
+    if not has_onednn():
         return served
     dtype = DTYPES[precision]
     for module in list(served.modules()):

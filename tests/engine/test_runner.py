@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from asr_service.engine.runner import ModelRunner
 from asr_service.model.bundle import Bundle
+from tests.precisions import PRECISIONS, needs_bf16
 
 # bf16 rounds alike whatever else is in the batch, but for sums that are taken in another order.
 TOLERANCES = {"fp32": 1e-4, "bf16": 0.02}
@@ -31,7 +32,7 @@ def alone(runner: ModelRunner, windows: list[NDArray[np.float32]], slot: int) ->
     )
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_staggered_streams_in_one_batch_give_what_each_gives_alone(tiny_bundle: Bundle, precision: str) -> None:
     runner = ModelRunner(tiny_bundle, streams=5, threads=1, precision=precision)
     slots = [3, 0, 4]
@@ -64,7 +65,7 @@ def test_frames_looked_ahead_at_are_what_they_would_be_for_good(tiny_bundle: Bun
         np.testing.assert_allclose(np.concatenate([row.phones, row.ahead]), for_good.phones, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_slot_that_is_used_again_leaks_nothing(tiny_bundle: Bundle, precision: str) -> None:
     runner = ModelRunner(tiny_bundle, streams=2, threads=1, precision=precision)
     windows = spoken(runner, 1)
@@ -73,7 +74,7 @@ def test_a_slot_that_is_used_again_leaks_nothing(tiny_bundle: Bundle, precision:
     np.testing.assert_array_equal(alone(runner, windows, slot=0), fresh)
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_the_lower_phones_share_in_what_is_searched_whole_and_in_chunks(
     tiny_bundle: Bundle, share: float, precision: str
@@ -98,6 +99,7 @@ def test_the_lower_phones_share_in_what_is_searched_whole_and_in_chunks(
     np.testing.assert_allclose(answers[0][2], of_lower, rtol=0, atol=1e-4)
 
 
+@needs_bf16
 def test_bf16_is_near_fp32(tiny_bundle: Bundle) -> None:
     exact, rounded = (ModelRunner(tiny_bundle, streams=1, threads=1, precision=name) for name in TOLERANCES)
     windows = spoken(exact, 2)

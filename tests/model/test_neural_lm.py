@@ -19,7 +19,9 @@ from asr_service.model.neural_lm import (
     save_neural_lm,
 )
 from asr_service.model.packed import packed
+from asr_service.model.precision import Precision
 from asr_service.tokenizer import WordPieces
+from tests.precisions import PRECISIONS
 
 TEXTS = ["the cat sat on the mat", "a dog and a cat", "it's the dog's mat"]
 PIECES = WordPieces.train(TEXTS, 48)
@@ -59,11 +61,12 @@ def test_a_folder_without_one_has_none(tmp_path: Path) -> None:
     assert load_neural_lm(tmp_path) is None
 
 
-def test_packed_for_serving_it_says_nearly_the_same(model: NeuralLM) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_packed_for_serving_it_says_nearly_the_same(model: NeuralLM, precision: Precision) -> None:
     tokens = torch.randint(3, PIECES.vocab_size, (1, 12))
+    tolerance = {"fp32": 1e-4, "bf16": 5e-2}[precision]
     with torch.inference_mode():
-        for precision, tolerance in (("fp32", 1e-4), ("bf16", 5e-2)):
-            torch.testing.assert_close(packed(model, precision)(tokens), model(tokens), atol=tolerance, rtol=0)
+        torch.testing.assert_close(packed(model, precision)(tokens), model(tokens), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import torch
 
 from asr_service.decoding.rescoring import attention_log_likelihoods
 from asr_service.model.cache import EncoderCache
-from asr_service.model.packed import DTYPES, PackedLinear, Precision, packed, supported_precision
+from asr_service.model.packed import PackedLinear, packed
+from asr_service.model.precision import DTYPES, Precision
 from asr_service.model.transformer import Transformer
 from tests.model.conftest import TINY, random_features, tiny_model
+from tests.precisions import PRECISIONS
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.1}
 
@@ -27,7 +29,7 @@ def chunks(model: Transformer, precision: Precision) -> list[torch.Tensor]:
     ]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", [{}, {"norm": "post", "activation": "relu"}])
 def test_a_packed_model_gives_what_the_model_gives(precision: Precision, kind: dict[str, str]) -> None:
     model = tiny_model(**kind)
@@ -45,11 +47,12 @@ def test_a_packed_model_gives_what_the_model_gives(precision: Precision, kind: d
     torch.testing.assert_close(*scores, rtol=0, atol=10 * tolerance)
 
 
-def test_packing_changes_nothing_of_the_model_itself() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_packing_changes_nothing_of_the_model_itself(precision: Precision) -> None:
     model = Transformer(dataclasses.replace(TINY))
     names, weights = zip(*model.state_dict().items(), strict=True)
     copies = [weight.clone() for weight in weights]
-    packed(model, "bf16")
+    served = packed(model, precision)
     after = model.state_dict()
     assert tuple(after) == names
     for name, weight, copy in zip(names, weights, copies, strict=True):
@@ -57,34 +60,12 @@ def test_packing_changes_nothing_of_the_model_itself() -> None:
         torch.testing.assert_close(after[name], copy, rtol=0, atol=0)
     assert not any(isinstance(module, PackedLinear) for module in model.modules())
     assert all(module.product_dtype is None for module in model.modules() if hasattr(module, "product_dtype"))
-    served = packed(model, "fp32")
     assert any(isinstance(module, PackedLinear) for module in served.modules())
     assert served.decoder.embedding.weight is model.decoder.embedding.weight, "what is not packed is not held twice"
 
 
-@pytest.mark.parametrize(
-    ("cpu", "best"),
-    [
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16"),
-        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "fp32"),
-        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bf16"),
-        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, "fp32"),
-        ({}, "fp32"),
-    ],
-)
-def test_the_precision_is_what_was_asked_for_and_auto_is_the_faster(
-    monkeypatch: pytest.MonkeyPatch, cpu: dict[str, object], best: Precision
-) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
-    assert supported_precision("auto") == best
-    assert supported_precision("fp32") == "fp32"
-    assert supported_precision("bf16") == "bf16"
-
-
 def test_without_onednn_the_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert supported_precision("bf16") == supported_precision("auto") == "fp32"
     model = tiny_model()
     served = packed(model, "fp32")
     for ours, expected in zip(chunks(served, "fp32"), chunks(model, "fp32"), strict=True):

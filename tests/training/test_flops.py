@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from asr_service.model.config import PRESETS, TransformerConfig
 from asr_service.model.transformer import Transformer
+from tests.precisions import needs_bf16
 from tests.training.conftest import MODEL
 from training.flops import data_sheet_peak, peak_flops, training_flops
 from training.loss import Batch, losses
@@ -50,10 +51,11 @@ def test_the_formula_is_what_torch_counts_but_for_the_first_layer(config: Transf
     assert formula - first_layer == pytest.approx(counted(config, backward=True), rel=0.01)
 
 
-def test_the_peak_of_a_cpu_is_measured() -> None:
-    peak, source = peak_flops(torch.device("cpu"))
+@pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)], ids=str)
+def test_the_peak_of_a_cpu_is_measured_in_the_type_of_the_products(products: torch.dtype) -> None:
+    peak, source = peak_flops(torch.device("cpu"), products)
     assert peak > 1e9
-    assert "product" in source
+    assert source.startswith(f"{products}, a product of".removeprefix("torch."))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from training.muon import ITERATIONS, Muon, orthogonalised
 from training.optim import learning_rate_factor, make_optimizers
 from training.recipe import OptimConfig
 
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 SCHEDULE = OptimConfig(warmup_steps=10, max_steps=100, decay_fraction=0.3)
 
 
@@ -74,12 +75,15 @@ def test_muon_reads_torchs_state_and_makes_nearly_its_updates() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 64, 64), (8, 128, 64), (8, 64, 256)], ids=["square", "tall", "wide"])
-def test_four_iterations_come_as_near_to_orthogonal_as_torchs_five(shape: tuple[int, int, int]) -> None:
+@DTYPES
+def test_four_iterations_come_as_near_to_orthogonal_as_torchs_five(
+    shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
     generator = torch.Generator().manual_seed(1)
     left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     spread = torch.exp(torch.randn(shape[0], 64, generator=generator))  # a gradient's singular values: far apart
     matrices = left * spread.unsqueeze(1) @ right
-    ours = orthogonalised(matrices, ITERATIONS).float()
+    ours = orthogonalised(matrices.to(dtype), ITERATIONS).float()
     for matrix, polar, mine in zip(matrices, left @ right, ours, strict=True):
         parameter = torch.nn.Parameter(torch.zeros_like(matrix))
         parameter.grad = matrix
@@ -88,16 +92,18 @@ def test_four_iterations_come_as_near_to_orthogonal_as_torchs_five(shape: tuple[
         assert of_ours > of_torch - 0.015
 
 
-def test_the_size_of_a_gradient_is_nothing_to_muon_and_none_at_all_moves_nothing() -> None:
-    matrix = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(2))
+@DTYPES
+def test_the_size_of_a_gradient_is_nothing_to_muon_and_none_at_all_moves_nothing(dtype: torch.dtype) -> None:
+    matrix = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(2)).to(dtype)
     expected = orthogonalised(matrix, ITERATIONS)
     for power in (-12, 12):
         torch.testing.assert_close(orthogonalised(matrix * 2.0**power, ITERATIONS), expected, rtol=0, atol=0.02)
-    assert not orthogonalised(torch.zeros(1, 24, 16), ITERATIONS).any()
+    assert not orthogonalised(torch.zeros(1, 24, 16, dtype=dtype), ITERATIONS).any()
 
 
-def test_matrices_together_are_orthogonalised_as_each_alone() -> None:
-    matrices = torch.randn(5, 32, 16, generator=torch.Generator().manual_seed(3))
+@DTYPES
+def test_matrices_together_are_orthogonalised_as_each_alone(dtype: torch.dtype) -> None:
+    matrices = torch.randn(5, 32, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
     alone = torch.cat([orthogonalised(matrix.unsqueeze(0), ITERATIONS) for matrix in matrices])
     torch.testing.assert_close(orthogonalised(matrices, ITERATIONS), alone, rtol=0, atol=0.02)
 
@@ -134,8 +140,9 @@ def test_processes_that_share_the_matrices_out_make_the_update_of_one() -> None:
         torch.testing.assert_close(mine, alone, rtol=0, atol=1e-6)
 
 
-def test_muon_makes_every_direction_of_an_update_nearly_as_large_as_the_others() -> None:
-    matrices = torch.randn(3, 24, 64, generator=torch.Generator().manual_seed(0))
+@DTYPES
+def test_muon_makes_every_direction_of_an_update_nearly_as_large_as_the_others(dtype: torch.dtype) -> None:
+    matrices = torch.randn(3, 24, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
     for matrix in orthogonalised(matrices, 5).float():
         values = torch.linalg.svdvals(matrix)
         assert 0.5 < float(values.min()) <= float(values.max()) < 1.4
