@@ -89,7 +89,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             try:
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 answer = await handler(request, context)
-                if context.cancelled():  # which to a handler may look like the end of the audio
+                # To a handler a cancellation may look like the end of the audio: gRPC tells of both, at times of
+                # the end first.
+                await asyncio.sleep(0)
+                if context.cancelled():
                     code, reason = self._cancelled(context, time.monotonic() - started)
             except AsrError as error:
                 failure, code, reason = error, error.status, error.reason
