@@ -36,8 +36,9 @@ $(RUNTIME): pyproject.toml constraints.txt | $(RUN)
 demo: $(RUNTIME)
 	$(VENV)/bin/asr demo $(if $(AUDIO),"$(AUDIO)")
 
+# Processes of one thread each; more than four would want more memory than time.
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: setup
 	$(RUN) -m ruff check .

@@ -75,7 +75,11 @@ def test_a_file_that_is_wrong_is_refused_by_name(
     assert caught.value.field == "letter_to_sound.json.gz"
 
 
-@pytest.mark.parametrize("data", [b"", b"plain", gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b"{}")[:-4]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"plain", gzip.compress(b"{"), gzip.compress(b"[]"), gzip.compress(b"{}")[:-4]],
+    ids=["nothing", "no gzip", "no JSON", "no object", "cut off"],
+)
 def test_a_file_that_is_cut_off_or_no_json_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "letter_to_sound.json.gz"
     path.write_bytes(data)
