@@ -61,6 +61,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         self._hints = HintPreparation(settings.phrase_hints)
         self._draining = False
         self._live: dict[AsyncSession, bool] = {}  # whether it is a stream
+        self._expecting: set[asyncio.Timeout] = set()  # of streams that wait for their first message
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -73,9 +74,10 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         await self._nobody.wait()
 
     def begin_drain(self) -> None:
-        """Refuse new calls, and those that still wait for their phrase hints; those that run go on."""
+        """Refuse new calls, and those that wait for their first message or their hints; those that run go on."""
         self._draining = True
         self._hints.refuse(shutting_down)
+        self._wait_no_longer()
 
     def end_streams(self) -> None:
         """Let streams that still take audio give their finals and end. Unary calls go on: their audio is all here."""
@@ -86,6 +88,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
     def fail_calls(self) -> None:
         """End all calls at once: no engine will answer them any more."""
         self._hints.refuse(_engine_failed)
+        self._wait_no_longer()
         for session in list(self._live):
             session.fail(_engine_failed())
 
@@ -168,15 +171,24 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         }
         session.close()
 
+    def _wait_no_longer(self) -> None:
+        for timeout in self._expecting:
+            timeout.reschedule(0.0)
+
     async def _first_message(self, requests: Requests, engine: Engine) -> RecognitionConfig:
         timeout_s = self._settings.server.startup_timeout_s
         try:
             # Not wait_for: before Python 3.12 it swallows a cancel that comes together with the message.
-            async with asyncio.timeout(timeout_s):
-                first = await anext(requests)
+            async with asyncio.timeout(timeout_s) as timeout:
+                self._expecting.add(timeout)
+                try:
+                    first = await anext(requests)
+                finally:
+                    self._expecting.remove(timeout)
         except StopAsyncIteration:
             raise NoConfig("the stream ended before its first message, streaming_config") from None
         except TimeoutError:
+            self._ready_engine()
             raise StreamIdle(f"no first message within {timeout_s:g} s") from None
         except DecodeError as error:
             raise MalformedMessage("the first message is no StreamingRecognizeRequest") from error

@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import grpc
 import pytest
 
 from asr_service.config import ServerSettings, Settings
+from asr_service.errors import Unavailable
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import ServerThread
@@ -21,6 +23,8 @@ from asr_service.server.servicer import SpeechServicer
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.timeout(60)
@@ -69,6 +73,41 @@ async def test_60_a_unary_call_gets_all_its_words_when_streams_are_ended() -> No
     response = await call
     assert "".join(result.alternatives[0].transcript for result in response.results) == "one two three"
     engine.stop()
+
+
+@pytest.mark.timeout(60)
+def test_60_a_stream_that_has_not_said_anything_is_told_that_the_server_stops() -> None:
+    opened, requests = threading.Event(), queue.SimpleQueue()
+    server = ServerThread(Settings(server=ServerSettings("localhost:0", drain_s=0.0)), FakeEngine)
+    with grpc.insecure_channel(server.__enter__()) as channel:
+        call = pb_grpc.SpeechStub(channel).StreamingRecognize(iter(requests.get, None), timeout=30.0)
+        threading.Thread(target=lambda: call.initial_metadata() and opened.set(), daemon=True).start()
+        assert opened.wait(10.0), "the handler sends them before it waits for the first message"
+        server.__exit__(None, None, None)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+        assert (refusal(caught.value).code, refusal(caught.value).reason) == (UNAVAILABLE, "SHUTTING_DOWN")
+        requests.put(None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(60)
+async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_failed() -> None:
+    servicer, engine = SpeechServicer(Settings()), FakeEngine()
+    servicer.engine = engine
+    current_call.set(Call("silent"))
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        await asyncio.Event().wait()
+        yield config()
+
+    context: Any = None
+    call = asyncio.ensure_future(servicer.StreamingRecognize(requests(), context))
+    await asyncio.sleep(0.01)
+    engine.healthy = False
+    servicer.fail_calls()
+    with pytest.raises(Unavailable, match="engine has failed"):
+        await call
 
 
 @pytest.mark.parametrize(
