@@ -6,8 +6,9 @@
 With torchrun ours runs in so many processes that share the threads and the rows of every batch out; the plain loop has
 all to itself while the others wait. Both train the same model (the shipped preset, same losses) on the same batches of
 160 padded seconds, an update each.
-- ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16, attention as matrix products,
-  dropout masks shared over time, Muon and AdamW (or AdamW for all), gradient clipping, moving average of the weights.
+- ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16 (`--dtype auto`, the default:
+  where the CPU has instructions for it, else fp32), attention as matrix products, dropout masks shared over time, Muon
+  and AdamW (or AdamW for all), gradient clipping, moving average of the weights.
 - plain: fp32, `torch.nn.functional.scaled_dot_product_attention`, `torch.nn.Dropout` (element-wise), the stem's and the
   depthwise convolutions by `conv2d` and `conv1d` as they are, rotary positions half by half, clipping, AdamW, or with
   `torch.optim.Muon` for the matrices that ours gives to Muon; no average. All else is shared.
@@ -26,7 +27,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import soundfile
@@ -41,8 +42,9 @@ from benchmarks.plain_loop import PlainLoop
 from training.allocator import keep_freed_memory
 from training.compiled import compile_blocks
 from training.data import PcmStore, Utterance
-from training.distributed import ALONE, Processes, processes
+from training.distributed import Processes, processes
 from training.loss import Batch
+from training.precision import Products, products
 from training.recipe import OptimConfig, Recipe
 from training.sampler import PlannedBatch
 from training.trainer import Loaded, Trainer
@@ -84,13 +86,13 @@ def share_of(batch: Batch, group: Processes) -> Batch:
 
 
 def our_trainer(
-    folder: Path, group: Processes = ALONE, *, optimizer: Optimizer = "muon", compiled: bool = False
+    folder: Path, group: Processes, dtype: Products, *, optimizer: Optimizer = "muon", compiled: bool = False
 ) -> Trainer:
     """The trainer of the shipped preset; its corpus is one second of silence, for the batches come from here."""
     soundfile.write(folder / "silence.wav", np.zeros(16_000, np.float32), 16_000)
     store = PcmStore.build([Utterance(folder / "silence.wav", 1.0, "a", "", "")], folder / "store", workers=1)
     optim = OptimConfig(warmup_steps=100, lr=1e-4, accumulate=group.world, optimizer=optimizer)
-    recipe, device = Recipe("speed", model=preset("streaming-s"), optim=optim), torch.device("cpu")
+    recipe, device = Recipe("speed", dtype=dtype, model=preset("streaming-s"), optim=optim), torch.device("cpu")
     trainer = Trainer(recipe, Transformer(recipe.model), LogMel(), store, [], folder, device=device, processes=group)
     trainer.model.train()
     if compiled:
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each")
     parser.add_argument("--steps", type=int, default=8, help="timed steps a block")
+    parser.add_argument("--dtype", choices=get_args(Products), default="auto", help="of our matrix products")
     parser.add_argument("--compile", action="store_true", help="ours with torch.compile of the encoder's blocks too")
     parser.add_argument("--out", type=Path, help="JSON, every step's speed in it too")
     arguments = parser.parse_args()
@@ -121,11 +124,11 @@ def measure(arguments: argparse.Namespace, group: Processes) -> dict[str, list[f
     updates: list[list[Loaded]] = [[(planned, share_of(batch, group))] for batch in batches]
     with tempfile.TemporaryDirectory() as folder:
         systems: dict[str, Trainer | PlainLoop] = {
-            OURS: our_trainer(Path(folder), group),
-            OURS_ADAMW: our_trainer(Path(folder), group, optimizer="adamw"),
+            OURS: our_trainer(Path(folder), group, arguments.dtype),
+            OURS_ADAMW: our_trainer(Path(folder), group, arguments.dtype, optimizer="adamw"),
         }
         if arguments.compile:
-            systems[f"{OURS}, compiled"] = our_trainer(Path(folder), group, compiled=True)
+            systems[f"{OURS}, compiled"] = our_trainer(Path(folder), group, arguments.dtype, compiled=True)
         systems |= {name: PlainLoop(optimizer) for name, optimizer in PLAIN.items()}
         speeds: dict[str, list[float]] = {name: [] for name in systems}
         for number in range(arguments.rounds):
@@ -156,6 +159,7 @@ def report(arguments: argparse.Namespace, group: Processes, speeds: dict[str, li
     result = {
         "machine": machine(),
         "threads": arguments.threads,
+        "products": str(products(arguments.dtype, torch.device("cpu"))).removeprefix("torch."),
         "processes": group.world,
         "torch": torch.__version__,
         "python": platform.python_version(),
