@@ -28,6 +28,7 @@ from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.evaluation.references.rows import Row, text_field
 from asr_service.evaluation.references.text import seconds
 from training.manifest import corpus_and_text, read_rows
+from training.spoken import as_said
 
 SAMPLE_RATE_HZ = 16_000
 LISTING_FILE = "files.txt"
@@ -50,7 +51,7 @@ class Utterance:
     """One row of a manifest.
 
     Attributes:
-        text: normalised.
+        text: normalised, as it is said: what a model learns and what it is measured against.
         offset_s: where it begins in its file; None: it is the file.
         written: the text as it stands in the manifest.
     """
@@ -86,7 +87,7 @@ def _utterance(row: Row, folder: Path) -> Utterance:
     return Utterance(
         path=folder / name,
         duration_s=seconds(row["duration"], "duration"),
-        text=normalize_transcript(text),
+        text=as_said(normalize_transcript(text)),
         speaker=text_field(row, ("speaker",)),
         corpus=corpus,
         offset_s=None if row.get("offset") is None else seconds(row["offset"], "offset"),

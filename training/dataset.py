@@ -28,7 +28,6 @@ from training.example import Example
 from training.lexicon import phones_of
 from training.loss import Batch
 from training.recipe import AugmentConfig
-from training.spoken import as_said
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
@@ -73,7 +72,7 @@ def make_examples(
         if dropped_characters(utterance.written):
             counts["text not spelled out"] += 1
             continue
-        tokens = tuple(pieces.encode(as_said(utterance.text)))
+        tokens = tuple(pieces.encode(utterance.text))
         if not tokens:
             counts["empty text"] += 1
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# Written short and never said so. Books and transcripts differ in how they write them; a transcript has what is said.
+# Written short and not said so. Books and transcripts differ in how they write them; a transcript has what is said.
+# "st" is a street's as well, where it comes last; in prose, of which language models are made, it is mostly a saint's.
 TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint"}
 
 

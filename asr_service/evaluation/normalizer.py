@@ -19,7 +19,7 @@ from asr_service.errors import ConfigError
 # Of `basic`. Bumped whenever a rule changes, and printed beside every word error rate.
 NORMALIZER_VERSION = "1"
 NONE_VERSION = "1"
-LIBRISPEECH_VERSION = "1"
+LIBRISPEECH_VERSION = "2"
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": "'"})
 _NOT_SPOKEN = re.compile(r"[^a-z' ]+")
@@ -116,7 +116,7 @@ def _english() -> Normalizer:
 
 
 # LibriSpeech spells titles out.
-_WRITTEN_OUT = {"MR": "MISTER", "MRS": "MISSUS", "DR": "DOCTOR"}
+_WRITTEN_OUT = {"MR": "MISTER", "MRS": "MISSUS", "DR": "DOCTOR", "ST": "SAINT"}
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
     "none": lambda: Normalizer("none", NONE_VERSION, _single_spaces),
     "basic": lambda: Normalizer("basic", NORMALIZER_VERSION, normalize_transcript, dropped_characters),

@@ -10,6 +10,7 @@ import pytest
 
 from asr_service.lexicon import Lexicon
 from tests.decoding import tiny
+from training.data import read_manifest
 from training.lexicon import own_lexicon, phones_of, word_counts
 from training.lm import text_sentences, transcripts
 from training.spoken import TITLES, as_said
@@ -37,6 +38,9 @@ def test_language_models_and_lexicons_read_texts_as_they_are_said(tmp_path: Path
     heard = " ".join(text_sentences(tmp_path / "books.txt.gz"))
     assert heard == "mister smith saw missus smith doctor no came"
     assert list(transcripts(tmp_path / "rows.jsonl")) == ["mister smith and missus smith"]
+    row = {"audio_filepath": "a.wav", "duration": 1.0, "text": "Mr. Smith", "corpus": "a"}
+    (tmp_path / "audio.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_manifest(tmp_path / "audio.jsonl")[0].text == "mister smith", "what is learnt and measured against"
     assert not set(TITLES) & set(word_counts(["Mr. Smith", "dr. No"]))
     lexicon = Lexicon({"cat": tiny.WORDS["cat"], "mister": [("M", "IH", "S", "T", "ER")]})
     assert phones_of("Mr. Cat", lexicon) == ["M", "IH", "S", "T", "ER", "K", "AE", "T"]
