@@ -22,8 +22,8 @@ from training.lora import weights_digest
 from training.recipe import Recipe
 
 IDENTITY_FILE = "identity.json"
-# What decides over no weight and no look.
-_FREE = {"name", "data.prefetch", "finetune.on_forgetting"}
+# What decides over no weight and no look, or only over the last bits of weights, by the machine.
+_FREE = {"name", "dtype", "data.prefetch", "finetune.on_forgetting"}
 # The base's weights and language model count as they are used; its card does not.
 _KNOWN_OTHERWISE = {WEIGHTS_FILE, LM_FILE, CARD_FILE}
 

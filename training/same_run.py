@@ -68,8 +68,9 @@ def check_finished(folder: Path, kept: Mapping[str, Any] | None, recipe: Recipe)
     """
     if kept is None:
         raise ValueError(f"{folder}: its checkpoint does not say of what run it is. {_WAYS_OUT}")
-    # The bundle is made after the run.
-    changed = [line for name, line in _changes(kept["recipe"], dataclasses.asdict(recipe)) if name[0] != "bundle"]
+    # The bundle is made after the run; in what type its products were is a matter of the machine.
+    free = {"bundle", "dtype"}
+    changed = [line for name, line in _changes(kept["recipe"], dataclasses.asdict(recipe)) if name[0] not in free]
     if changed:
         raise ValueError(f"{folder} holds a finished run of another recipe: {'; '.join(changed)}. {_WAYS_OUT}")
 

@@ -94,10 +94,12 @@ class Trainer:
             raise ValueError(
                 f"optim.accumulate is {recipe.optim.accumulate}, must be a multiple of the {processes.world} processes"
             )
+        self.products = products(recipe.dtype, device)
+        # A checkpoint keeps the type that it was: a run that goes on on another machine says that it has changed.
+        recipe = dataclasses.replace(recipe, dtype="bfloat16" if self.products == torch.bfloat16 else "float32")
         self.recipe, self.model, self.front_end = recipe, model.to(device), front_end
         self.store, self.examples, self.folder, self.device = store, examples, folder, device
         self.processes = processes
-        self.products = products(recipe.dtype, device)
         self._maker: _Maker | None = None
         self.optimizers = make_optimizers(model, recipe.optim, processes)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}

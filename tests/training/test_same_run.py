@@ -55,6 +55,7 @@ def test_settings_that_are_new_in_the_code_stood_at_their_defaults() -> None:
     now = changed(now, "model", conv_kernel=TransformerConfig().conv_kernel)
     assert check_same(Path("runs/mine"), kept, identity(now, EXAMPLES)) == []
     check_finished(Path("runs/mine"), kept, now)
+    check_finished(Path("runs/mine"), kept, dataclasses.replace(now, dtype="float32"))
     other = changed(now, "loss", consistency=0.2)
     assert check_same(Path("runs/mine"), kept, identity(other, EXAMPLES)) == ["loss.consistency was 0.0, is 0.2"]
     with pytest.raises(ValueError, match=r"of another recipe: loss.consistency was 0.0, is 0.2\. Move"):

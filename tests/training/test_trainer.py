@@ -20,6 +20,7 @@ from training.average import best_paths
 from training.checkpoint import latest_checkpoint
 from training.loss import losses, target_counts
 from training.metrics import read_metrics
+from training.precision import Products, products
 from training.progress import Progress
 from training.recipe import LossConfig
 from training.sampler import Position
@@ -55,6 +56,21 @@ def test_three_steps_and_three_resumed_are_six_steps(corpus: Corpus, optimizer: 
     for name, value in straight.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=0, atol=0)
         torch.testing.assert_close(second.average[name], straight.average[name], rtol=0, atol=0)
+
+
+def test_a_checkpoint_keeps_the_type_that_its_products_had(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+    def trainer(dtype: Products) -> Trainer:
+        made = corpus.trainer("typed")
+        recipe = dataclasses.replace(made.recipe, dtype=dtype)
+        return Trainer(recipe, made.model, made.front_end, made.store, made.examples, made.folder, device=made.device)
+
+    found = str(products("auto", torch.device("cpu"))).removeprefix("torch.")
+    trainer("auto").save()
+    assert trainer("auto").resume()
+    assert "dtype" not in capsys.readouterr().out
+    other: Products = "float32" if found == "bfloat16" else "bfloat16"
+    assert trainer(other).resume()
+    assert f"dtype was '{found}', is '{other}'" in capsys.readouterr().out
 
 
 def test_the_steps_cover_more_than_one_epoch_and_each_utterance_once_in_each(corpus: Corpus) -> None:
