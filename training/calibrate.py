@@ -40,7 +40,7 @@ from training import posteriors as dev_posteriors
 from training.atomic import atomic_text
 from training.data import Utterance
 from training.dev_set import add_dev_options, dev_set
-from training.logistic import cross_fitted, fit, log_loss
+from training.logistic import CannotJudge, cross_fitted, fit, log_loss
 from training.mistakes import told_in_one_line
 
 _DRAWS = 200
@@ -128,7 +128,10 @@ def hear(
 
 
 def report(heard: HeardWords, mode: Mode) -> None:
-    """Print how sure and how right: by part of dev, by confidence, and without each feature."""
+    """Print how sure and how right: by part of dev, by confidence, and without each feature.
+
+    Raises CannotJudge where no speaker's words can be judged by weights fitted on all others'.
+    """
     parts = [(name, heard.corpora == name) for name in sorted(set(heard.corpora.tolist()))]
     for name, part in parts:
         speakers = sorted(set(heard.speakers[part].tolist()))
@@ -145,8 +148,10 @@ def report(heard: HeardWords, mode: Mode) -> None:
     everyone = np.ones(len(heard.right), dtype=bool)
     for name, part in [("all", everyone), *parts]:
         _print_part(name, heard, part, fitted)
-    for name, part in parts if len(parts) > 1 else ():
+    for name, part in parts:
         # What other rooms and accents would see: nothing of this part was known.
+        if len(set(heard.right[~part].tolist())) < 2:
+            continue
         strange = np.zeros(len(heard.right))
         strange[part] = fit(heard.features[~part], heard.right[~part]).probabilities(heard.features[part])
         _print_part(f"{_short(name)}, by the rest", heard, part, strange)
@@ -237,8 +242,11 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     for mode in arguments.mode or list(Mode):
         dev = dev_posteriors.posteriors(bundle, utterances, store, rows, mode, arguments.out)
         heard = hear(bundle, [utterances[row] for row in rows], dev, mode)
-        report(heard, mode)
         weights = fit(heard.features, heard.right)
+        try:
+            report(heard, mode)
+        except CannotJudge as error:
+            print(f"{mode.value}: how good the confidences are is not known: {error}")
         print(f"\nfitted on all: {json.dumps(dataclasses.asdict(weights))}\n", flush=True)
         if not arguments.only_report:
             write_weights(arguments.bundle, mode, weights)

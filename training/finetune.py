@@ -30,7 +30,7 @@ from training.lora import check_out
 from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
 from training.run_options import add_run_options
-from training.spent import commit, machine
+from training.spent import commit, machine, spent, timed
 
 RESULT_FILE = "result.json"
 
@@ -68,16 +68,16 @@ def _finetune(arguments: argparse.Namespace) -> int:
     base = load_bundle(arguments.bundle)
     out = arguments.out or folder / "bundle"
     check_out(base, out)
-    begun = time.monotonic()
     tuning = FineTuning(recipe, base, folder, lm=arguments.lm, device=torch.device(arguments.device))
     sets = {"target": tuning.dev, "old": tuning.old_dev}
     before = {name: tuning.before(utterances) for name, utterances in sets.items()}
     for name, recognised in before.items():
         print(f"before step 0, {name:6s} dev ({len(sets[name])} utterances)  WER {recognised.shown()}", flush=True)
-    if not tuning.run(save_every_s=arguments.save_minutes * 60):
+    with timed(folder):
+        finished = tuning.run(save_every_s=arguments.save_minutes * 60)
+    if not finished:
         print("interrupted; the same command goes on from here")
         return 130
-    minutes = (time.monotonic() - begun) / 60
     name = arguments.name or recipe.name
     bundle = tuning.export(out, name)
     after = {name: evaluated(bundle, utterances) for name, utterances in sets.items()}
@@ -88,7 +88,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(arguments.threads),
-        "minutes": round(minutes, 1),
+        "minutes": round(spent(folder).wall_s / 60, 1),
         "method": tuning.config.method,
         "best_step": tuning.looks.best.step,
         "looks": [dataclasses.asdict(look) for look in tuning.looks.looks],

@@ -70,7 +70,7 @@ def evaluated(bundle: Bundle, utterances: Sequence[Utterance], cache: Path | Non
     if cache is not None:
         digest = hashlib.sha256()
         source = Path(asr_service.__file__).parent.rglob("*.py")
-        for file in sorted([*bundle.directory.iterdir(), *source]):
+        for file in sorted([*filter(Path.is_file, bundle.directory.iterdir()), *source]):
             digest.update(file.name.encode() + file.read_bytes())
         digest.update("\n".join(f"{recording(utterance)} {utterance.text}" for utterance in utterances).encode())
         path = cache / f"{digest.hexdigest()[:24]}.json"

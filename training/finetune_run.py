@@ -27,6 +27,7 @@ from training.lexicon import Pronouncer
 from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, with_lm, write_bundle
 from training.recipe import Recipe
 from training.selection import dev_utterances, training_utterances
+from training.spent import SPENT_FILE
 from training.tokenizer import NORMALIZERS, normalizer_of
 from training.trainer import Trainer
 
@@ -72,6 +73,9 @@ class FineTuning:
         self.dev, self.old_dev = (
             evenly(dev_utterances(data), self.config.report_utterances) for data in (recipe.data, old_dev)
         )
+        for data, utterances in ((recipe.data, self.dev), (old_dev, self.old_dev)):
+            if gone := [utterance.source for utterance in utterances if not utterance.path.is_file()]:
+                raise ValueError(f"{data.dev_manifest}: {len(gone)} recording(s) are not there, the first {gone[0]}")
         if {utterance.source for utterance in self.old_dev} <= {utterance.source for utterance in self.dev}:
             print(
                 f"warning: [finetune] old_dev_manifest {self.config.old_dev_manifest}: the target's own dev set; "
@@ -81,7 +85,8 @@ class FineTuning:
         self.trainer = self._trainer(workers)
         # What is refused above leaves the folder as it was, to be started again with what was wrong put right.
         if not same:
-            (folder / _LOOKS_FILE).unlink(missing_ok=True)
+            for left in (_LOOKS_FILE, SPENT_FILE):  # of another run
+                (folder / left).unlink(missing_ok=True)
             keep_identity(folder, now)
         self.looks = Looks(folder / _LOOKS_FILE, limit=self.config.forgetting_limit)
 

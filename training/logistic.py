@@ -19,6 +19,10 @@ _MAX_STEPS = 100
 _TOLERANCE = 1e-9
 
 
+class CannotJudge(ValueError):
+    """No speaker's words can be judged by those of all others."""
+
+
 def fit(features: NDArray[np.float64], right: NDArray[np.bool_], names: Sequence[str] = FEATURES) -> ConfidenceWeights:
     """The weights of `names`, the others 0, that make (W,) `right` likeliest; `features` is (W, F) of all `FEATURES`.
 
@@ -61,14 +65,17 @@ def cross_fitted(
 ) -> NDArray[np.float64]:
     """(W,) confidences, those of each of the `speakers`' words by weights fitted on all other speakers'.
 
-    Raises ValueError where there is one speaker, or where some speaker's words are the only right or wrong ones.
+    Raises CannotJudge where there is one speaker, or where some speaker's words are the only right or wrong ones.
     """
     answer = np.zeros(len(right))
     names_of_speakers = np.unique(speakers)
     if len(names_of_speakers) < 2:
-        raise ValueError(f"all {len(right)} words are of one speaker, {str(speakers[0])!r}: two or more are needed")
+        raise CannotJudge(f"all {len(right)} words are of one speaker, {str(speakers[0])!r}: two or more are needed")
     for speaker in names_of_speakers:
         own = speakers == speaker
+        if len(set(right[~own].tolist())) < 2:
+            what = "right" if right[~own].all() else "wrong"
+            raise CannotJudge(f"all {(~own).sum()} words but those of speaker {str(speaker)!r} are {what}")
         answer[own] = fit(features[~own], right[~own], names).probabilities(features[own])
     return answer
 

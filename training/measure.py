@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from asr_service.types import Mode, RecognitionConfig
 from training.data import SAMPLE_RATE_HZ, Utterance, decode
 
 _CHUNK_BYTES = 64 * 1024
-MAX_CONFUSIONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ def measure(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode, *, with
         errors=tuple(utterance.words.errors for utterance in scored.utterances),
         words=tuple(utterance.words.reference_words for utterance in scored.utterances),
         real_time_factor=elapsed_s / sum(utterance.duration_s for utterance in utterances),
-        confusions=commonest(scored),
+        confusions=all_confusions(scored),
     )
 
 
-def commonest(scored: Evaluation) -> tuple[tuple[str, str, int], ...]:
-    """The most frequent errors of all kinds together: reference word, hypothesis word ("" for none) and count."""
-    kinds = confusions(scored, top=MAX_CONFUSIONS)
+def all_confusions(scored: Evaluation) -> tuple[tuple[str, str, int], ...]:
+    """Errors of all kinds together, most frequent first: reference word, hypothesis word ("" for none) and count."""
+    kinds = confusions(scored, top=sys.maxsize)
     every = [*kinds.substitutions, *kinds.deletions, *kinds.insertions]
     every.sort(key=lambda error: (-error.count, error.reference, error.hypothesis))
-    return tuple((error.reference, error.hypothesis, error.count) for error in every[:MAX_CONFUSIONS])
+    return tuple((error.reference, error.hypothesis, error.count) for error in every)
 
 
 def recognise(bundle: Bundle, utterances: Sequence[Utterance], mode: Mode) -> list[str]:

@@ -39,18 +39,19 @@ from asr_service.model.bundle import (
 from asr_service.types import Mode
 from training.data import Utterance
 from training.lm import estimate
-from training.measure import MAX_CONFUSIONS, Measurement, measure
+from training.measure import Measurement, measure
 from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
 from training.results_table import SYSTEMS, table
 from training.selection import dev_utterances, training_utterances
 from training.spent import commit, machine, today
-from training.spoken import as_said
 from training.stages import Stage, stage
 
 RECIPES = Path(__file__).parent / "recipes"
 RECORDS = Path(__file__).parent / "results"
 TABLE = Path(__file__).parents[1] / "RESULTS.md"
+# Errors that the table names, of a system and corpus.
+MAX_CONFUSIONS = 20
 # Of a bundle, what is not taken from the one that it is to be like.
 _OWN_FILES = (WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE)
 
@@ -68,7 +69,7 @@ def make_bundle(stage: Stage, texts: Sequence[str]) -> Path:
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "decoding": wanted.decoding}, indent=2) + "\n", encoding="utf-8")
     if wanted.ngram_order:
-        estimate(map(as_said, texts), out / LM_FILE, order=wanted.ngram_order)
+        estimate(texts, out / LM_FILE, order=wanted.ngram_order)
     elif wanted.language_model:
         shutil.copyfile(wanted.language_model, out / LM_FILE)
     return out
@@ -113,8 +114,15 @@ def add(record: dict[str, Any], corpus: str, system: str, result: Measurement) -
     kept["real_time_factor"].append(round(result.real_time_factor, 4))
     total = Counter({(said, heard): count for said, heard, count in kept["confusions"]})
     total.update({(said, heard): count for said, heard, count in result.confusions})
-    ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:MAX_CONFUSIONS]
+    ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
     kept["confusions"] = [[said, heard, count] for (said, heard), count in ordered]
+
+
+def keep_commonest(record: dict[str, Any]) -> None:
+    """Cut the errors down to those that the table shows, once those of all seeds have been added up."""
+    for place in record["measurements"].values():
+        for kept in place["systems"].values():
+            del kept["confusions"][MAX_CONFUSIONS:]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -206,6 +214,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         record["parameters"] = sum(parameter.numel() for parameter in bundle.model.parameters())
         for corpus, system, result in measurements(bundle, corpora, arguments.jobs):
             add(record, corpus, system, result)
+    keep_commonest(record)
     return record
 
 

@@ -15,7 +15,7 @@ from asr_service.evaluation.calibration import judge
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
 from training.calibrate import HeardWords, chance_ece, hear, intervals, report, stretches, write_weights
-from training.logistic import cross_fitted, fit, log_loss
+from training.logistic import CannotJudge, cross_fitted, fit, log_loss
 
 TRUE = ConfidenceWeights(intercept=1.0, posterior=0.5, entropy=-2.0, pieces=0.7)
 
@@ -73,8 +73,17 @@ def test_where_nothing_can_be_told_apart_nothing_is_fitted(right: list[bool], ca
 
 def test_the_words_of_one_speaker_cannot_be_judged_by_those_of_others() -> None:
     features, right = words(40)
-    with pytest.raises(ValueError, match="all 40 words are of one speaker, 'ann': two or more are needed"):
+    with pytest.raises(CannotJudge, match="all 40 words are of one speaker, 'ann': two or more are needed"):
         cross_fitted(features, right, np.full(40, "ann"))
+
+
+@pytest.mark.parametrize("others", ["right", "wrong"])
+def test_where_one_speaker_has_all_the_errors_it_is_named_and_weights_are_fitted_all_the_same(others: str) -> None:
+    features, right = words(40)
+    right[20:] = others == "right"
+    with pytest.raises(CannotJudge, match=f"all 20 words but those of speaker 'ann' are {others}"):
+        cross_fitted(features, right, np.repeat(["ann", "bob"], 20))
+    assert fit(features, right).intercept
 
 
 def test_a_dev_set_in_which_no_word_is_heard_is_refused(bundle_dir: Path) -> None:

@@ -29,6 +29,7 @@ from training.lexicon import Pronouncer
 from training.lora import main as merge
 from training.measure import recognise
 from training.recipe import AugmentConfig, DataConfig, OptimConfig, Recipe
+from training.spent import spent
 
 CPU = torch.device("cpu")
 
@@ -171,6 +172,7 @@ def test_a_bundle_is_recognised_again_only_when_it_or_the_utterances_change(
 
     monkeypatch.setattr("training.finetune_looks.recognise", counted)
     folder = shutil.copytree(base_dir, tmp_path / "bundle")
+    (folder / "before").mkdir()
     utterances = read_manifest(speech / "dev.jsonl")
     first = evaluated(load_bundle(folder), utterances, tmp_path / "cache")
     assert evaluated(load_bundle(folder), utterances, tmp_path / "cache") == first
@@ -215,6 +217,12 @@ def test_a_dev_set_that_is_not_there_is_told_before_a_word_is_looked_up(base_dir
     missing, words = recipe(old_dev_manifest="gone.jsonl"), NoPronouncer({})
     with pytest.raises(ValueError, match=r"gone\.jsonl: No such file"):
         FineTuning(missing, load_bundle(base_dir), tmp_path / "run", device=CPU, pronouncer=words, workers=1)
+    write_manifest(tmp_path, "dev.jsonl", "old", ["aa b", "s ah"])
+    for audio in tmp_path.glob("*.wav"):
+        audio.unlink()
+    silent = recipe(old_dev_manifest=str(tmp_path / "dev.jsonl"))
+    with pytest.raises(ValueError, match=r"dev\.jsonl: 2 recording\(s\) are not there, the first .*\.wav"):
+        FineTuning(silent, load_bundle(base_dir), tmp_path / "run", device=CPU, pronouncer=words, workers=1)
 
 
 def test_a_run_that_is_only_warned_goes_on_and_may_recover(
@@ -331,6 +339,7 @@ def test_the_command_makes_an_ordinary_bundle_and_adapters_that_merge_into_the_s
     assert printed.index("before step 0, target dev") < printed.index("before step 0, old") < printed.index("step 6 ")
     result = json.loads((tmp_path / "small" / "result.json").read_text())
     assert result["best_step"] == 6
+    assert result["minutes"] == round(spent(tmp_path / "small").wall_s / 60, 1)
     out = load_bundle(tmp_path / "out")
     assert result["after"]["target"] == evaluated(out, read_manifest(speech / "dev.jsonl")[:2]).summary()
     assert out.name == "small-en"

@@ -16,10 +16,10 @@ from scipy import stats
 from asr_service.evaluation.scoring import score
 from asr_service.model.bundle import CONFIG_FILE, LM_FILE
 from training.data import Utterance
-from training.measure import Measurement, commonest
+from training.measure import Measurement, all_confusions
 from training.metrics import read_metrics
 from training.recipe import BundleConfig, Recipe
-from training.results import RECIPES, add, by_corpus, main, make_bundle
+from training.results import MAX_CONFUSIONS, RECIPES, add, by_corpus, keep_commonest, main, make_bundle
 from training.results_table import half_interval, table, wilson_interval
 from training.stages import Stage
 from training.train import main as train
@@ -38,10 +38,19 @@ def test_the_interval_over_seeds_is_students(count: int) -> None:
     assert half_interval(values) == pytest.approx((high - low) / 2, rel=1e-3)
 
 
-def test_the_commonest_errors_are_of_all_kinds() -> None:
-    found = commonest(score(["one two", "one two", "nine"], ["one three", "one three", "five nine"]))
+def test_the_errors_are_of_all_kinds() -> None:
+    found = all_confusions(score(["one two", "one two", "nine"], ["one three", "one three", "five nine"]))
     assert found == (("two", "three", 2), ("", "five", 1))
-    assert commonest(score(["one two"], ["two"])) == (("one", "", 1),)
+    assert all_confusions(score(["one two"], ["two"])) == (("one", "", 1),)
+
+
+def test_errors_are_added_up_over_the_seeds_before_the_rarer_are_left_out() -> None:
+    seeds = [[(f"{seed}{number}", "x", 5) for number in range(20)] + [("four", "for", 4)] for seed in "ab"]
+    made = record("x", {"accurate, LM": [Measurement((1,), (2,), 0.1, tuple(errors)) for errors in seeds]})
+    keep_commonest(made)
+    kept = made["measurements"]["corpus"]["systems"]["accurate, LM"]["confusions"]
+    assert len(kept) == MAX_CONFUSIONS
+    assert kept[0] == ["four", "for", 8]
 
 
 MADE = {"date": "2026-11-22", "commit": "abc1234", "machine": "a machine"}
@@ -216,7 +225,7 @@ def test_only_a_recipe_of_the_repository_changes_its_records(
         assert (folder / "results" / "an4.json").exists() == (folder / "RESULTS.md").exists() == written
 
 
-def test_the_n_gram_of_a_bundle_is_of_texts_as_they_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_n_gram_of_a_bundle_is_of_its_utterances_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(arguments: list[str]) -> None:
         out = Path(arguments[arguments.index("--out") + 1])
         out.mkdir()
@@ -224,7 +233,7 @@ def test_the_n_gram_of_a_bundle_is_of_texts_as_they_are_said(tmp_path: Path, mon
 
     monkeypatch.setattr("training.stages.export_main", export)
     stage = Stage((), Recipe("x", bundle=BundleConfig(ngram_order=2)), tmp_path, None)
-    bundle = make_bundle(stage, ["mr smith"])
+    bundle = make_bundle(stage, ["mister smith"])
     assert "\tmister smith" in (bundle / LM_FILE).read_text()
 
 
