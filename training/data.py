@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ SKIPPED_FILE = "skipped.json"
 MAX_PADDING = 0.2
 # Share of a GPU's free memory that samples may take: the rest is for training.
 MAX_GPU_SHARE = 0.5
+# What stands in a line of LISTING_FILE as JSON: names that no line can hold, and those that would be read as JSON.
+_QUOTED = re.compile(r'^"|[\r\n\ud800-\udfff]')
 
 
 def speech_dir() -> Path:
@@ -138,7 +141,8 @@ class PcmStore:
         skipped = folder / SKIPPED_FILE
         reasons = json.loads(skipped.read_text()) if skipped.exists() else {}
         self.skipped: dict[int, str] = {int(index): reason for index, reason in reasons.items()}
-        self.recordings = (folder / LISTING_FILE).read_text().split("\n")
+        lines = (folder / LISTING_FILE).read_text(encoding="utf-8").split("\n")
+        self.recordings = [json.loads(line) if line.startswith('"') else line for line in lines]
         self.sources = [line.rsplit("\t", 2)[0] for line in self.recordings]
         self.offsets: NDArray[np.int64] = np.load(folder / OFFSETS_FILE)
         # Copy on write: torch wants writable memory, and nothing here may change the file.
@@ -179,7 +183,8 @@ class PcmStore:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             # Before decoding: what is replaced meanwhile is decoded again the next time.
-            listing = "\n".join(map(recording, utterances))
+            recordings = map(recording, utterances)
+            listing = "\n".join(json.dumps(each) if _QUOTED.search(each) else each for each in recordings)
             if not _is_complete(utterances, listing, folder):
                 _decode_all(utterances, listing, folder, workers or _cores())
             store = PcmStore(folder)
@@ -218,7 +223,7 @@ def recording(utterance: Utterance) -> str:
 def _is_complete(utterances: Sequence[Utterance], listing: str, folder: Path) -> bool:
     """Whether `folder` holds all of the utterances that can be decoded."""
     marker = folder / LISTING_FILE
-    if not marker.exists() or marker.read_text() != listing:
+    if not marker.exists() or marker.read_text(encoding="utf-8") != listing:
         return False
     return all(isinstance(_decode_or_reason(utterances[index]), str) for index in PcmStore(folder).skipped)
 
@@ -248,7 +253,7 @@ def _decode_all(utterances: Sequence[Utterance], listing: str, folder: Path, wor
         partial.unlink(missing_ok=True)
     np.save(folder / OFFSETS_FILE, np.cumsum(lengths, dtype=np.int64))
     (folder / SKIPPED_FILE).write_text(json.dumps(skipped))
-    (folder / LISTING_FILE).write_text(listing)  # last, so that an interrupted build is built again
+    (folder / LISTING_FILE).write_text(listing, encoding="utf-8")  # last, so that an interrupted build is built again
 
 
 def batches_by_seconds(

@@ -28,7 +28,7 @@ from training.lora import Adapters, adapters_of, add_adapters, merged, weights_d
 from training.recipe import Recipe
 from training.selection import dev_utterances, training_utterances
 from training.spent import SPENT_FILE
-from training.tokenizer import NORMALIZERS, normalizer_of
+from training.tokenizer import check_transcripts
 from training.trainer import Trainer
 
 BEST_FILE = "best.safetensors"
@@ -95,10 +95,7 @@ class FineTuning:
         base, config = self.base, self.config
         if config.tokenizer:
             check_tokenizer(base.pieces, WordPieces.load(Path(config.tokenizer)), Path(config.tokenizer))
-        if normalizer_of(base.pieces) is not NORMALIZERS["transcript"]:
-            raise ValueError(
-                f"{base.directory}: a tokenizer of texts by {base.pieces.normalization}, not of transcripts"
-            )
+        check_transcripts(base.pieces, base.directory)
         phones = base.model.config.phone_vocab_size
         if phones not in (0, PHONE_VOCABULARY_SIZE):
             raise ValueError(

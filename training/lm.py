@@ -37,6 +37,7 @@ from training.spoken import as_said
 from training.tokenizer import text_lines
 
 TRIE_SUFFIX = ".kenlm"
+USUAL_BITS = 8
 
 
 def estimate(
@@ -174,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help=f"ARPA file, or a trie where it ends with {TRIE_SUFFIX}"
     )
-    parser.add_argument("--bits", type=int, default=8, choices=range(2, 17), metavar="2..16", help="of a trie's values")
+    bits = f"of a trie's values; default: {USUAL_BITS}"
+    parser.add_argument("--bits", type=int, choices=range(2, 17), metavar="2..16", help=bits)
     parser.add_argument("--max-bytes", type=int, help="fail where --out is larger")
     parser.add_argument("--kenlm-bin", type=Path, help="folder of lmplz and build_binary; by default PATH is searched")
     parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
@@ -187,6 +189,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.text or arguments.manifest):
         parser.error("name a --text or a --manifest")
+    if arguments.bits is not None and arguments.out.suffix != TRIE_SUFFIX:
+        parser.error(f"--bits is of a trie's values, and {arguments.out} is none: its name must end with {TRIE_SUFFIX}")
     with told_in_one_line("lm"):
         _make(arguments)
 
@@ -213,7 +217,7 @@ def _make(arguments: argparse.Namespace) -> None:
         try:
             estimate(read(), arpa, order=arguments.order, prune=arguments.prune, vocabulary=lexicon, lmplz=lmplz)
             if build_binary is not None and trie:
-                build_trie(arpa, arguments.out, bits=arguments.bits, build_binary=build_binary)
+                build_trie(arpa, arguments.out, bits=arguments.bits or USUAL_BITS, build_binary=build_binary)
         except RuntimeError as error:  # KenLM failed, and says why in several lines
             raise SystemExit(str(error)) from error
     vocabulary = words if lexicon is None else words & lexicon

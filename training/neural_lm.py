@@ -45,6 +45,7 @@ from training.optim import learning_rate_factor, make_optimizers
 from training.precision import products
 from training.recipe import OptimConfig
 from training.run_options import add_device_option
+from training.tokenizer import check_transcripts
 
 # A passage's tokens without its end token; beyond LONGEST it is cut between two words.
 SHORTEST, USUAL, LONGEST = 4, 72, 112
@@ -349,6 +350,7 @@ def main() -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     pieces = WordPieces.load(arguments.tokenizer)
+    check_transcripts(pieces, arguments.tokenizer)
     config = NeuralLMConfig(
         pieces.vocab_size, arguments.d_model, arguments.n_heads, arguments.ffn_dim, arguments.layers
     )

@@ -105,6 +105,7 @@ def manifest_row(inspection: Inspection, folder: Path) -> dict[str, object]:
     if audio is None:
         raise ValueError(f"{record.audio}: unreadable audio has no place in a manifest")
     row: dict[str, object] = {
+        **({"id": record.utterance_id} if record.named else {}),
         "audio_filepath": Path(os.path.relpath(record.audio.resolve(), folder.resolve())).as_posix(),
         "duration": round(audio.duration_s, 4),
         "text": record.text,
@@ -207,6 +208,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if both := sorted(arguments.drop & arguments.keep) if arguments.keep else []:
         parser.error(f"both --drop and --keep name {', '.join(both)}")
+    least, most = arguments.min_chars_per_second, arguments.max_chars_per_second
+    if not 0.0 <= least <= most:  # nor NaN
+        parser.error(
+            f"--min-chars-per-second is {least:g}, --max-chars-per-second {most:g}: must be 0 or more, in order"
+        )
     with told_in_one_line("prepare"):
         _prepare(arguments)
 

@@ -25,6 +25,8 @@ from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE,
 # Of the looks at dev: one long recording would take as much time and memory as all the others.
 DEV_LONGEST_S = 20.0
 SHIPPED_LEXICON = SHIPPED_DIR / DEFAULT_MODEL / LEXICON_FILE
+# No speech is understood beyond these, and resampling to much slower ones fails.
+SPEEDS = (0.1, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class LossConfig:
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        """Raises ValueError that names a weight below 0, or a smoothing that is no share."""
+        """Raises ValueError that names a weight below 0, weights that are all 0, or a smoothing that is no share."""
         weights = ("lower_phone_ctc", "phone_ctc", "phone_mmi", "consistency", "ctc", "attention")
         within("loss", self, dict.fromkeys(weights, AT_LEAST_0) | {"label_smoothing": SHARE})
+        if not any(getattr(self, name) for name in weights):
+            raise ValueError(f"[loss] {', '.join(weights)} are all 0: nothing is learnt, one must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +213,11 @@ class AugmentConfig:
             value = getattr(self, name)
             if not least <= value[0] <= value[1] <= MOST:
                 raise ValueError(f"[augment] {name} is {value}, must be two numbers from {least} to {MOST:g}, in order")
-        if not self.speeds or not 0 < min(self.speeds) <= max(self.speeds) <= MOST:
-            raise ValueError(f"[augment] speeds is {self.speeds}, must be one or more positive numbers")
+        slowest, fastest = SPEEDS
+        if not self.speeds or not all(slowest <= speed <= fastest for speed in self.speeds):
+            raise ValueError(
+                f"[augment] speeds is {self.speeds}, must be one or more numbers from {slowest:g} to {fastest:g}"
+            )
         if not self.chunks or min(self.chunks) < 2 or any(chunk % 2 for chunk in self.chunks):
             raise ValueError(f"[augment] chunks is {self.chunks}, must be one or more even numbers from 2 up")
         if self.left % 2:
@@ -364,10 +371,20 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
                 raise ValueError(f"unknown setting {key!r}; known outside sections are {', '.join(wanted)}")
             values[key] = of_type(key, value, wanted[key])
     recipe = Recipe(name, **values)
+    _check_together(recipe)
+    return recipe
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Raises ValueError that names settings of several sections that do not fit, or a file that is not there."""
+    if not recipe.model.phone_vocab_size and not (recipe.loss.ctc or recipe.loss.attention or recipe.loss.consistency):
+        raise ValueError(
+            "[loss] ctc, attention and consistency are 0, and [model] phone_vocab_size is 0, so that the others do "
+            "nothing: one of the three must be above 0"
+        )
     if recipe.loss.consistency and recipe.augment.views != 2:
         raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
     if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
         raise ValueError(f"[bundle] language_model: {lm}: no such file")
     if recipe.bundle.like and not (recipe.bundle.like_directory / CONFIG_FILE).is_file():
         raise ValueError(f"[bundle] like: {recipe.bundle.like} is no bundle")
-    return recipe

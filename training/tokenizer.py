@@ -48,6 +48,8 @@ NORMALIZERS: Mapping[str, Normalizer] = {
 }
 # What a file without the key was trained with: all that were made before the key was.
 UNRECORDED = "transcript"
+# Share of a text's characters that get pieces where the others are spelled in bytes.
+USUAL_COVERAGE = 0.9995
 
 
 def normalizer_of(pieces: WordPieces) -> Normalizer:
@@ -64,6 +66,16 @@ def normalizer_of(pieces: WordPieces) -> Normalizer:
     return known
 
 
+def check_transcripts(pieces: WordPieces, source: Path) -> None:
+    """Raises ValueError, which names `source`, where the vocabulary's texts were not normalised as transcripts are."""
+    try:
+        rules = normalizer_of(pieces)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    if rules is not NORMALIZERS["transcript"]:
+        raise ValueError(f"{source}: a tokenizer of texts by {pieces.normalization}, not of transcripts")
+
+
 def train(
     texts: Iterable[str],
     vocab_size: int,
@@ -75,9 +87,11 @@ def train(
     """Learn a vocabulary from texts as they are written; they are normalised here, and the file will say how.
 
     `character_coverage` is the share of the characters of the text that get pieces, the most frequent first; below 1
-    it needs `byte_fallback`. Raises ValueError where it has not got that, for an empty text and for a vocabulary that
-    cannot hold the single characters.
+    it needs `byte_fallback`. Raises ValueError where it has not got that or is no share, for an empty text and for a
+    vocabulary that cannot hold the single characters.
     """
+    if not 0.0 <= character_coverage <= 1.0:  # NaN is neither
+        raise ValueError(f"the character coverage is {character_coverage}, must be 0 to 1")
     if character_coverage < 1.0 and not byte_fallback:
         raise ValueError(f"a character coverage of {character_coverage} needs byte fall-back for the rest")
     rules = NORMALIZERS[normalizer]
@@ -143,23 +157,33 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, required=True, help="of all tokens")
     parser.add_argument("--normalizer", choices=NORMALIZERS, default="transcript")
     parser.add_argument("--byte-fallback", action="store_true", help="add 256 byte tokens for all other characters")
-    parser.add_argument("--character-coverage", type=float, default=0.9995, help="with --byte-fallback")
+    parser.add_argument(
+        "--character-coverage", type=float, help=f"with --byte-fallback: 0 to 1; default: {USUAL_COVERAGE}"
+    )
     parser.add_argument("--out", type=Path, required=True, help="tokenizer.json")
     arguments = parser.parse_args()
     if not (arguments.manifest or arguments.text):
         parser.error("name a --manifest or a --text")
+    coverage = arguments.character_coverage
+    if coverage is not None and not 0.0 <= coverage <= 1.0:  # NaN is neither
+        parser.error(f"argument --character-coverage: must be 0 to 1, not {coverage}")
+    if coverage is not None and not arguments.byte_fallback:
+        parser.error("--character-coverage needs --byte-fallback, which spells the other characters")
     with told_in_one_line("tokenizer"):
         _make(arguments)
 
 
 def _make(arguments: argparse.Namespace) -> None:
     texts = list(raw_texts(arguments.manifest, arguments.text, arguments.exclude_corpus))
+    coverage = arguments.character_coverage
+    if coverage is None:
+        coverage = USUAL_COVERAGE if arguments.byte_fallback else 1.0
     pieces = train(
         texts,
         arguments.vocab_size,
         normalizer=arguments.normalizer,
         byte_fallback=arguments.byte_fallback,
-        character_coverage=arguments.character_coverage if arguments.byte_fallback else 1.0,
+        character_coverage=coverage,
     )
     with atomic_path(arguments.out) as draft:
         pieces.save(draft)

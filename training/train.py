@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from training.allocator import keep_freed_memory
 from training.checkpoint import latest_checkpoint
 from training.compiled import compile_blocks
 from training.curves import RECIPE_FILE, draw_run
-from training.data import PcmStore
+from training.data import PcmStore, Utterance
 from training.dataset import cmvn, make_batch, make_examples
 from training.distributed import Processes, processes
 from training.example import Example
@@ -41,6 +42,7 @@ from training.run_options import add_run_options, minutes
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
+from training.tokenizer import check_transcripts
 from training.tokenizer import train as train_tokenizer
 from training.trainer import Trainer
 
@@ -102,8 +104,8 @@ def targets(
     """Tokenizer and lexicon of the run, made from the training texts where there are none yet.
 
     What a start made that came to no checkpoint is made anew when the texts are others by now. `given`: the tokenizer
-    there is that of the weights which the run starts from. Raises ValueError where the tokenizer is not as large as the
-    recipe's model wants it, BundleError where the recipe's lexicon cannot be read.
+    there is that of the weights which the run starts from. Raises ValueError where the tokenizer is not of transcripts
+    or not as large as the recipe's model wants it, BundleError where the recipe's lexicon cannot be read.
     """
     begun = latest_checkpoint(folder) is not None
     tokenizer = folder / TOKENIZER_FILE
@@ -115,6 +117,7 @@ def targets(
             _make(own, texts, lambda: own_lexicon(texts), fixed=begun)
         lexicon = Lexicon.load(Path(recipe.data.lexicon) if recipe.data.lexicon else own)
     pieces = WordPieces.load(tokenizer)
+    check_transcripts(pieces, tokenizer)
     if pieces.vocab_size != recipe.model.vocab_size:
         raise ValueError(
             f"[model] vocab_size is {recipe.model.vocab_size}, but {tokenizer} has {pieces.vocab_size} tokens: "
@@ -144,6 +147,14 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def tell_shared(learnt: Iterable[Utterance], dev: Sequence[Utterance]) -> None:
+    """Print how much of dev lies in recordings that are trained on too: its loss is too low there."""
+    heard = {os.path.normpath(utterance.path) for utterance in learnt}
+    shared = sum(os.path.normpath(utterance.path) in heard for utterance in dev)
+    if shared:
+        print(f"warning: {shared} of {len(dev)} dev utterances are of recordings that training has as well")
+
+
 def dev_batches(examples: Sequence[Example], store: PcmStore, front_end: LogMel) -> list[Batch]:
     """Some 64 utterances in batches of eight."""
     chosen = sorted(examples[:: max(1, len(examples) // 64)], key=lambda e: e.duration_s)
@@ -167,11 +178,13 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
             take_tokenizer(initial, recipe.model, folder / TOKENIZER_FILE)
         utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
         held_out = recipe.data.tuning_speakers if arguments.hold_out else ()
-        texts = [utterance.text for utterance in utterances if utterance.speaker not in held_out]
+        learnt = [utterance for utterance in utterances if utterance.speaker not in held_out]
+        texts = [utterance.text for utterance in learnt]
         # First what takes seconds and may be refused, then hours of audio.
         pieces, lexicon = targets(recipe, folder, texts, given=initial is not None)
         pcm, dev_pcm = training_store(arguments.runs, recipe.data), dev_store_of(arguments.runs, recipe.data)
         if group.main:
+            tell_shared(learnt, dev_utterances)
             PcmStore.build(utterances, pcm)
             PcmStore.build(dev_utterances, dev_pcm)
         store, dev_store = PcmStore(pcm), PcmStore(dev_pcm)

@@ -304,3 +304,34 @@ def test_a_store_that_was_being_replaced_when_its_process_was_killed_is_built_ag
             PcmStore.build(utterances[::-1], tmp_path / "store", workers=1)
     store = PcmStore.build(utterances, tmp_path / "store", workers=1)
     assert [round(float(store[index].mean()) / 32768, 2) for index in range(2)] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\rb", 'q"uoted', "tab\tbed", "back\\nslash"])
+def test_a_name_that_no_line_can_hold_is_that_of_its_own_samples(tmp_path: Path, name: str) -> None:
+    utterances = recordings(tmp_path, name, "last")
+    for utterance, length in zip(utterances, (1_600, 3_200), strict=True):
+        soundfile.write(utterance.path, np.zeros(length), 16_000)
+    store = PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert store.sources == [utterance.source for utterance in utterances]
+    assert store.recordings == [data.recording(utterance) for utterance in utterances]
+    built = (tmp_path / "store" / "samples.i16").stat().st_ino
+    PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert (tmp_path / "store" / "samples.i16").stat().st_ino == built, "it is complete"
+
+
+def test_a_name_that_begins_with_a_quotation_mark_is_not_taken_for_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    utterances = recordings(Path(), '"a', "b")
+    for utterance in utterances:
+        soundfile.write(utterance.path, np.zeros(1_600), 16_000)
+    assert PcmStore.build(utterances, Path("store"), workers=1).sources == ['"a.wav', "b.wav"]
+
+
+def test_a_listing_of_ordinary_names_is_a_line_each_so_that_a_store_stays_what_it_is(tmp_path: Path) -> None:
+    utterances = recordings(tmp_path, "a", "b c")
+    for utterance in utterances:
+        soundfile.write(utterance.path, np.zeros(1_600), 16_000)
+    PcmStore.build(utterances, tmp_path / "store", workers=1)
+    assert (tmp_path / "store" / "files.txt").read_text() == "\n".join(map(data.recording, utterances))

@@ -34,8 +34,8 @@ class TestLibriSpeech:
         files(tmp_path, {f"{chapter}-0000.flac": "", f"{chapter}-0001.opus": ""})
         folder = tmp_path / "LibriSpeech/dev-clean/19/198"
         assert list(read_librispeech(tmp_path)) == [
-            Record("19-198-0000", folder / "19-198-0000.flac", "HELLO THERE", "19", "dev-clean"),
-            Record("19-198-0001", folder / "19-198-0001.opus", "YES", "19", "dev-clean"),
+            Record("19-198-0000", folder / "19-198-0000.flac", "HELLO THERE", "19", "dev-clean", named=True),
+            Record("19-198-0001", folder / "19-198-0001.opus", "YES", "19", "dev-clean", named=True),
         ]
         assert {record.corpus for record in read_librispeech(tmp_path, corpus="mini")} == {"mini"}
 
@@ -71,15 +71,17 @@ class TestKaldi:
     def test_whole_recordings(self, tmp_path):
         folder = files(tmp_path / "train", WHOLE)
         assert list(read_kaldi(folder, audio_root=Path("/root"))) == [
-            Record("u1", Path("/root/a.wav"), "one two", "anna", "train"),
-            Record("u2", Path("/data/b.flac"), "three", "bert", "train"),
+            Record("u1", Path("/root/a.wav"), "one two", "anna", "train", named=True),
+            Record("u2", Path("/data/b.flac"), "three", "bert", "train", named=True),
         ]
 
     def test_segments_have_offsets_and_one_without_text_is_empty(self, tmp_path):
         folder = files(tmp_path, SEGMENTED)
         assert list(read_kaldi(folder, corpus="c")) == [
-            Record("u1", Path("long.wav"), "one two", "anna", "c", offset_s=0.5, duration_s=1.75, segment=True),
-            Record("u2", Path("long.wav"), "", "anna", "c", offset_s=3.0, duration_s=None, segment=True),
+            Record(
+                "u1", Path("long.wav"), "one two", "anna", "c", offset_s=0.5, duration_s=1.75, segment=True, named=True
+            ),
+            Record("u2", Path("long.wav"), "", "anna", "c", offset_s=3.0, duration_s=None, segment=True, named=True),
         ]
 
     @pytest.mark.parametrize("command", ["touch {} |", "| touch {}"])
@@ -232,10 +234,10 @@ class TestLhotse:
         double = lhotse.MonoCut("double", 0.5, 2.0, 0, spoken, recording=recording)
         audio = Path(recording.sources[0].source)
         assert list(read_lhotse(self.save(lhotse, [whole, bare, double], tmp_path))) == [
-            Record("all", audio, "ALL", "anna", "cuts", duration_s=3.0),
-            Record("bare", audio, "", "", "cuts", offset_s=1.0, duration_s=0.5, segment=True),
-            Record("x", audio, "X", "anna", "cuts", offset_s=0.75, duration_s=0.5, segment=True),
-            Record("y", audio, "Y", "anna", "cuts", offset_s=1.5, duration_s=0.75, segment=True),
+            Record("all", audio, "ALL", "anna", "cuts", duration_s=3.0, named=True),
+            Record("bare", audio, "", "", "cuts", offset_s=1.0, duration_s=0.5, segment=True, named=True),
+            Record("x", audio, "X", "anna", "cuts", offset_s=0.75, duration_s=0.5, segment=True, named=True),
+            Record("y", audio, "Y", "anna", "cuts", offset_s=1.5, duration_s=0.75, segment=True, named=True),
         ]
 
     def test_cuts_that_are_no_plain_stretch_of_a_file_are_refused(self, lhotse, recording, tmp_path):

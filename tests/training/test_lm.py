@@ -249,3 +249,23 @@ def test_a_trie_goes_where_no_folder_is_yet_and_a_draft_that_failed_is_gone(tmp_
     with pytest.raises(RuntimeError):
         lm.build_trie(tmp_path / "arpa", tmp_path / "other" / "lm.kenlm", bits=8, build_binary=tool)
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_bits_of_a_file_that_is_no_trie_are_refused(tmp_path, monkeypatch, capsys):
+    text, out = tmp_path / "text", tmp_path / "lm.arpa"
+    text.write_text("a b c\nb c\n")
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--text", text, "--order", 2, "--bits", 3, "--out", out)
+    assert f"--bits is of a trie's values, and {out} is none" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("options", "bits"), [((), "8"), (("--bits", 3), "3")])
+def test_a_trie_has_the_bits_that_are_asked_for(tmp_path, monkeypatch, options, bits):
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "build_binary").write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last"\n')
+    (tmp_path / "build_binary").chmod(0o755)
+    (tmp_path / "text").write_text("a b c\nb c\n")
+    out = tmp_path / "lm.kenlm"
+    run(monkeypatch, "--text", tmp_path / "text", "--order", 2, *options, "--out", out)
+    assert out.read_text().startswith(f"-q {bits} -b {bits} ")

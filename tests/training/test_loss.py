@@ -208,9 +208,3 @@ def test_a_token_twice_in_a_row_needs_a_frame_in_between(corpus: Corpus) -> None
         utterance = Utterance(corpus.utterances[0].path, frames * 0.08 + 0.01, "zzzzz", "", "")
         _, counts = make_examples([utterance], corpus.pieces, None, max_utterance_s=30.0)
         assert counts["kept, but too fast for word-piece CTC"] == fast
-
-
-def test_titles_are_learnt_as_they_are_said(corpus: Corpus) -> None:
-    utterances = [Utterance(corpus.utterances[0].path, 2.0, text, "", "") for text in ("mr sea", "mister sea")]
-    (short, full), _ = make_examples(utterances, corpus.pieces, None, max_utterance_s=30.0)
-    assert short.tokens == full.tokens

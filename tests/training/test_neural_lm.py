@@ -281,6 +281,21 @@ def test_a_share_of_the_weights_that_a_run_began_with_goes_into_what_is_written(
         assert float((mean["embedding.weight"] - other["embedding.weight"]).abs().max()) > 2e-3
 
 
+def test_a_tokenizer_of_texts_by_other_rules_is_refused_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_texts(tmp_path)
+    train_tokenizer([line.upper() for line in COUNTING], 48, normalizer="nfc").save(tmp_path / "tokenizer.json")
+    paths = ["--text", "text", "--tokenizer", "tokenizer.json", "--run", "run", "--out", "out", "--steps", "1"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["neural_lm", *paths])
+    with pytest.raises(SystemExit, match="2"):
+        neural_lm.main()
+    told = capsys.readouterr().err
+    assert "neural_lm: tokenizer.json: a tokenizer of texts by " in told and "'nfc'" in told
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [(["--init-share", "0.3"], "--init-share is a share of --init-from"), (["--init-share", "nan"], "must be 0 to 1")],

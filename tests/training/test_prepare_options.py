@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from asr_service.evaluation.references import read_references
 from training import prepare
 from training.importers.native import read_native
 from training.inspection import REASONS, Inspector
@@ -54,6 +56,25 @@ def test_what_is_a_fault_follows_the_options(
     assert prepared(monkeypatch, "--from", "manifest", manifest, "--out", tmp_path / "o.jsonl", *options) == good
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--max-chars-per-second", "nan"),
+        ("--min-chars-per-second", "nan"),
+        ("--min-chars-per-second", "-1"),
+        ("--min-chars-per-second", "31"),
+    ],
+)
+def test_limits_that_are_none_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    manifest = manifest_of(tmp_path, {"audio_filepath": "a.wav", "text": "hello"})
+    assert not prepared(monkeypatch, "--from", "manifest", manifest, "--out", tmp_path / "o.jsonl", *options)
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert options[0] in told and f"{float(options[1]):g}" in told and "must be 0 or more, in order" in told
+    assert not (tmp_path / "o.report.json").exists()
+
+
 def test_further_fields_and_a_corpus_that_a_line_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = manifest_of(tmp_path, {"audio_filepath": "a.wav", "text": "hello", "emotion": "calm"})
     out = tmp_path / "o.jsonl"
@@ -73,6 +94,63 @@ def test_relative_audio_of_a_kaldi_folder_is_below_the_root_that_is_given(
     out = tmp_path / "o.jsonl"
     assert prepared(monkeypatch, "--from", "kaldi", tmp_path, "--out", out, "--audio-root", audio)
     assert json.loads(out.read_text())["audio_filepath"] == "audio/a.wav"
+
+
+def write_kaldi(folder: Path) -> Path:
+    """A meeting in which two people begin to speak at the same time."""
+    manifest_of(folder, {"audio_filepath": "long.wav", "text": ""})
+    files = {
+        "wav.scp": f"rec {folder}/long.wav\n",
+        "segments": "ann-1 rec 0.25 0.75\nbob-1 rec 0.25 0.95\n",
+        "text": "ann-1 hello\nbob-1 hi there\n",
+        "utt2spk": "ann-1 ann\nbob-1 bob\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def write_native(folder: Path) -> Path:
+    """The same meeting."""
+    manifest_of(folder, {"audio_filepath": "long.wav", "text": ""})
+    part = {"audio_filepath": "long.wav", "offset": 0.25}
+    rows = [
+        {"utterance_id": "ann-1", "speaker": "ann", "text": "hello", "duration": 0.5, **part},
+        {"id": "bob-1", "speaker": "bob", "text": "hi there", "duration": 0.7, **part},
+    ]
+    (folder / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "in.jsonl"
+
+
+@pytest.mark.parametrize(("source", "write"), [("kaldi", write_kaldi), ("manifest", write_native)])
+def test_who_speaks_at_the_same_time_keeps_the_id_that_the_corpus_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, write: Callable[[Path], Path]
+) -> None:
+    out = tmp_path / "out" / "train.jsonl"
+    assert prepared(monkeypatch, "--from", source, write(tmp_path), "--out", out, "--corpus", "meeting")
+    assert [reference.utterance_id for reference in read_references(out)] == ["ann-1", "bob-1"]
+    again = tmp_path / "again.jsonl"
+    assert prepared(monkeypatch, "--from", "manifest", out, "--out", again)
+    assert [json.loads(line)["id"] for line in again.read_text().splitlines()] == ["ann-1", "bob-1"]
+
+
+def test_an_id_that_stands_twice_is_a_duplicate_and_so_is_audio_under_another_id(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"audio_filepath": f"{n}.wav", "text": "hello", "id": n // 2} for n in range(2)]
+    manifest = manifest_of(tmp_path, *rows, {"audio_filepath": "2.wav", "text": "hello", "id": "b"})
+    manifest.write_text(f"{manifest.read_text()}\n{json.dumps({**rows[0], 'duration': 1.0, 'id': 'c', 'corpus': 'c'})}")
+    verdicts = prepare.judge(map(Inspector(), read_native(manifest)), drop=(), keep=())
+    found = [[reason for reason, _ in verdict.faults] for verdict in verdicts]
+    assert found == [[], ["duplicate_id"], [], ["duplicate_audio"]]
+
+
+def test_a_text_that_no_file_can_hold_is_refused_by_its_line_before_audio_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "in.jsonl"
+    manifest.write_text('{"audio_filepath": "none.wav", "duration": 1, "text": "h\\ud800i"}\n')
+    assert not prepared(monkeypatch, "--from", "manifest", manifest, "--out", tmp_path / "o.jsonl")
+    told = "text has half of a surrogate pair, which is no character"
+    assert capsys.readouterr().err.splitlines() == [f"prepare: {manifest}:1: {told}"]
 
 
 def test_hours_are_those_of_the_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from asr_service.errors import ConfigError
 from asr_service.model.config import PRESETS
 from training import train
+from training.augmentation.speed import change_speed
 from training.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
@@ -106,6 +108,9 @@ def test_agreement_of_views_wants_two_of_them(tmp_path: Path) -> None:
         "noise_snr_db = [20, 5]",
         "pause_s = [-1, 2]",
         "speeds = [0.0]",
+        "speeds = [1.0, 0.001]",
+        "speeds = [10.5]",
+        "speeds = [1.0, nan]",
     ],
 )
 def test_an_augmentation_that_cannot_be_drawn_is_refused_by_name(tmp_path: Path, setting: str) -> None:
@@ -178,6 +183,35 @@ def test_a_value_that_cannot_be_meant_is_refused_by_file_section_and_name(
     with pytest.raises(ValueError, match=rf"mine\.toml: .*\b{name}\b") as refused:
         load_recipe(path)
     assert section in ("model", name) or f"[{section}]" in str(refused.value)
+
+
+def test_speeds_are_told_their_limits_which_can_be_resampled(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[augment]\nspeeds = [0.001]\n")
+    with pytest.raises(ValueError, match=r"speeds is \(0.001,\), must be one or more numbers from 0.1 to 10$"):
+        load_recipe(path)
+    path.write_text("[augment]\nspeeds = [0.1, 10]\n")
+    for speed in load_recipe(path).augment.speeds:
+        assert change_speed(torch.zeros(1, 1_000), speed).shape == (1, 1_000 / speed)
+
+
+NO_LOSS = "[loss]\nctc = 0\nattention = 0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{NO_LOSS}phone_ctc = 0\nlower_phone_ctc = 0", r"\[loss\] lower_phone_ctc, .*, attention are all 0"),
+        (f"{NO_LOSS}[model]\nphone_vocab_size = 0", r"\[loss\] ctc, attention and consistency are 0, and \[model\]"),
+    ],
+)
+def test_weights_of_which_nothing_is_learnt_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        load_recipe(path)
+    path.write_text(NO_LOSS)  # phones alone
+    assert load_recipe(path).loss.ctc == 0
 
 
 def test_a_whole_number_does_where_any_number_does(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,9 @@ def test_rules_of_another_version_are_refused_and_unrecorded_ones_are_the_transc
     foreign = WordPieces.train(["sea"], 40, normalization=Normalization("german", "1"))
     with pytest.raises(ValueError, match="here is none of that name"):
         tokenizer.normalizer_of(foreign)
+    tokenizer.check_transcripts(plain, Path("t.json"))
+    with pytest.raises(ValueError, match=r"^t\.json: the tokenizer's texts .* here is none of that name"):
+        tokenizer.check_transcripts(foreign, Path("t.json"))
 
 
 @given(text=st.text(max_size=60))
@@ -58,6 +62,7 @@ def test_the_frequent_characters_cover_the_text():
     [
         (["--"], {}, "no text"),
         (["a"], {"character_coverage": 0.5}, "needs byte fall-back"),
+        (["a"], {"character_coverage": 7.0, "byte_fallback": True}, "coverage is 7.0, must be 0 to 1"),
         (["a"], {"byte_fallback": True}, "too small"),
     ],
 )
@@ -120,3 +125,34 @@ def test_the_command_names_a_line_of_a_manifest_that_is_no_json(tmp_path, monkey
     with pytest.raises(SystemExit, match="2"):
         tokenizer.main()
     assert "m.jsonl:2: not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--character-coverage 0.5", "--character-coverage needs --byte-fallback"),
+        ("--byte-fallback --character-coverage 7", "argument --character-coverage: must be 0 to 1, not 7.0"),
+        ("--byte-fallback --character-coverage -1", "argument --character-coverage: must be 0 to 1, not -1.0"),
+        ("--byte-fallback --character-coverage nan", "argument --character-coverage: must be 0 to 1, not nan"),
+    ],
+)
+def test_a_coverage_without_effect_or_sense_is_refused_by_name(tmp_path, monkeypatch, capsys, options, told):
+    (tmp_path / "t.txt").write_text("the sea shells\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--text", "t.txt", "--vocab-size", "300", "--out", "t.json", *options.split()]
+    monkeypatch.setattr(sys, "argv", ["tokenizer", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        tokenizer.main()
+    assert told in capsys.readouterr().err and not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize(("options", "rare"), [((), False), (("--character-coverage", "1"), True)])
+def test_the_rarest_characters_are_spelled_in_bytes_unless_the_coverage_says_otherwise(
+    tmp_path, monkeypatch, options, rare
+):
+    (tmp_path / "t.txt").write_text("the sea shells " * 500 + "\u00fc", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--text", "t.txt", "--vocab-size", "300", "--normalizer", "nfc", "--byte-fallback", "--out", "t.json"]
+    monkeypatch.setattr(sys, "argv", ["tokenizer", *arguments, *options])
+    tokenizer.main()
+    assert any("\u00fc" in piece for piece in WordPieces.load(tmp_path / "t.json").pieces) == rare

@@ -188,6 +188,22 @@ def test_a_tokenizer_that_somebody_put_there_is_taken_whatever_the_texts_are(tmp
     assert made(tmp_path, WORDS) == (own.pieces, False)
 
 
+@pytest.mark.parametrize("normalizer", ["nfc", "transcript"])
+def test_a_tokenizer_of_texts_by_other_rules_is_refused_by_its_file(
+    command: Command, capsys: pytest.CaptureFixture[str], normalizer: str
+) -> None:
+    own = command.folder / "runs" / "tiny" / TOKENIZER_FILE
+    own.parent.mkdir(parents=True)
+    train_tokenizer(WORDS, 36, normalizer=normalizer).save(own)
+    arguments = command.arguments("runs", "--max-steps", "1")
+    if normalizer == "transcript":
+        main(arguments)
+        return
+    line = refused(arguments, capsys)
+    assert line.startswith(f"train: {own}: a tokenizer of texts by ") and "'nfc'" in line
+    assert line.endswith("not of transcripts") and not (command.folder / "runs" / "pcm").exists()
+
+
 @pytest.mark.usefixtures("_no_dictionary")
 def test_the_tokenizer_of_the_weights_that_a_run_starts_from_stays_though_the_texts_do_not(tmp_path: Path) -> None:
     first, _ = made(tmp_path, WORDS)  # as a start without --init-from would have it, equal by chance
@@ -203,6 +219,21 @@ def test_held_out_speakers_teach_neither_tokenizer_nor_lexicon(command: Command)
     assert "shells" in lexicon and "zebra" not in lexicon
     heard = [WORDS[number % 6] for number in range(36) if number % 3 != 1]
     assert WordPieces.load(folder / TOKENIZER_FILE).pieces == train_tokenizer(heard, 36).pieces
+
+
+@pytest.mark.parametrize(("shared", "held_out"), [(0, False), (2, False), (2, True)])
+def test_dev_utterances_of_recordings_that_are_trained_on_are_counted(
+    command: Command, capsys: pytest.CaptureFixture[str], shared: int, held_out: bool
+) -> None:
+    def of_training(number: int, row: dict[str, Any]) -> dict[str, Any]:
+        return {"audio_filepath": "../speech/train-1.wav"} if number < shared else {}
+
+    rows_changed(command.speech / "dev.jsonl", of_training)
+    arguments = command.arguments("runs", "--max-steps", "1", *(["--hold-out"] if held_out else []))
+    main(rewritten(arguments, "[data]", '[data]\ntuning_speakers = ["1"]'))
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    said = "warning: 2 of 6 dev utterances are of recordings that training has as well"
+    assert told == ([said] if shared and not held_out else [])
 
 
 def test_dev_utterances_too_fast_for_ctc_are_counted_in_the_models_own_frames(

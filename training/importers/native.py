@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr_service.evaluation.references.rows import Row, json_rows, text_field
+from asr_service.evaluation.references.rows import ID, Row, json_rows, text_field
 from asr_service.evaluation.references.text import seconds
 from training.importers.record import Record, accepted
 
-_FIELDS = ("audio_filepath", "text", "speaker", "corpus", "duration", "offset")
+_FIELDS = (ID[0], "audio_filepath", "text", "speaker", "corpus", "duration", "offset")
 
 
 def read_native(manifest: Path, *, corpus: str = "") -> Iterator[Record]:
     """The utterances of a manifest; audio paths are relative to its folder, a field `offset` (s) makes a segment.
 
-    `corpus` stands in where a line names none. Raises CorpusError with all that is wrong: a file that cannot be read,
-    lines that are no JSON object with a text audio_filepath, or whose times are no numbers of seconds.
+    A line without an id is named by its path and offset; `corpus` stands in where a line names none. Raises CorpusError
+    with all that is wrong: a file that cannot be read, lines that are no JSON object with a text audio_filepath, or
+    whose times are no numbers of seconds.
     """
     problems: list[str] = []
     records = []
@@ -37,8 +38,9 @@ def _record(row: Row, folder: Path, corpus: str) -> Record:
         raise ValueError("no audio_filepath")
     segment = row.get("offset") is not None
     offset_s = seconds(row["offset"], "offset") if segment else 0.0
+    own_id = text_field(row, ID)
     return Record(
-        f"{name}@{offset_s:.10g}" if segment else name,
+        own_id or (f"{name}@{offset_s:.10g}" if segment else name),
         folder / name,
         texts["text"],
         text_field(row, ("speaker",)),
@@ -47,4 +49,5 @@ def _record(row: Row, folder: Path, corpus: str) -> Record:
         duration_s=None if row.get("duration") is None else seconds(row["duration"], "duration"),
         segment=segment,
         extra={key: value for key, value in row.items() if key not in _FIELDS},
+        named=bool(own_id),
     )

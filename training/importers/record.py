@@ -18,7 +18,7 @@ class Record:
     """What a corpus says of an utterance.
 
     Attributes:
-        utterance_id: as the corpus names it.
+        utterance_id: as the corpus names it, or else by its audio.
         audio: the file.
         text: as it is written, not normalised; empty where the corpus has none.
         speaker: empty where it is not known.
@@ -27,6 +27,7 @@ class Record:
         duration_s: how long the corpus says that it lasts; None where it says nothing, or "to the end".
         segment: whether it is a part of a longer recording.
         extra: further fields, which the manifest keeps.
+        named: whether the corpus has the id; the manifest keeps it then.
     """
 
     utterance_id: str
@@ -38,6 +39,7 @@ class Record:
     duration_s: float | None = None
     segment: bool = False
     extra: Mapping[str, object] = field(default_factory=dict)
+    named: bool = False
 
 
 def accepted(records: Sequence[Record], problems: Sequence[str], source: Path) -> Sequence[Record]:
@@ -59,4 +61,5 @@ def record_of(reference: Reference, corpus: str, *, segment: bool = False) -> Re
         offset_s=reference.offset_s,
         duration_s=reference.duration_s,
         segment=segment,
+        named=True,
     )

@@ -46,10 +46,22 @@ def json_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, Row]]:
         except ValueError as error:
             problems.append(f"{place}: not JSON: {error}")
             continue
-        if isinstance(row, dict):
-            yield place, row
-        else:
+        if not isinstance(row, dict):
             problems.append(f"{place}: not a JSON object")
+        elif "\\u" in line and (lone := _lone_surrogate(row)):
+            problems.append(f"{place}: {lone} has half of a surrogate pair, which is no character")
+        else:
+            yield place, row
+
+
+def _lone_surrogate(row: Row) -> str:
+    """The first field with one, "" where there is none: JSON escapes can name it, but no UTF-8 file can hold it."""
+    for name, value in row.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return ascii(name)[1:-1]
+    return ""
 
 
 def table_rows(path: Path, problems: list[str], *, columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:

@@ -106,6 +106,24 @@ def test_a_manifest_of_rows_says_all_that_is_wrong(tmp_path: Path) -> None:
     ]
 
 
+def test_half_of_a_surrogate_pair_is_refused_and_a_whole_one_is_a_character(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "m.jsonl",
+        '{"id": "a", "text": "\\ud83d\\ude00 \\u00e9"}',
+        '{"id": "b", "text": "h\\uD800i"}',
+        '{"id": "c", "text": "x", "take\\udfff": 1}',
+        '{"id": "d", "text": "x", "names": [{"a": "\\ude00\\ud83d"}]}',
+    )
+    told = "has half of a surrogate pair, which is no character"
+    assert problems_of(path) == [
+        f"m.jsonl:2: text {told}",
+        f"m.jsonl:3: take\\udfff {told}",
+        f"m.jsonl:4: names {told}",
+    ]
+    path.write_text(path.read_text().splitlines()[0])
+    assert read_references(path)[0].text == "\N{GRINNING FACE} \u00e9"
+
+
 def test_a_table_with_tabs_may_quote_its_cells_or_not(tmp_path: Path) -> None:
     path = lines(tmp_path / "m.tsv", "path\ttext", 'a.mp3\t"Oh," she said.', 'b.mp3\t"He said ""no"""')
     assert [row.text for row in read_references(path)] == ['"Oh," she said.', 'He said "no"']
