@@ -28,6 +28,7 @@ The server has neither TLS nor authentication. At a proxy that has them, with it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
@@ -81,13 +82,15 @@ class ServiceError(AsrError):
             details += "; longer recordings go through `stream`, in smaller chunks"
         super().__init__(details)
         self.status, self.reason = call.code().name, ""
-        rich: Any = rpc_status.from_call(call)
-        for packed in rich.details if rich is not None else ():
-            info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-            if packed.Unpack(info):
-                self.reason = info.reason
-            elif packed.Unpack(request) and request.field_violations:
-                self.field = request.field_violations[0].field
+        # Behind a proxy the details may be of another status than the call's, or no message at all.
+        with contextlib.suppress(ValueError, DecodeError):
+            rich: Any = rpc_status.from_call(call)
+            for packed in rich.details if rich is not None else ():
+                info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+                if packed.Unpack(info):
+                    self.reason = info.reason
+                elif packed.Unpack(request) and request.field_violations:
+                    self.field = request.field_violations[0].field
 
 
 class Recognition:

@@ -11,9 +11,12 @@ import numpy as np
 
 from asr_service.bench.generator import REFUSED, CallRecord, Load, LoadRecord
 from asr_service.bench.heard import Heard, heard
+from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.result import Interval
 from asr_service.evaluation.scoring import score
+from asr_service.evaluation.wer import WordErrors
 
 # A generator whose 99th percentile of lateness is above this has measured itself.
 MAX_LATE_S = 0.05
@@ -40,15 +43,17 @@ class Quality:
     """Word errors of the clips that streams which held have played to their end.
 
     Attributes:
-        wer, low, high: rate and its bootstrap interval, as shares; `over` says what was drawn.
+        wer, low, high: rate and its bootstrap interval, as shares; None and None where it has none.
+        over: what was drawn with replacement for the interval, as in evaluation's `Interval`. An utterance is drawn
+            with all its repetitions: what several streams play shares what makes it hard.
         alone_wer: of the same clips, each call alone; None where that was not asked for.
         changed: clips whose words were others than alone.
         clips, different: clips played, and how many different ones those are.
     """
 
     wer: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     over: str
     normalizer: str
     errors: int
@@ -69,7 +74,7 @@ class Cost:
     """What the server used from before the first stream to after the last, when all of the audio has been worked on.
 
     Attributes:
-        cpu_per_audio_s: seconds of processor time for a second of audio of one stream.
+        cpu_per_audio_s: seconds of processor time for a second of audio of one stream, held or not.
         resident_mib: when the load began, and the most.
     """
 
@@ -91,6 +96,7 @@ class Figures:
     """Of one load. Latencies are of what was said while all streams ran; what has no measurement is None.
 
     Attributes:
+        channels: connections that were opened.
         held, refused, failed: streams that ended well, that had no place, and the others by status.
         first_partial: from the end of a clip's first word.
         word: from the end of a word, by forced alignment of the reference, until it was shown and stayed.
@@ -101,7 +107,8 @@ class Figures:
         final_after_close: from the half-close to the call's last final.
         utterances, short_splits: finals, and those of them that ended inside of a clip at a pause under SHORT_PAUSE_S.
         generator_late: of the generator itself; `server_held`: of messages that the call took late.
-        generator_cpu_per_audio_s: the generator's own processor time for a second of audio of one stream.
+        quality: None where no stream that held has played a word.
+        generator_cpu_per_audio_s: the generator's own processor time for a second of audio of one stream, held or not.
         word_quantiles: 0 to 100 per cent of the word latencies.
     """
 
@@ -154,13 +161,13 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
     words = [word for clip in clips for word in clip.words if under_load(word.spoken_s)]
     latencies = [word.latency_s for word in words]
     finals = [clip.final_s for clip in clips if not clip.closed and under_load(clip.last_spoken_s)]
-    played_s = sum(call.call.duration_s for call in calls)
+    sent_s = sum(call.sent_s for call in record.calls)
     timings = [call.display.timing(processing_s=None, audio_s=0.0, uncovered_s=()) for call in calls]
     return Figures(
         streams=load.streams,
         seconds=load.seconds,
         message_s=load.message_s,
-        channels=load.channels,
+        channels=load.connections,
         held=load.streams - len(bad),
         refused=sum(call.reason == REFUSED for call in bad.values()),
         failed=dict(Counter(call.status for call in bad.values() if call.reason != REFUSED)),
@@ -177,12 +184,12 @@ def figures(record: LoadRecord, *, alone: Iterable[CallRecord] = (), normalizer:
         utterances=sum(clip.utterances for clip in clips),
         short_splits=sum(pause_s < SHORT_PAUSE_S for clip in clips for pause_s in clip.splits_s),
         quality=_quality(clips, [clip for call in alone for clip in heard(call)], normalizer),
-        cost=_cost(record, played_s),
+        cost=_cost(record, sent_s),
         slope=slope([(word.spoken_s, word.latency_s) for word in words]),
         generator_late=percentiles(record.pace.late_s),
         server_held=percentiles(record.pace.held_s),
         messages=record.pace.messages,
-        generator_cpu_per_audio_s=record.generator_cpu_s / played_s if played_s else None,
+        generator_cpu_per_audio_s=record.generator_cpu_s / sent_s if sent_s else None,
         word_quantiles=tuple(np.percentile(latencies, range(101)).tolist()) if latencies else (),
     )
 
@@ -225,6 +232,8 @@ def _quality(clips: Sequence[Heard], alone: Sequence[Heard], normalizer: str) ->
     references = [_reference(clip, number) for number, clip in enumerate(clips)]
     outputs = [Output(reference.utterance_id, clip.text) for reference, clip in zip(references, clips, strict=True)]
     scored = score(references, outputs, normalizer=normalizer)
+    if not scored.words.reference_words:
+        return None
     alone_wer = changed = None
     texts = {_place(clip): clip.text for clip in alone}
     if texts:
@@ -232,19 +241,33 @@ def _quality(clips: Sequence[Heard], alone: Sequence[Heard], normalizer: str) ->
         alone_outputs = [Output(row.utterance_id, text) for row, text in pairs]
         alone_wer = score(references, alone_outputs, normalizer=normalizer).wer
         changed = sum(output.text != text for output, (_, text) in zip(outputs, pairs, strict=True))
-    interval = scored.wer_interval
+    spoken = [clip.played.clip.reference for clip in clips]
+    interval = _interval(spoken, [utterance.words for utterance in scored.utterances])
     return Quality(
         wer=scored.wer,
-        low=interval.low,
-        high=interval.high,
+        low=interval.low if interval.exists else None,
+        high=interval.high if interval.exists else None,
         over=interval.over,
         normalizer=scored.normalizer,
         errors=scored.words.errors,
         reference_words=scored.words.reference_words,
         clips=len(clips),
-        different=len({clip.played.clip.reference.utterance_id for clip in clips}),
+        different=len({reference.utterance_id for reference in spoken}),
         alone_wer=alone_wer,
         changed=changed,
+    )
+
+
+def _interval(spoken: Sequence[Reference], counts: Sequence[WordErrors]) -> Interval:
+    """Of the rate; `spoken` is what was said in each clip that was played."""
+    together: dict[str, WordErrors] = {}
+    for reference, counted in zip(spoken, counts, strict=True):
+        together[reference.utterance_id] = together.get(reference.utterance_id, WordErrors()) + counted
+    speakers = {reference.utterance_id: reference.speaker for reference in spoken}
+    return wer_interval(
+        [counted.errors for counted in together.values()],
+        [counted.reference_words for counted in together.values()],
+        [speakers[utterance_id] for utterance_id in together],
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from asr_service.audio import SAMPLE_RATE_HZ
 from asr_service.bench.pacing import PaceLog, in_real_time, watch_event_loop
-from asr_service.bench.playlist import Call, Clip, playlist
+from asr_service.bench.playlist import BYTES_PER_SAMPLE, Call, Clip, playlist
 from asr_service.bench.process_usage import Usage, usage
 from asr_service.client import AsyncClient, ServiceError, result_of
 from asr_service.connection import Connection
@@ -45,7 +45,7 @@ class Load:
         streams: at once.
         seconds: each stream plays this long, and its last clip to the end.
         message_s: length of a message.
-        channels: connections; streams take turns in using them.
+        channels: connections at most; streams take turns in using them.
         pause_s: between clips.
         clips_per_call: None for one call that lasts as long as its stream.
         stagger_s: the streams begin one after the other in this time.
@@ -58,6 +58,11 @@ class Load:
     pause_s: float = 1.5
     clips_per_call: int | None = None
     stagger_s: float = 2.0
+
+    @property
+    def connections(self) -> int:
+        """Those that some stream uses."""
+        return min(self.channels, self.streams)
 
 
 class ShownFinal(NamedTuple):
@@ -77,6 +82,7 @@ class CallRecord:
 
     Attributes:
         begun_s: when its first sample was spoken; run time.
+        sent_s: audio that the call has taken, all of it where the call went well.
         first_shown_s: by utterance, when its first words were shown.
         finals: in order.
         status: name of a gRPC status, OK at the end of a call that went well, or GIVEN_UP.
@@ -86,6 +92,7 @@ class CallRecord:
     stream: int
     call: Call
     begun_s: float
+    sent_s: float = 0.0
     display: DisplayLog = field(default_factory=DisplayLog)
     first_shown_s: dict[int, float] = field(default_factory=dict)
     finals: list[ShownFinal] = field(default_factory=list)
@@ -143,7 +150,7 @@ async def run_load(connection: Connection, clips: Sequence[Clip], load: Load, *,
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(connection.async_client(own_connection=load.channels > 1))
-            for _ in range(min(load.channels, load.streams))
+            for _ in range(load.connections)
         ]
         sends = [_sending(client, connection) for client in clients]
         origin, spent_s = time.monotonic() + LEAD_S, time.process_time()
@@ -219,7 +226,7 @@ async def _play(
 
 
 async def _call(send: Send, record: CallRecord, messages: AsyncIterable[bytes], begun: float) -> None:
-    responses = send(messages)
+    responses = send(_noted(messages, record))
     try:
         async with asyncio.timeout(max(0.0, begun - time.monotonic()) + record.call.duration_s + PATIENCE_S):
             async with contextlib.aclosing(responses):
@@ -230,6 +237,12 @@ async def _call(send: Send, record: CallRecord, messages: AsyncIterable[bytes], 
     except TimeoutError:
         record.status = GIVEN_UP
         record.message = f"the call had not ended {PATIENCE_S:g} s after its audio"
+
+
+async def _noted(messages: AsyncIterable[bytes], record: CallRecord) -> AsyncIterator[bytes]:
+    async for message in messages:
+        record.sent_s += len(message) / BYTES_PER_SAMPLE / SAMPLE_RATE_HZ
+        yield message
 
 
 async def _at_once(messages: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 from asr_service.bench.figures import MAX_LATE_S, SHORT_PAUSE_S, SILENCE_S, Figures, Percentiles
 from asr_service.bench.ramp import Objective, RampResult
 from asr_service.errors import ConfigError
-from asr_service.evaluation.result import NO_INTERVAL, Interval
+from asr_service.evaluation.result import NO_INTERVAL
 
 SCHEMA_VERSION = 1
 
@@ -53,7 +53,8 @@ def lines(figures: Figures, objective: Objective) -> Iterator[str]:
     )
     if figures.generator_cpu_per_audio_s is not None:
         share = 100 * figures.generator_cpu_per_audio_s
-        yield f"  {'generator, for each stream':28} {share:.3f} % of a core, {share * figures.held:.1f} % for all"
+        placed = figures.streams - figures.refused
+        yield f"  {'generator, for each stream':28} {share:.3f} % of a core, {share * placed:.1f} % for all"
     if figures.valid:
         broken = objective.broken(figures)
         yield f"  objective                    {'broken: ' + '; '.join(broken) if broken else 'holds'}"
@@ -77,11 +78,12 @@ def _latency_lines(figures: Figures) -> Iterator[str]:
 def _quality_lines(figures: Figures) -> Iterator[str]:
     quality = figures.quality
     if quality is None:
+        yield f"  {'WER':28} none: no stream that held has played a word of a reference"
         return
     between, drawn = "", NO_INTERVAL
-    if Interval(quality.low, quality.high, quality.over).exists:
+    if quality.low is not None and quality.high is not None:
         between = f" [{100 * quality.low:.2f}, {100 * quality.high:.2f}]"
-        drawn = f"95 % bootstrap over {quality.over}"
+        drawn = f"95 % bootstrap over {quality.over}, repetitions as one"
     yield (
         f"  {'WER':28} {100 * quality.wer:.2f} %{between}, "
         f"{quality.errors} errors of {quality.reference_words} words in {quality.clips} clips ({quality.different} "

@@ -82,9 +82,9 @@ def _draw_cost(axes: Any, runs: Sequence[Figures]) -> None:
 def _draw_errors(axes: Any, runs: Sequence[Figures]) -> None:
     """Word error rates under load with their intervals, and of the same calls alone."""
     for run in runs:
-        if run.quality is not None:
-            rates = [100 * run.quality.low, 100 * run.quality.high]
-            axes.plot([run.streams] * 2, rates, color="tab:blue")
+        quality = run.quality
+        if quality is not None and quality.low is not None and quality.high is not None:
+            axes.plot([run.streams] * 2, [100 * quality.low, 100 * quality.high], color="tab:blue")
     _lines(
         axes,
         runs,

@@ -50,7 +50,7 @@ def _parents() -> dict[int, int]:
 def _usage_of(pid: int) -> Usage | None:
     fields = _stat(pid)
     try:
-        pages = int((PROC / str(pid) / "statm").read_text().split()[1])
+        pages = int((PROC / str(pid) / "statm").read_bytes().split()[1])
     except (OSError, IndexError):
         return None  # it has ended meanwhile
     if not fields:
@@ -59,9 +59,9 @@ def _usage_of(pid: int) -> Usage | None:
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields behind the name, which may hold blanks and brackets itself; empty where the process has ended."""
+def _stat(pid: int) -> list[bytes]:
+    """The fields behind the name, which may hold blanks, brackets and half letters; empty where it has ended."""
     try:
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return []

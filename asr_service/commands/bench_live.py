@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,15 +44,15 @@ def register(subparsers: Any) -> None:
     load.add_argument("--streams", type=_numbers, default=[1, 8, 32], metavar="N,N,...", help="default: 1,8,32")
     load.add_argument("--ramp", action="store_true", help="from the first of --streams up, until the objective breaks")
     load.add_argument("--limit", type=positive, default=256, metavar="N", help="most streams of --ramp; default: 256")
-    load.add_argument("--seconds", type=float, default=60.0, help="of each load; default: 60")
+    load.add_argument("--seconds", type=_finite, default=60.0, help="of each load; default: 60")
     load.add_argument("--message-ms", type=positive, default=100, help="audio of a message; default: 100")
     load.add_argument("--channels", type=_channels, default=1, metavar="1|N", help="connections, N: one a stream")
-    load.add_argument("--pause", type=float, default=1.5, metavar="S", help="between clips; default: 1.5")
+    load.add_argument("--pause", type=_finite, default=1.5, metavar="S", help="between clips; default: 1.5")
     load.add_argument("--clips-per-call", type=positive, metavar="N", help="default: one call lasts as long as a load")
-    load.add_argument("--stagger", type=float, default=2.0, metavar="S", help="until all streams run; default: 2")
+    load.add_argument("--stagger", type=_finite, default=2.0, metavar="S", help="until all streams run; default: 2")
     figures = parser.add_argument_group("figures")
-    figures.add_argument("--word-p95", type=float, default=1.5, metavar="S", help="objective; default: 1.5")
-    figures.add_argument("--worse-by", type=float, default=0.3, metavar="POINTS", help="objective; default: 0.3")
+    figures.add_argument("--word-p95", type=_finite, default=1.5, metavar="S", help="objective; default: 1.5")
+    figures.add_argument("--worse-by", type=_finite, default=0.3, metavar="POINTS", help="objective; default: 0.3")
     figures.add_argument("--no-alone", action="store_true", help="do not recognise each call alone to compare errors")
     figures.add_argument("--normalizer", choices=("none", "basic", "english", "librispeech"), default="basic")
     figures.add_argument("--alignments", type=Path, default=ALIGNMENTS, metavar="DIR", help="where word ends are kept")
@@ -249,6 +250,13 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 
 def _numbers(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
+    return number
 
 
 def _channels(text: str) -> int | None:

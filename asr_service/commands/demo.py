@@ -20,6 +20,7 @@ from typing import Any
 
 from asr_service.commands.serve import SERVER
 from asr_service.commands.wording import said
+from asr_service.server.workers import end_with_parent
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CLIP = SAMPLES / "demo.flac"
@@ -110,7 +111,8 @@ def print_errors(reference: str, transcript: str) -> None:
 class ServerProcess:
     """`asr serve` on a free port, from its "serving" log line on until the block ends; then SIGTERM.
 
-    `options` are further options of `asr serve`; with several `workers` all of them serve before the block begins.
+    On Linux it ends, too, where this process is killed or the thread that began the block ends. `options` are further
+    options of `asr serve`; with several `workers` all of them serve before the block begins.
     Raises RuntimeError with the end of the server's log when it does not come to serve.
     """
 
@@ -127,7 +129,12 @@ class ServerProcess:
 
     def __enter__(self) -> ServerProcess:
         started = time.monotonic()
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            self._command,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  # it takes no lock that a thread of ours may hold
+        )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self._serving.wait(START_TIMEOUT_S)

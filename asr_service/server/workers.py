@@ -32,6 +32,8 @@ TOLD_AGAIN_S = 1.0
 and systemd's SIGTERM to every one of the service, and a parent passes on to its child what the child has had, too.
 """
 _POLL_S = 0.2
+# Looked up before a fork: behind one the loader's lock may be held by a thread that is not there.
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
 _PR_SET_PDEATHSIG = 1
 _TOLD_TWICE_S = 5.0  # how long a worker may take to end at once
 # How a worker ends that was told to: before it handles signals by one, or with the 130 of the command line.
@@ -128,9 +130,12 @@ class _Worker:
     due_s: float | None = None
 
 
-def _end_with_parent() -> None:
-    """In a worker that begins: when its parent is gone, killed without a word, the kernel sends it SIGTERM (Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent() -> None:
+    """In a process that begins: when the thread that started it is gone, killed without a word, the kernel sends it
+    SIGTERM (Linux; elsewhere nothing does).
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Workers:
@@ -180,7 +185,7 @@ class Workers:
         return int(any(code not in _STOPPED for code in ended))
 
     def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(self._command, preexec_fn=_end_with_parent)  # noqa: PLW1509  # there are no threads
+        process = subprocess.Popen(self._command, preexec_fn=end_with_parent)  # noqa: PLW1509  # there are no threads
         if self._stopping:  # the signal came while it was started, and went to those before it
             process.send_signal(signal.SIGTERM)
         return process

@@ -56,7 +56,7 @@ def final(
 
 
 def record(call: Call, *answers: tuple[float, pb.StreamingRecognizeResponse], begun_s: float = 0.0, stream: int = 0):
-    made = CallRecord(stream, call, begun_s)
+    made = CallRecord(stream, call, begun_s, sent_s=call.duration_s)
     for now_s, answer in answers:
         made.note(answer, now_s)
     return made

@@ -13,6 +13,7 @@ from asr_service.bench.process_usage import Usage
 from tests.bench.made_up import call_of, final, interim, record, text_clip
 
 CAT = text_clip("cat", ("the", 0.2, 0.4), ("cat", 0.5, 0.9), ("sat", 1.0, 1.5))
+OTHER_CAT = text_clip("other cat", *CAT.words)
 RIGHT = final(("the", 0.2, 0.4), ("cat", 0.5, 0.9), ("sat", 1.0, 1.5))
 WRONG = final(("the", 0.2, 0.4), ("bat", 0.5, 0.9), ("sat", 1.0, 1.5))
 LOAD = Load(streams=2, seconds=10.0, stagger_s=0.0)
@@ -32,7 +33,7 @@ def two_streams(answer, shown_s=2.2):
 
 def test_latencies_errors_and_revoked_words_are_counted_over_all_streams():
     one = record(call_of(CAT), (0.6, interim("the")), (1.1, interim("the bat")), (2.2, RIGHT))
-    two = record(call_of(CAT), (2.2, WRONG), stream=1)
+    two = record(call_of(OTHER_CAT), (2.2, WRONG), stream=1)
     found = figures(load_record(one, two))
     assert (found.streams, found.held, found.refused, found.failed) == (2, 2, 0, {})
     assert found.word is not None and found.word.count == 5
@@ -41,6 +42,7 @@ def test_latencies_errors_and_revoked_words_are_counted_over_all_streams():
     assert found.quality is not None
     assert (found.quality.errors, found.quality.reference_words, found.quality.clips) == (1, 6, 2)
     assert found.quality.normalizer == "basic-1"
+    assert found.quality.low is not None and found.quality.high is not None
     assert found.quality.low <= found.quality.wer <= found.quality.high
     assert found.final_after_close is not None and found.final_after_close.p50 == pytest.approx(0.2)
 
@@ -109,6 +111,62 @@ def test_cpu_is_told_for_each_second_of_audio_of_a_stream():
     assert found.cost is not None
     assert found.cost.cpu_per_audio_s == pytest.approx(0.3 * 9 / (2 * CAT.duration_s))
     assert (found.cost.resident_mib, found.cost.most_resident_mib) == (100, 109)
+
+
+def test_cpu_is_shared_out_among_all_audio_that_was_sent_also_by_streams_that_failed():
+    calls = [record(call_of(CAT), (2.2, RIGHT), stream=stream) for stream in range(4)]
+    for call in calls[1:]:
+        call.status, call.sent_s = "UNAVAILABLE", 1.5
+    used = ((0.0, Usage(1.0, 1 << 30)), (10.0, Usage(1.65, 1 << 30)))
+    load = dataclasses.replace(LOAD, streams=4)
+    found = figures(LoadRecord(load, tuple(calls), punctual(), used, generator_cpu_s=0.065))
+    assert found.cost is not None and found.cost.cpu_per_audio_s == pytest.approx(0.65 / (2.0 + 3 * 1.5))
+    assert found.generator_cpu_per_audio_s == pytest.approx(0.065 / (2.0 + 3 * 1.5))
+
+
+def test_repetitions_of_a_clip_make_no_rate_surer():
+    words = [(text, 0.1 + 0.15 * place, 0.2 + 0.15 * place) for place, text in enumerate("abcdefghij")]
+    clips = [text_clip(f"clip-{number}", *words) for number in range(10)]
+    answers = [final(*(("z", 0.0, 0.1),) * (number % 4), *words[number % 4 :]) for number in range(10)]
+
+    def found(streams):
+        calls = [
+            record(call_of(clip), (2.2, answer), stream=stream)
+            for stream in range(streams)
+            for clip, answer in zip(clips, answers, strict=True)
+        ]
+        quality = figures(load_record(*calls, load=dataclasses.replace(LOAD, streams=streams))).quality
+        assert quality is not None and (quality.clips, quality.different) == (10 * streams, 10)
+        return quality.wer, quality.low, quality.high, quality.over
+
+    once = found(1)
+    assert once[1] < once[0] < once[2] and once[3] == "utterances"
+    assert found(32) == once
+
+
+def test_speakers_are_drawn_where_there_are_enough_of_them():
+    clips = [
+        dataclasses.replace(CAT, reference=dataclasses.replace(CAT.reference, utterance_id=name, speaker=name[1:]))
+        for name in (f"{part}{speaker}" for speaker in range(20) for part in "ab")
+    ]
+    quality = figures(load_record(*(record(call_of(clip), (2.2, RIGHT)) for clip in clips))).quality
+    assert quality is not None and quality.over == "speakers"
+
+
+def test_one_clip_has_no_interval_however_often_it_was_played():
+    quality = figures(load_record(*two_streams(WRONG))).quality
+    assert quality is not None and (quality.low, quality.high, quality.over) == (None, None, "nothing")
+
+
+def test_where_nobody_speaks_there_is_no_word_error_rate():
+    call = record(call_of(text_clip("noise")), (1.0, final(("uh", 0.2, 0.4))))
+    assert figures(load_record(call), alone=[call]).quality is None
+
+
+def test_connections_are_those_that_were_opened():
+    many = dataclasses.replace(LOAD, channels=16)
+    assert figures(load_record(*two_streams(RIGHT), load=many)).channels == 2
+    assert figures(load_record(*two_streams(RIGHT))).channels == 1
 
 
 def test_without_any_answer_there_are_no_figures_rather_than_zeros():

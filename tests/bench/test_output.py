@@ -13,8 +13,8 @@ from asr_service.bench.output import document, lines, ramp_line, write_json
 from asr_service.bench.plots import write_png
 from asr_service.bench.ramp import Objective, RampResult
 from asr_service.errors import ConfigError
-from tests.bench.made_up import call_of, record
-from tests.bench.test_figures import CAT, RIGHT, WRONG, load_record, two_streams
+from tests.bench.made_up import call_of, final, record, text_clip
+from tests.bench.test_figures import CAT, LOAD, OTHER_CAT, RIGHT, WRONG, load_record, two_streams
 
 GOOD = figures(load_record(*two_streams(RIGHT)), alone=two_streams(RIGHT))
 RULE = Objective()
@@ -26,12 +26,34 @@ def late(made):
 
 
 def test_a_rate_is_told_with_its_normaliser_interval_and_what_it_is_alone():
-    text = "\n".join(lines(figures(load_record(*two_streams(WRONG)), alone=two_streams(RIGHT)), RULE))
-    assert "33.33 % [" in text and "basic-1, 95 % bootstrap over utterances" in text
+    under_load, alone = (
+        [record(call_of(clip), (2.2, answer), stream=stream) for stream, clip in enumerate((CAT, OTHER_CAT))]
+        for answer in (WRONG, RIGHT)
+    )
+    text = "\n".join(lines(figures(load_record(*under_load), alone=alone), RULE))
+    assert "33.33 % [" in text and "basic-1, 95 % bootstrap over utterances, repetitions as one" in text
     assert "0.00 %: +33.33 points by the load, 2 clips with other words" in text
     assert "broken: " in text
     one = figures(load_record(two_streams(WRONG)[0]))
     assert "basic-1, no interval: one utterance" in "\n".join(lines(one, RULE))
+
+
+def test_of_no_words_no_rate_is_told(tmp_path):
+    call = record(call_of(text_clip("noise")), (1.0, final(("uh", 0.2, 0.4))))
+    nobody = figures(load_record(call))
+    assert "WER                          none: no stream that held has played a word" in "\n".join(lines(nobody, RULE))
+    write_json(tmp_path / "b.json", document({}, RULE, [nobody], None))
+    (found,) = json.loads((tmp_path / "b.json").read_text())["runs"]
+    assert found["quality"] is None and found["worse_by_points"] is None
+
+
+def test_what_the_generator_takes_for_all_is_of_the_streams_that_had_a_place():
+    calls = [record(call_of(CAT), (2.2, RIGHT), stream=stream) for stream in range(4)]
+    calls[1].status = calls[2].status = "UNAVAILABLE"
+    calls[3].status, calls[3].reason, calls[3].sent_s = "RESOURCE_EXHAUSTED", "NO_CAPACITY", 0.0
+    made = load_record(*calls, load=dataclasses.replace(LOAD, streams=4))
+    text = "\n".join(lines(figures(dataclasses.replace(made, generator_cpu_s=0.06)), RULE))
+    assert "generator, for each stream   1.000 % of a core, 3.0 % for all" in text
 
 
 def test_a_load_whose_generator_was_late_tells_no_latency():

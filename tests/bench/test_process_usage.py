@@ -26,7 +26,9 @@ def test_work_is_counted_as_processor_time():
     assert after.cpu_s - before.cpu_s >= 0.05
 
 
-def test_user_and_system_time_and_the_resident_pages_are_added_over_the_family(monkeypatch, tmp_path):
+def test_user_and_system_time_and_the_resident_pages_are_added_over_the_family_whatever_its_names(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr(process_usage, "PROC", tmp_path)
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     family = ((10, 1, 3, 5, 7), (11, 10, 20, 30, 40), (14, 11, 100, 200, 300))
@@ -34,7 +36,8 @@ def test_user_and_system_time_and_the_resident_pages_are_added_over_the_family(m
         folder = tmp_path / str(pid)
         folder.mkdir()
         fields = ["S", parent, *range(101, 110), user_s * ticks, system_s * ticks, 112]
-        (folder / "stat").write_text(f"{pid} (a (b) c) {' '.join(map(str, fields))}\n")
+        # A name that is cut in the middle of a letter: the kernel keeps 15 bytes.
+        (folder / "stat").write_bytes(b"%d (a (b) \xc3) %s\n" % (pid, " ".join(map(str, fields)).encode()))
         (folder / "statm").write_text(f"1000 {pages} 3 4\n")
     assert usage(10) == Usage(cpu_s=3 + 5 + 20 + 30 + 100 + 200, resident_bytes=(7 + 40 + 300) * page)
     assert usage(13) is None

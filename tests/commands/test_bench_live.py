@@ -71,6 +71,11 @@ def test_a_ramp_prints_the_largest_number_that_held(tones, capsys):
         (["--seconds", "1"], "--seconds must be longer than --stagger"),
         (["--streams", "0"], "must be 1 or more"),
         (["--message-ms", "2000"], "at most 1000"),
+        *(
+            ([option, value], f"argument {option}: must be a finite number, not {value}")
+            for option in ("--seconds", "--pause", "--stagger", "--word-p95", "--worse-by")
+            for value in ("nan", "inf")
+        ),
     ],
 )
 def test_wrong_usage_is_told_before_anything_starts(options, problem, capsys):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,23 @@ def test_a_server_that_does_not_start_is_reported_with_its_words(
     error = capsys.readouterr().err
     assert "the server did not start" in error
     assert "config.json" in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a process is told that its parent has ended")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_server_ends_with_the_command_that_started_it(number: signal.Signals) -> None:
+    serving = json.dumps({"message": "serving", "port": 1, "model": "none"})
+    server = f"import sys, time; print({serving!r}, file=sys.stderr, flush=True); time.sleep(100)"
+    command = (
+        "import sys, time; from asr_service.commands.demo import ServerProcess\n"
+        f"process = ServerProcess(None); process._command = [sys.executable, '-c', {server!r}]\n"
+        "with process: print('ready', flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None and started.stdout.readline() == "ready\n"
+        started.send_signal(number)
+        # The server has this output, too: it ends when both have.
+        assert started.communicate(timeout=60) == ("", None)
 
 
 def test_modules_in_the_current_folder_are_not_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

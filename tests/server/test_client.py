@@ -8,14 +8,20 @@ import io
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import soundfile
+from google.protobuf import any_pb2
+from google.rpc import status_pb2
 
 from asr_service.client import FLUSH, KEEP_ALIVE, AsyncClient, Client, Control, ServiceError
 from asr_service.config import ServerSettings, Settings
+from asr_service.generated.asr.v1 import speech_pb2 as pb
+from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import SpeechServer
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Service, Start
@@ -220,6 +226,45 @@ def test_stopping_early_frees_the_server(service: Service) -> None:
         next(responses)
         responses.close()
         assert client.server_info().models[0].name == "tones"
+
+
+def answering(code: int, message: str, *details: any_pb2.Any) -> bytes:
+    return status_pb2.Status(code=code, message=message, details=details).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        answering(14, "upstream connect error"),
+        answering(3, "stopping"),
+        b"\xff\xff\xff",
+        answering(14, "stopping", any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")),
+    ],
+    ids=["another message", "another code", "no message", "a detail that is none"],
+)
+def test_details_that_do_not_belong_to_the_status_are_as_none(details: bytes) -> None:
+    class Proxy(pb_grpc.SpeechServicer):
+        def Recognize(self, request: pb.RecognizeRequest, context: grpc.ServicerContext) -> None:
+            context.set_trailing_metadata((("grpc-status-details-bin", details),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
+
+    async def ask(address: str) -> None:
+        async with AsyncClient(address) as client:
+            await client.recognize(b"x")
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    pb_grpc.add_SpeechServicer_to_server(Proxy(), server)
+    address = f"localhost:{server.add_insecure_port('localhost:0')}"
+    server.start()
+    try:
+        with Client(address) as client, pytest.raises(ServiceError) as caught:
+            client.recognize(b"x")
+        with pytest.raises(ServiceError) as caught_on_a_loop:
+            asyncio.run(ask(address))
+    finally:
+        server.stop(None).wait()
+    for error in (caught.value, caught_on_a_loop.value):
+        assert (error.status, error.reason, error.field, error.message) == ("UNAVAILABLE", "", "", "stopping")
 
 
 def test_nobody_listens(service: Service) -> None:
