@@ -64,7 +64,12 @@ def to_float(samples: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _interleaved(frame: av.AudioFrame) -> NDArray[np.generic]:
-    array = frame.to_ndarray()
+    """The samples, of shape (n, C)."""
     channels = frame.layout.nb_channels
-    # Planar frames come as (C, n), packed ones as (1, n * C).
-    return array.T if frame.format.is_planar else array.reshape(-1, channels)
+    if not frame.format.is_planar:
+        return frame.to_ndarray().reshape(-1, channels)
+    # Not to_ndarray: PyAV 18 counts nine planes where there are eight, and the ninth lies in nobody's memory.
+    assert frame.format.name == "fltp"
+    return np.stack(
+        [np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes[:channels]], axis=1
+    )

@@ -19,6 +19,7 @@ from asr_service.audio.flac_frame import MAX_HEADER_BYTES, FrameHeader, parse_he
 from asr_service.audio.limits import AudioLimits
 from asr_service.audio.sniff import describe
 from asr_service.audio.source import Pcm, check_header, invalid
+from asr_service.audio.tags import TagSkipper
 from asr_service.errors import InvalidAudio
 from asr_service.types import AudioFormat
 
@@ -66,6 +67,7 @@ class FlacSource:
         self._declared = declared
         self._limits = limits
         self._buffer = ByteBuffer()
+        self._tags = TagSkipper(self._buffer, _NAME, limits)
         self._magic_seen = False
         self._last_block_seen = False
         self._metadata_bytes = 0
@@ -97,6 +99,8 @@ class FlacSource:
 
     def _read_metadata(self) -> bool:
         """Read the magic or one metadata block; False when it has not arrived."""
+        if not self._magic_seen and not self._tags.skip(complete=False):
+            return False
         if self._buffer.skipping or len(self._buffer) < 4:
             return False
         head = self._buffer.peek(4)
@@ -148,7 +152,8 @@ class FlacSource:
         """Decode the first frame if its end can be seen: the next one's header, or the end of the audio."""
         assert self._info is not None
         sync = b"\xff\xf9" if frame.variable_blocks else b"\xff\xf8"
-        while (position := self._buffer.find(sync, self._searched)) >= 0:
+        limit = min(self._info.max_frame_bytes, self._limits.max_packet_bytes)
+        while 0 <= (position := self._buffer.find(sync, self._searched)) <= limit:
             if len(self._buffer) - position < MAX_HEADER_BYTES and not complete:
                 break
             self._searched = position + 1
@@ -172,7 +177,6 @@ class FlacSource:
                 raise invalid(_NAME, f"frame {self._frames_read}, its last, is cut off or damaged") from error
             self._frame = None
             return pcm
-        limit = min(self._info.max_frame_bytes, self._limits.max_packet_bytes)
         if len(self._buffer) > limit + MAX_HEADER_BYTES:
             raise invalid(_NAME, f"frame {self._frames_read} is damaged: no frame follows it within {limit} bytes")
         if position < 0:

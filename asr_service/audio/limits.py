@@ -25,7 +25,7 @@ class AudioLimits:
     Attributes:
         max_duration_s: decoded time at which `AudioTooLong` is raised, while decoding.
         max_header_bytes: the most that is held of a header before it is understood (Vorbis set-up headers are largest).
-        max_metadata_bytes: tags, pictures and unknown chunks skipped, never held, before the first sample.
+        max_metadata_bytes: tags, pictures and unknown chunks skipped, never held, with no audio between them.
         max_riff_chunks: chunks of a WAV before its data.
         max_packet_bytes: the largest codec packet or frame that is held until it is complete.
     """

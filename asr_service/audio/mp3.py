@@ -13,14 +13,12 @@ from asr_service.audio.limits import SNIFF_BYTES, AudioLimits
 from asr_service.audio.mpeg_frame import HEADER_BYTES, MpegHeader, parse_header
 from asr_service.audio.sniff import describe
 from asr_service.audio.source import Pcm, check_header, invalid
+from asr_service.audio.tags import ANYWHERE, TagSkipper
 from asr_service.types import AudioFormat
 
 _NAME = "MP3"
-_ID3_HEADER_BYTES = 10
 _DECODER_DELAY = 529
 """Samples that every layer III decoder adds: 528 of the filter banks and one of the usual convention."""
-_TRAILING_TAGS = (b"TAG", b"APE", b"LYR")
-"""First bytes of what may follow the last frame: ID3v1, APEv2, Lyrics3."""
 
 
 class Mp3Source:
@@ -31,13 +29,12 @@ class Mp3Source:
 
     def __init__(self, declared: AudioFormat, limits: AudioLimits) -> None:
         self._declared = declared
-        self._limits = limits
         self._buffer = ByteBuffer()
+        self._tags = TagSkipper(self._buffer, _NAME, limits, ANYWHERE)
         self._decoder: PacketDecoder | None = None
         self._first: MpegHeader | None = None
-        self._in_step = False
-        self._at_start = True
-        self._trailing = False
+        self._at_boundary = True
+        """A frame or a tag begins at the front of the buffer: at the start, and behind a frame."""
         self._searched = 0
         self._skip = 0
         self._hold = 0
@@ -47,19 +44,17 @@ class Mp3Source:
 
     @property
     def dropped_bytes(self) -> int:
-        return 0 if self._trailing else len(self._buffer)
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Pcm]:
-        if self._trailing:
-            return
         self._buffer.append(data)
         yield from self._read(complete=False)
 
     def finish(self) -> Iterator[Pcm]:
         yield from self._read(complete=True)
-        if self._buffer.skipping:
-            raise invalid(_NAME, "ends inside its ID3 tag")
         if self._first is None:
+            if self._buffer.skipping:
+                raise invalid(_NAME, "ends inside a tag, before its first frame")
             raise invalid(_NAME, f"no MP3 frame found: {describe(self._buffer.peek(64))}")
         # Only a file as long as its header says ends in the padding that its header says.
         padding = self._hold if self._promised_frames in (None, self._frames) else 0
@@ -70,49 +65,26 @@ class Mp3Source:
             keep -= len(samples)
 
     def _read(self, *, complete: bool) -> Iterator[Pcm]:
-        while not self._trailing and not self._buffer.skipping:
-            if self._at_start and not self._skip_id3(complete=complete):
-                return
+        while not self._buffer.skipping:
             header = self._next_header(complete=complete)
             if header is None or len(self._buffer) < header.size:
                 return
+            self._tags.audio_found()
             yield from self._decode(header, self._buffer.take(header.size))
 
-    def _skip_id3(self, *, complete: bool) -> bool:
-        """Skip an ID3v2 tag without holding it; False while it cannot be told whether there is one."""
-        head = self._buffer.peek(_ID3_HEADER_BYTES)
-        if len(head) < _ID3_HEADER_BYTES and not complete:
-            return False
-        self._at_start = head[:3] == b"ID3" and len(head) == _ID3_HEADER_BYTES
-        if not self._at_start:
-            return True
-        # Four bytes of seven bits each; a flag announces a footer as long as the header.
-        size = 0
-        for byte in head[6:10]:
-            if byte & 0x80:
-                raise invalid(_NAME, "its ID3 tag is broken")
-            size = size << 7 | byte
-        size += _ID3_HEADER_BYTES * (2 if head[5] & 0x10 else 1)
-        if size > self._limits.max_metadata_bytes:
-            raise invalid(_NAME, f"an ID3 tag of {size} bytes; at most {self._limits.max_metadata_bytes} are skipped")
-        self._buffer.skip(size)
-        # Tags may follow one another.
-        return not self._buffer.skipping
-
     def _next_header(self, *, complete: bool) -> MpegHeader | None:
-        """The header at the front of the buffer, after a search where the stream is out of step."""
-        if self._in_step:
-            head = self._buffer.peek(HEADER_BYTES)
-            if len(head) < HEADER_BYTES:
+        """The header at the front of the buffer, behind tags, and after a search where the stream is out of step."""
+        if self._at_boundary:
+            if not self._tags.skip(complete=complete):
                 return None
-            header = parse_header(head)
-            assert self._first is not None
-            if header is not None and header.continues(self._first):
-                return header
-            if head[:3] in _TRAILING_TAGS:
-                self._trailing = True
-                return None
-            self._in_step = False
+            if self._first is not None:
+                head = self._buffer.peek(HEADER_BYTES)
+                if len(head) < HEADER_BYTES:
+                    return None
+                header = parse_header(head)
+                if header is not None and header.continues(self._first):
+                    return header
+            self._at_boundary = False
         return self._search(complete=complete)
 
     def _search(self, *, complete: bool) -> MpegHeader | None:
@@ -131,7 +103,7 @@ class Mp3Source:
                 if ends_here or (following is not None and following.continues(header)):
                     self._buffer.skip(position)
                     self._searched = 0
-                    self._in_step = True
+                    self._at_boundary = True
                     return header
             elif len(self._buffer) - position < HEADER_BYTES and not complete:
                 self._searched = position

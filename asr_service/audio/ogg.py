@@ -26,6 +26,10 @@ from asr_service.types import AudioFormat
 _PAGE_HEADER = struct.Struct("<4sBBqIIIB")
 _CONTINUED, _FIRST, _LAST = 1, 2, 4
 _NO_GRANULE = -1
+_MAX_EMPTY_LINKS = 8
+"""Chained streams without audio in a row: each costs far more than its few bytes, and nothing holds its sender back."""
+_MIN_LINK_S = 0.02
+"""Audio that makes a chained stream worth its cost: the usual packet."""
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -79,7 +83,8 @@ class OggSource:
         self._serial = 0
         self._next_sequence = 0
         self._ended = False
-        self._has_audio = False
+        self._samples = 0
+        self._empty_links = 0
         self._partial = bytearray()
         self._partial_open = False
         self._metadata_bytes = 0
@@ -144,18 +149,31 @@ class OggSource:
         if packets:
             granule = page.granule if page.granule != _NO_GRANULE else None
             for samples in link.page(packets, granule, self._ended):
-                self._has_audio = True
+                self._samples += len(samples)
                 yield Pcm(samples, link.rate_hz)
 
     def _begin(self, page: Page) -> None:
-        if self._link is not None and not self._ended and not self._has_audio:
-            raise invalid("Ogg", "several streams at once; one audio stream, or several one after another, are read")
+        if self._link is not None:
+            self._end_link(self._link)
         self._link = None
         self._serial, self._next_sequence = page.serial, page.sequence
-        self._ended = self._has_audio = False
+        self._ended = False
+        self._samples = 0
         self._partial.clear()
         self._partial_open = False
-        self._metadata_bytes = 0
+
+    def _end_link(self, link: Link) -> None:
+        if not self._ended and not self._samples:
+            raise invalid("Ogg", "several streams at once; one audio stream, or several one after another, are read")
+        if self._samples >= _MIN_LINK_S * link.rate_hz:
+            self._empty_links = self._metadata_bytes = 0
+            return
+        self._empty_links += 1
+        if self._empty_links > _MAX_EMPTY_LINKS:
+            raise invalid(
+                "Ogg",
+                f"more than {_MAX_EMPTY_LINKS} chained streams in a row with less than {_MIN_LINK_S:g} s of audio each",
+            )
 
     def _open_link(self, packet: bytes) -> Link:
         if packet.startswith(b"OpusHead"):

@@ -36,7 +36,9 @@ class OpusLink:
         self._skip = int.from_bytes(head[10:12], "little")
         self._position: int | None = None
         # With a pre-skip of 0, for FFmpeg would cut it off itself.
-        self._decoder = PacketDecoder(_NAME, "libopus", head[:10] + b"\0\0" + head[12:], {"request_sample_fmt": "flt"})
+        self._extradata = head[:10] + b"\0\0" + head[12:]
+        # Made for the first audio: a stream may have none, and it costs a thousand times its header.
+        self._decoder: PacketDecoder | None = None
         self.needs_header = True
 
     def header(self, packet: bytes) -> None:
@@ -45,9 +47,13 @@ class OpusLink:
         self.needs_header = False
 
     def page(self, packets: list[bytes], granule: int | None, last: bool) -> Iterator[NDArray[np.float32]]:
-        """Yield (n, C) float32. The last page's granule position cuts the end (RFC 7845 section 4.4)."""
-        stretches = [to_float(samples) for packet in packets for samples in self._decoder.decode(packet)]
-        total = sum(map(len, stretches))
+        """Yield (n, C) float32, packet by packet: a small page may decode to many megabytes.
+
+        The last page's granule position cuts the end (RFC 7845 section 4.4).
+        """
+        if self._decoder is None:
+            self._decoder = PacketDecoder(_NAME, "libopus", self._extradata, {"request_sample_fmt": "flt"})
+        total = sum(map(packet_samples, packets))
         if self._position is None:
             # A live recording may begin anywhere; only a page that is first and last at once begins at 0 for sure.
             self._position = 0 if last or granule is None else granule - total
@@ -55,9 +61,33 @@ class OpusLink:
         if last and granule is not None:
             keep = min(max(granule - self._position, 0), total)
         self._position += total
-        for samples in stretches:
-            kept = samples[self._skip : max(keep, 0)]
-            self._skip = max(self._skip - len(samples), 0)
-            keep -= len(samples)
-            if len(kept):
-                yield kept
+        for packet in packets:
+            for decoded in self._decoder.decode(packet):
+                kept = to_float(decoded)[self._skip : max(keep, 0)]
+                self._skip = max(self._skip - len(decoded), 0)
+                keep -= len(decoded)
+                if len(kept):
+                    yield kept
+
+
+def packet_samples(packet: bytes) -> int:
+    """The samples per channel at 48 kHz that a packet says it holds (RFC 6716 section 3.1).
+
+    So a page's are known before they are decoded. Where the packet is damaged, its decoder finds out.
+    """
+    if not packet:
+        return 0
+    config = packet[0] >> 3
+    if config < 12:  # SILK
+        frame = (480, 960, 1_920, 2_880)[config & 3]
+    elif config < 16:  # hybrid
+        frame = (480, 960)[config & 1]
+    else:  # CELT
+        frame = (120, 240, 480, 960)[config & 3]
+    match packet[0] & 3:
+        case 0:
+            return frame
+        case 3:
+            return frame * (packet[1] & 63) if len(packet) > 1 else 0
+        case _:
+            return 2 * frame

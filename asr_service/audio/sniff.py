@@ -27,12 +27,12 @@ _OTHER_FORMATS = (
     (0, b"RF64", "RF64"),
     (0, b"fLaC", "FLAC"),
     (0, b"OggS", "Ogg"),
-    (0, b"ID3", "an ID3 tag, as before MP3"),
+    (0, b"ID3", "an ID3 tag, as before MP3 or FLAC"),
 )
+_FLAC = b"fLaC"
 _CONTAINERS = (
-    (b"fLaC", AudioEncoding.FLAC),
+    (_FLAC, AudioEncoding.FLAC),
     (b"OggS", AudioEncoding.OGG_OPUS),
-    (b"ID3", AudioEncoding.MP3),
 )
 _LONGEST_MAGIC = 12
 _TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0D}
@@ -46,6 +46,13 @@ def describe(head: bytes) -> str:
     if head and all(byte in _TEXT for byte in head):
         return "it looks like text"
     return f"it begins with bytes {head[:8].hex(' ')}"
+
+
+def identify_tagged(head: bytes, *, complete: bool) -> AudioEncoding | None:
+    """As `identify`, for the bytes behind an ID3 tag: what begins with one is MP3, and sometimes FLAC."""
+    if len(head) < len(_FLAC) and not complete:
+        return None
+    return AudioEncoding.FLAC if head.startswith(_FLAC) else AudioEncoding.MP3
 
 
 def identify(head: bytes, *, complete: bool) -> AudioEncoding | None:

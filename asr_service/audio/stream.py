@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.audio.limits import MAX_ABS_SAMPLE, AudioLimits
+from asr_service.audio.buffer import ByteBuffer
+from asr_service.audio.limits import MAX_ABS_SAMPLE, SNIFF_BYTES, AudioLimits
 from asr_service.audio.raw import SAMPLE_FORMATS, RawSource
 from asr_service.audio.resample import Resampler
-from asr_service.audio.sniff import identify
-from asr_service.audio.source import AUDIO_FIELD, CHANNEL_FIELD, Pcm, PcmSource, check_declared
+from asr_service.audio.sniff import identify, identify_tagged
+from asr_service.audio.source import AUDIO_FIELD, CHANNEL_FIELD, Pcm, PcmSource, check_declared, invalid
+from asr_service.audio.tags import TagSkipper
 from asr_service.audio.wav import WavSource
 from asr_service.errors import AsrError, AudioTooLong, InvalidAudio, InvalidField, NonFiniteSamples
 from asr_service.types import AudioEncoding, AudioFormat
@@ -47,12 +49,16 @@ def open_source(declared: AudioFormat, limits: AudioLimits) -> PcmSource:
 
 
 class _SniffedSource:
-    """Holds the first bytes until they tell the encoding (at most SNIFF_BYTES), then is the decoder for it."""
+    """Holds the first bytes until they tell the encoding (at most SNIFF_BYTES), then is the decoder for it.
+
+    ID3 tags before them are skipped, for what follows may be MP3 or FLAC.
+    """
 
     def __init__(self, declared: AudioFormat, limits: AudioLimits) -> None:
         self._declared = declared
         self._limits = limits
-        self._head = b""
+        self._head = ByteBuffer()
+        self._tags = TagSkipper(self._head, "ID3", limits)
         self._source: PcmSource | None = None
 
     @property
@@ -61,23 +67,26 @@ class _SniffedSource:
 
     def feed(self, data: bytes) -> Iterator[Pcm]:
         if self._source is None:
-            self._head += data
-            source = self._identify(complete=False)
-            if source is None:
+            self._head.append(data)
+            self._source = self._identify(complete=False)
+            if self._source is None:
                 return
-            data, self._head = self._head, b""
-            self._source = source
+            data = self._head.take_all()
         yield from self._source.feed(data)
 
     def finish(self) -> Iterator[Pcm]:
         if self._source is None:
             self._source = self._identify(complete=True)
-            assert self._source is not None
-            yield from self._source.feed(self._head)
+            if self._source is None:
+                raise invalid("ID3", "the audio ends inside its ID3 tag")
+            yield from self._source.feed(self._head.take_all())
         yield from self._source.finish()
 
     def _identify(self, *, complete: bool) -> PcmSource | None:
-        encoding = identify(self._head, complete=complete)
+        if not self._tags.skip(complete=complete):
+            return None
+        recognised = identify_tagged if self._tags.any_skipped else identify
+        encoding = recognised(self._head.peek(SNIFF_BYTES), complete=complete)
         if encoding is None:
             return None
         declared = AudioFormat(encoding, self._declared.sample_rate_hz, self._declared.channels)

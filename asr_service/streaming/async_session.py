@@ -21,6 +21,8 @@ from asr_service.types import RecognitionConfig
 
 # A message may decode to so much audio, some milliseconds of work, before other streams have their turn.
 PAUSE_SAMPLES = SAMPLE_RATE_HZ
+# It may also be much work for little audio (headers, small pages), so as many bytes have their pause too.
+PAUSE_BYTES = 64 * 1024
 
 log = logging.getLogger("asr.session")
 
@@ -101,12 +103,18 @@ class AsyncSession:
         return self._session
 
     async def push(self, data: bytes) -> None:
-        """Decode and feed bytes; waits while too much audio is queued.
+        """Decode and feed bytes, with pauses in a large message; waits while too much audio is queued.
 
         Raises:
             InvalidAudio, TooManyMessages: see `Session.decode`.
         """
-        await self._feed(self._session.decode(data))
+        # Pieces of one size: a short last one might have to wait for more bytes.
+        pieces = max(1, math.ceil(len(data) / PAUSE_BYTES))
+        size = math.ceil(len(data) / pieces)
+        for k in range(pieces):
+            if k:
+                await asyncio.sleep(0)
+            await self._feed(self._session.decode(data[k * size : (k + 1) * size]))
 
     async def flush(self) -> None:
         """End the current utterance after all that was pushed."""

@@ -191,3 +191,24 @@ def silent_flac_frame(number: int, block: int = 65_535) -> bytes:
 
 def _utf8(number: int) -> bytes:
     return chr(number).encode("utf-8", "surrogatepass")
+
+
+def id3(size: int) -> bytes:
+    """The header of an ID3v2 tag of `size` bytes more."""
+    return b"ID3\4\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+ID3V1 = b"TAG" + b"\xff\xfb\x90" * 41 + b"\0\0"
+
+
+def ape(size: int) -> bytes:
+    """An APEv2 tag with `size` bytes of items: header, items, footer."""
+    head, foot = (
+        b"APETAGEX" + struct.pack("<IIII", 2_000, size + 32, 1, 1 << 31 | is_header << 29) + bytes(8)
+        for is_header in (1, 0)
+    )
+    return head + b"\xff\xfb\x90\x64" * (size // 4) + bytes(size % 4) + foot
+
+
+def lyrics(size: int, end: bytes = b"LYRICS200") -> bytes:
+    return b"LYRICSBEGIN" + b"la " * (size // 3) + b"000000"[: 6 * end.endswith(b"200")] + end

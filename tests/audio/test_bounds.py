@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from asr_service.audio import AudioLimits, StreamDecoder, decode_bytes
 from asr_service.errors import AudioTooLong, InvalidAudio
@@ -17,12 +20,14 @@ from tests.audio.samples import (
     OPUS_TAGS,
     encoded,
     flac_head,
+    ogg_packets,
     ogg_page,
     ogg_pages,
     opus_head,
     pushed,
     raw,
     silent_flac_frame,
+    split_ogg,
 )
 
 MEBIBYTE = 2**20
@@ -73,6 +78,39 @@ def test_one_chunk_that_decodes_to_hours_takes_the_memory_of_a_block(bomb: str, 
     with peak_below(20 * MEBIBYTE):
         while decoder.received_s < 600.0:  # 38 MB
             next(blocks)
+
+
+def opus_page() -> bytes:
+    """30 s in 893 bytes: eight channels that are all of one coded stream, whose decoded page has 45 MiB."""
+    head = b"OpusHead" + struct.pack("<BBHIhB", 1, 8, 0, 48_000, 0, 255) + bytes([1, 0]) + bytes(8)
+    pages = [
+        ogg_page([head], sequence=0, granule=0, first=True),
+        ogg_page([OPUS_TAGS], sequence=1, granule=0),
+        ogg_page([bytes([0b01011_0_11, 2])] * 255, sequence=2, granule=255 * 5_760, last=True),
+    ]
+    return b"".join(pages)
+
+
+def vorbis_page() -> bytes:
+    """5 s in a page of 255 equal packets of silence, eight channels, whose decoded page has 8 MiB."""
+    file = io.BytesIO()
+    sf.write(file, np.zeros((48_000, 8), np.float32), 48_000, format="OGG", subtype="VORBIS")
+    identification, *headers, silence = ogg_packets(split_ogg(file.getvalue()))[: 3 + 20]
+    pages = [
+        ogg_page([identification], sequence=0, granule=0, first=True),
+        ogg_page(headers[:2], sequence=1, granule=0),
+        ogg_page([silence] * 255, sequence=2, granule=254 * 1_024),
+    ]
+    return b"".join(pages)
+
+
+@pytest.mark.parametrize(("page", "seconds"), [(opus_page(), 255 * 0.12), (vorbis_page(), 254 * 1_024 / 48_000)])
+def test_a_page_is_decoded_packet_by_packet(page: bytes, seconds: float) -> None:
+    decoder = StreamDecoder(AudioFormat(), limits=LIMITS)
+    with peak_below(4 * MEBIBYTE):
+        for _ in decoder.blocks(page):
+            pass
+    assert decoder.received_s == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("bomb", ["flac_bomb", "opus_bomb"])

@@ -15,7 +15,7 @@ from asr_service.types import AudioEncoding, AudioFormat
 from tests.audio.samples import decode_pieces
 from tests.audio.test_splits import STREAMS
 
-CONTAINERS = ["WAV, extensible float", "FLAC", "Ogg Opus", "Ogg Vorbis", "Ogg, chained", "MP3"]
+CONTAINERS = ["WAV, extensible float", "FLAC", "Ogg Opus", "Ogg Vorbis", "Ogg, chained", "MP3", "MP3, two with tags"]
 ENCODINGS = [
     AudioEncoding.UNSPECIFIED,
     AudioEncoding.WAV,

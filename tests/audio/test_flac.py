@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from asr_service.audio import StreamDecoder
 from asr_service.audio.codec import PacketDecoder
+from asr_service.audio.flac import parse_stream_info
+from asr_service.audio.flac_frame import FrameHeader, parse_header
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
 from tests.audio.samples import LIMITS, decode, encoded, flac_head, oracle, pushed, silent_flac_frame
@@ -28,7 +30,7 @@ def blind(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
-@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 2, 5, 8])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 def test_flac_equals_libsndfile(subtype: str, channels: int, rate: int) -> None:
     data = encoded("FLAC", subtype, 2.0, rate, channels)
@@ -119,6 +121,28 @@ def test_what_looks_like_many_next_frames_is_tried_a_few_times_only(monkeypatch:
     with pytest.raises(InvalidAudio, match="FLAC: "):
         decode(flac_head() + silent_flac_frame(0)[:-1] + header * 1_000)
     assert 1 < len(sizes) < 10
+
+
+@pytest.mark.parametrize("piece", [2**20, 10_000])
+def test_what_looks_like_many_frames_is_searched_no_further_than_a_frame_can_reach(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    looks = 0
+
+    def look(data: bytes) -> FrameHeader | None:
+        nonlocal looks
+        looks += 1
+        return parse_header(data)
+
+    monkeypatch.setattr("asr_service.audio.flac.parse_header", look)
+    head = flac_head(block=4_096)
+    largest = parse_stream_info(head[8:]).max_frame_bytes
+    data = head + silent_flac_frame(0, 4_096)[:-2] + b"\xff\xf8" * 500_000
+    decoder = StreamDecoder(FLAC, limits=LIMITS)
+    pieces = [data[start : start + piece] for start in range(0, len(data), piece)]
+    with pytest.raises(InvalidAudio, match=f"no frame follows it within {largest} bytes"):
+        np.concatenate([pushed(decoder, each) for each in pieces])
+    assert looks <= largest // 2 + 1
 
 
 def test_a_frame_that_is_missing_is_found() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import soxr
@@ -10,7 +12,7 @@ from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.audio.mpeg_frame import parse_header
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, decode, encoded, oracle, pushed
+from tests.audio.samples import ID3V1, LIMITS, ape, decode, decode_pieces, encoded, id3, lyrics, oracle, pushed
 
 MP3 = AudioFormat(AudioEncoding.MP3)
 
@@ -25,10 +27,6 @@ def frames(data: bytes) -> list[bytes]:
     return cut
 
 
-def id3(size: int) -> bytes:
-    return b"ID3\4\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
-
-
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
 def test_mp3_equals_libsndfile(rate: int, channels: int) -> None:
@@ -40,13 +38,75 @@ def test_mp3_equals_libsndfile(rate: int, channels: int) -> None:
 
 def test_tags_before_and_after_are_no_audio() -> None:
     data = encoded("MP3")
-    tagged = id3(3_000) + bytes(3_000) + id3(5) + bytes(5) + data + b"TAG" + b"\xff\xfb\x90" * 41 + b"\0\0"
+    tagged = id3(3_000) + bytes(3_000) + id3(5) + bytes(5) + data + ID3V1
     np.testing.assert_array_equal(decode(tagged), decode(data))
 
 
-@pytest.mark.parametrize("tag", [b"TAG", b"APETAGEX", b"LYRICSBEGIN"])
-def test_a_large_tag_at_the_end_is_no_damage(tag: bytes) -> None:
-    np.testing.assert_array_equal(decode(encoded("MP3") + tag + bytes(20_000)), decode(encoded("MP3")))
+TAGS = {
+    "ID3v1": ID3V1,
+    "ID3v2": id3(20_000) + b"\xff\xfb\x90\x64" * 5_000,
+    "ID3v2 with a footer": b"ID3\4\0\x10" + id3(9)[6:] + bytes(9) + b"3DI\4\0\x10\0\0\0\x09",
+    "APEv2": ape(20_001),
+    "APE, a footer alone": ape(0)[32:],
+    "Lyrics3": lyrics(4_000, b"LYRICSEND"),
+    "Lyrics3v2": lyrics(20_000),
+    "all, then the next file's": lyrics(3_000) + ape(300) + ID3V1 + id3(7) + bytes(7),
+}
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_between_two_files_costs_neither_a_sample(tag: str) -> None:
+    one, two = encoded("MP3"), encoded("MP3", seconds=0.5)
+    expected = decode(one + two, MP3)
+    decoder = StreamDecoder(MP3, limits=LIMITS)
+    got = np.concatenate([pushed(decoder, one + TAGS[tag] + two), decoder.finish()])
+    np.testing.assert_array_equal(got, expected)
+    assert decoder.dropped_bytes == 0
+    joined = one + TAGS[tag] + two
+    np.testing.assert_array_equal(decode_pieces([joined[k : k + 7] for k in range(0, len(joined), 7)], MP3), expected)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_at_the_end_is_no_damage_even_cut_off(tag: str, cut: int) -> None:
+    decoder = StreamDecoder(MP3, limits=LIMITS)
+    got = np.concatenate([pushed(decoder, encoded("MP3") + TAGS[tag][: len(TAGS[tag]) - cut]), decoder.finish()])
+    np.testing.assert_array_equal(got, decode(encoded("MP3")))
+    assert decoder.dropped_bytes == 0
+
+
+def test_what_begins_like_a_tag_at_the_very_end_is_dropped() -> None:
+    decoder = StreamDecoder(MP3, limits=LIMITS)
+    got = np.concatenate([pushed(decoder, encoded("MP3") + b"LYRICS"), decoder.finish()])
+    np.testing.assert_array_equal(got, decode(encoded("MP3")))
+    assert decoder.dropped_bytes == 6
+
+
+@pytest.mark.parametrize("piece", [2**20, 5_000])
+def test_lyrics_are_not_held_and_must_end(piece: int) -> None:
+    def push(size: int) -> int:
+        decoder = StreamDecoder(MP3, limits=LIMITS)
+        data = encoded("MP3") + lyrics(size) + encoded("MP3")
+        tracemalloc.start()
+        try:
+            count = sum(len(pushed(decoder, data[k : k + piece])) for k in range(0, len(data), piece))
+            assert piece > 5_000 or tracemalloc.get_traced_memory()[1] < 2**19
+        finally:
+            tracemalloc.stop()
+        return count + len(decoder.finish())
+
+    assert push(999_000) == len(decode(encoded("MP3") * 2))
+    with pytest.raises(InvalidAudio, match="Lyrics3 tag that does not end within 1000020 bytes"):
+        push(1_000_200)
+
+
+@pytest.mark.parametrize(("tag", "says"), [(ID3V1, "ID3v1"), (id3(118) + bytes(118), "ID3"), (ape(64), "APE")])
+def test_tags_in_a_row_have_one_limit_together(tag: bytes, says: str) -> None:
+    limits = AudioLimits(max_metadata_bytes=len(tag) * 3)
+    few = (encoded("MP3") + tag * 3) * 2
+    np.testing.assert_array_equal(decode(few, MP3, limits), decode(encoded("MP3") * 2))
+    with pytest.raises(InvalidAudio, match=rf"{says} tag of \d+ bytes; at most {len(tag) * 3} bytes of tags in a row"):
+        decode(encoded("MP3") + tag * 4, MP3, limits)
 
 
 def test_a_first_frame_with_fraunhofers_header_is_no_audio() -> None:
@@ -111,7 +171,7 @@ def test_a_short_damaged_place_is_stepped_over() -> None:
         (id3(100) + bytes(100), "no MP3 frame found"),
         (id3(100) + bytes(50_000), "no MP3 frame within 8192 bytes"),
         (b"ID3\4\0\0\xff\xff\xff\xff" + bytes(100), "ID3 tag is broken"),
-        (id3(100_000) + encoded("MP3"), "ends inside its ID3 tag"),
+        (id3(100_000) + encoded("MP3"), "ends inside a tag, before its first frame"),
         (encoded("MP3")[:2_000] + bytes(50_000), "out of step"),
         (encoded("MP3")[:30], "no MP3 frame found"),
     ],

@@ -9,7 +9,9 @@ import pytest
 import soxr
 
 from asr_service.audio import AudioLimits, StreamDecoder
+from asr_service.audio.codec import PacketDecoder
 from asr_service.audio.ogg import page_checksum
+from asr_service.audio.opus import packet_samples
 from asr_service.errors import ChannelMismatch, InvalidAudio, RateMismatch
 from asr_service.types import AudioEncoding, AudioFormat
 from tests.audio.samples import (
@@ -41,7 +43,7 @@ def opus_stream(pages: list[bytes], **head: int) -> bytes:
     return b"".join(start + pages)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 8])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
 def test_vorbis_equals_libsndfile(rate: int, channels: int) -> None:
     data = encoded("OGG", "VORBIS", 2.0, rate, channels)
@@ -70,6 +72,14 @@ def test_the_granule_position_of_the_last_page_cuts_the_end() -> None:
     packets = [SILENT_20_MS] * 50
     page = ogg_page(packets, sequence=2, granule=312 + 30_000, last=True)
     assert len(decode(opus_stream([page], pre_skip=312))) == 10_000
+
+
+@pytest.mark.parametrize("config", range(32))
+def test_the_length_that_an_opus_packet_tells_is_what_it_decodes_to(config: int) -> None:
+    decoder = PacketDecoder("Ogg Opus", "libopus", opus_head())
+    for tail in ([0], [1], [2, 0], [3, 2]):
+        packet = bytes([config << 3 | tail[0], *tail[1:]])
+        assert sum(map(len, decoder.decode(packet))) == packet_samples(packet) > 0
 
 
 def test_a_recording_that_begins_in_the_middle_is_read_from_there() -> None:

@@ -10,7 +10,7 @@ import pytest
 from asr_service.audio import StreamDecoder, read_file
 from asr_service.errors import EncodingUnknown, InvalidAudio
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import LIMITS, chirp, decode, encoded, pushed
+from tests.audio.samples import LIMITS, chirp, decode, encoded, id3, pushed
 
 CONTAINERS = [AudioEncoding.WAV, AudioEncoding.FLAC, AudioEncoding.OGG_OPUS, AudioEncoding.MP3]
 NOT_AUDIO = {
@@ -56,6 +56,38 @@ def test_bytes_that_are_not_the_container_they_are_said_to_be_are_refused(kind: 
 def test_zero_bytes_of_a_container_are_refused(encoding: AudioEncoding) -> None:
     with pytest.raises(InvalidAudio, match="empty"):
         decode(b"", AudioFormat(encoding))
+
+
+@pytest.mark.parametrize("size", [5, 2_000, 300_000])
+@pytest.mark.parametrize(
+    ("container", "encoding"), [("FLAC", AudioEncoding.FLAC), ("MP3", AudioEncoding.MP3), ("FLAC", None), ("MP3", None)]
+)
+def test_flac_and_mp3_are_read_behind_id3_tags(container: str, encoding: AudioEncoding | None, size: int) -> None:
+    tagged = (id3(size) + b"\xff\xfb\x90\x64" * (size // 4) + bytes(size % 4)) * 2 + encoded(container)
+    fmt = AudioFormat() if encoding is None else AudioFormat(encoding)
+    np.testing.assert_array_equal(decode(tagged, fmt), decode(encoded(container)))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (id3(10) + bytes(10) + NOT_AUDIO["text"], "no MP3 frame found: it looks like text"),
+        (id3(10) + bytes(10) + encoded("WAV"), "no MP3 frame within 8192 bytes: it looks like RIFF"),
+        (id3(10) + bytes(10), "no MP3 frame found"),
+        (id3(100) + bytes(99), "ends inside its ID3 tag"),
+        (b"ID3\4\0\0\0\0", "ends inside its ID3 tag"),
+        (b"ID3\4\0\0\xff\0\0\0" + bytes(90), "its ID3 tag is broken"),
+        (id3(100_000_000), "an ID3 tag of 100000010 bytes; at most 16777216"),
+    ],
+)
+def test_what_is_no_audio_behind_an_id3_tag_is_told(data: bytes, says: str) -> None:
+    with pytest.raises(InvalidAudio, match=says):
+        decode(data)
+
+
+def test_flac_that_ends_inside_its_id3_tag_is_refused() -> None:
+    with pytest.raises(InvalidAudio, match="ends before its metadata"):
+        decode(id3(100) + bytes(50), AudioFormat(AudioEncoding.FLAC))
 
 
 def test_not_audio_is_refused_at_its_first_bytes() -> None:

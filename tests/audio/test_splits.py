@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 from asr_service.audio import StreamDecoder, read_file
 from asr_service.types import AudioEncoding, AudioFormat
-from tests.audio.samples import ANY, LIMITS, chirp, decode, decode_pieces, encoded, pushed, raw
+from tests.audio.samples import (
+    ANY,
+    ID3V1,
+    LIMITS,
+    ape,
+    chirp,
+    decode,
+    decode_pieces,
+    encoded,
+    id3,
+    lyrics,
+    pushed,
+    raw,
+)
 
 INTEGERS = (chirp(0.5, 44_100, 2) * 32_767).astype("<i2").tobytes()
 STREAMS: dict[str, tuple[bytes, AudioFormat]] = {
@@ -33,6 +46,11 @@ STREAMS: dict[str, tuple[bytes, AudioFormat]] = {
         b"ID3\4\0\0\0\0\0\7" + bytes(7) + encoded("MP3")[:2_000] + encoded("MP3")[2_100:] + b"TAG" + bytes(125),
         AudioFormat(AudioEncoding.MP3),
     ),
+    "MP3, two with tags": (
+        id3(7) + bytes(7) + encoded("MP3", None, 0.4) + lyrics(90) + ape(50) + ID3V1 + encoded("MP3", None, 0.4),
+        ANY,
+    ),
+    "FLAC behind a tag": (id3(500) + bytes(500) + encoded("FLAC", None, 0.5), ANY),
 }
 
 

@@ -14,6 +14,7 @@ from asr_service.config import EndpointingSettings, StreamSettings
 from asr_service.errors import InvalidAudio, ShuttingDown, SlowConsumer, StreamIdle
 from asr_service.streaming.async_session import AsyncSession, LoopWaker
 from asr_service.types import AudioEncoding, AudioFormat, Mode, RecognitionConfig
+from tests.audio.samples import OPUS_TAGS, ogg_page, opus_head
 from tests.fake_engine import FakeEngine, linear16, say, silence
 
 AUDIO = AudioFormat(AudioEncoding.LINEAR16, 16_000)
@@ -61,7 +62,7 @@ def test_a_wake_after_the_loop_has_closed_is_no_error() -> None:
     waker.wake(lambda: None)
 
 
-def run(scenario: Any, engine: FakeEngine | None = None, **settings: Any) -> FakeEngine:
+def run(scenario: Any, engine: FakeEngine | None = None, *, audio: AudioFormat = AUDIO, **settings: Any) -> FakeEngine:
     """Run `scenario(session, engine)` with a session that is closed at the end, as a server does."""
     engine = engine or FakeEngine()
     engine.start()
@@ -70,7 +71,7 @@ def run(scenario: Any, engine: FakeEngine | None = None, **settings: Any) -> Fak
         session = AsyncSession(
             engine,
             RecognitionConfig(mode=Mode.STREAMING),
-            decoder=StreamDecoder(AUDIO, limits=AudioLimits()),
+            decoder=StreamDecoder(audio, limits=AudioLimits()),
             waker=LoopWaker(asyncio.get_running_loop()),
             settings=StreamSettings(**settings),
             endpointing=EndpointingSettings(),
@@ -139,6 +140,34 @@ def test_a_message_of_much_audio_leaves_others_their_turns() -> None:
             await asyncio.sleep(0)
             turns += 1
         assert turns >= 8
+        await session.finish()
+        await words(session)
+
+    run(scenario)
+
+
+def test_a_message_without_audio_leaves_others_their_turns() -> None:
+    head = ogg_page([opus_head()], sequence=0, granule=0, first=True) + ogg_page([OPUS_TAGS], sequence=1, granule=0)
+    message = head + b"".join(ogg_page([], sequence=2 + k, granule=0) for k in range(2**18 // 27))
+
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        pushing = asyncio.create_task(session.push(message))
+        turns = 0
+        while not pushing.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= len(message) // 2**16
+        await session.finish()
+        assert await words(session) == []
+
+    run(scenario, audio=AudioFormat(AudioEncoding.OGG_OPUS))
+
+
+def test_a_large_message_is_decoded_to_its_last_byte() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        await session.push(linear16(silence((2**16 + 2) / 32_000)))
+        assert session.session.received_s == (2**16 + 2) / 32_000
+        await session.push(b"")
         await session.finish()
         await words(session)
 
