@@ -43,9 +43,6 @@ log = logging.getLogger("asr.servicer")
 Requests = AsyncIterator[pb.StreamingRecognizeRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
 
-# Unary audio is decoded and queued in pieces, so that one long recording does not hold up the streams beside it.
-PIECE_BYTES = 64 * 1024
-
 
 class SpeechServicer(pb_grpc.SpeechServicer):
     """Serves calls once it has an engine. Belongs to one event loop.
@@ -248,9 +245,7 @@ def _engine_failed() -> Unavailable:
 
 async def _push_whole(audio: bytes, session: AsyncSession) -> None:
     try:
-        for start in range(0, len(audio), PIECE_BYTES):
-            await session.push(audio[start : start + PIECE_BYTES])
-            await asyncio.sleep(0)
+        await session.push(audio)
         await session.finish()
     except AsrError as error:
         session.fail(error)
