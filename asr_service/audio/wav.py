@@ -43,6 +43,7 @@ _FORMATS: dict[tuple[int, int], SampleFormat] = {
 _SUBTYPE_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 _MAX_FMT_BYTES = 1024
+_CHUNK_HEADER = struct.Struct("<4sI")
 
 
 class WavSource:
@@ -82,10 +83,17 @@ class WavSource:
             yield Pcm(samples, self._rate_hz)
 
     def finish(self) -> Iterator[Pcm]:
+        if self._frames is None and self._at_data_of_unclear_size:
+            self._start_data(0)  # what follows is too short to be another chunk
+            yield from self.feed(self._buffer.take_all())
         if self._frames is None:
             missing = "data chunk" if self._sample_format is not None else "fmt chunk"
             raise invalid("WAV", f"ends before its {missing}")
-        yield from ()
+
+    @property
+    def _at_data_of_unclear_size(self) -> bool:
+        """Next is the header of a data chunk of 0 bytes: what follows it says whether the writer knew."""
+        return self._riff_size is not None and self._buffer.peek(8) == _CHUNK_HEADER.pack(b"data", 0)
 
     def _read_header(self) -> FrameReader | None:
         """Read chunks up to the beginning of the data; None while that has not arrived."""
@@ -101,9 +109,10 @@ class WavSource:
             return self._parse_riff()
         if len(self._buffer) < 8:
             return False
-        name, size = struct.unpack("<4sI", self._buffer.peek(8))
+        name, size = _CHUNK_HEADER.unpack(self._buffer.peek(8))
         if name == b"data":
-            self._take(8)
+            if self._at_data_of_unclear_size and len(self._buffer) < 16:
+                return False
             self._start_data(size)
             return True
         if name in (b"fmt ", b"ds64"):
@@ -165,14 +174,21 @@ class WavSource:
         if self._sample_format is None:
             raise invalid("WAV", "its data chunk comes before its fmt chunk")
         sample_format, channels, self._rate_hz = self._sample_format
+        self._take(8)
         self._frames = FrameReader(sample_format, channels)
-        assert self._riff_size is not None
-        # With size 0 and more chunks promised by the RIFF size, the file is truly empty; else the writer did not know.
-        truly_empty = self._riff_size not in _UNKNOWN_SIZES and self._riff_size + 8 >= self._position + 8
         if size == 0xFFFFFFFF and self._long_data_size:
             self._data_left = self._long_data_size
-        elif size not in _UNKNOWN_SIZES or (size == 0 and truly_empty):
+        elif size not in _UNKNOWN_SIZES or (size == 0 and self._at_another_chunk()):
             self._data_left = size
+
+    def _at_another_chunk(self) -> bool:
+        """Whether a chunk follows that the RIFF size has room for, rather than samples."""
+        assert self._riff_size is not None
+        if self._riff_size in _UNKNOWN_SIZES or len(self._buffer) < 8:
+            return False
+        name, size = _CHUNK_HEADER.unpack(self._buffer.peek(8))
+        is_name: bool = name.isascii() and name.decode().isprintable()
+        return is_name and self._position + 8 + size <= 8 + self._riff_size
 
     def _take(self, size: int) -> bytes:
         self._position += size

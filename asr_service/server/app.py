@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -25,8 +24,9 @@ from asr_service.errors import ConfigError
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import CallInterceptor
-from asr_service.server.servicer import SpeechServicer
-from asr_service.server.workers import ENGINE_FAILED, TOLD_AGAIN_S, why_not
+from asr_service.server.servicer import SpeechServicer, engine_failed
+from asr_service.server.workers import ENGINE_FAILED, TOLD_AGAIN_S, stop_signals, why_not
+from asr_service.streaming.session import shutting_down
 
 log = logging.getLogger("asr.server")
 
@@ -106,6 +106,7 @@ class SpeechServer:
         self._servicer.end_streams()
         await _wait(self._servicer.wait_for_calls(), settings.grace_s, hurry)
         log.info("stopping", extra={"fields": {"calls_cut_off": self._servicer.live_calls}})
+        self._servicer.fail_calls(shutting_down)
         self._interceptor.stopping = True
         if self._server is not None:
             # A call is no longer live some moments before its status has left.
@@ -124,7 +125,7 @@ class SpeechServer:
             ill = 0 if engine.healthy else ill + 1
         log.error("the engine has failed")
         await self._set_health(NOT_SERVING)
-        self._servicer.fail_calls()
+        self._servicer.fail_calls(engine_failed)
         self.failed.set()
 
     async def _set_health(self, status: Any) -> None:
@@ -156,7 +157,7 @@ def _stopped(engine: Engine) -> asyncio.Event:
 
 
 async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
-    """Serve until SIGTERM or SIGINT, or until the engine fails; return the exit code.
+    """Serve until SIGTERM, SIGINT or SIGHUP, or until the engine fails; return the exit code.
 
     The exit code is 0 after a signal, 70 where the engine has failed or does not stop, 1 after a second signal (not
     within `TOLD_AGAIN_S` of the first), which ends the process at once. After a signal it ends in `drain_s` and
@@ -178,7 +179,7 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
         elif loop.time() - told_s >= TOLD_AGAIN_S:
             hurry.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         loop.add_signal_handler(number, on_signal)
     server = SpeechServer(settings, lambda: _kept_for_good(load()))
     await server.listen()

@@ -88,14 +88,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             answer, failure = None, None
             try:
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
-                answer = await handler(request, context)
-                # To a handler a cancellation may look like the end of the audio: gRPC tells of both, at times of
-                # the end first.
+                try:
+                    answer = await handler(request, context)
+                except AsrError as error:
+                    failure, code, reason = error, error.status, error.reason
+                # To a handler a cancellation may look like the end of the audio, or of a stream that never began: gRPC
+                # tells of both, at times of the end first.
                 await asyncio.sleep(0)
                 if context.cancelled():
-                    code, reason = self._cancelled(context, time.monotonic() - started)
-            except AsrError as error:
-                failure, code, reason = error, error.status, error.reason
+                    raise asyncio.CancelledError
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 code, reason = self._cancelled(context, time.monotonic() - started)
                 raise

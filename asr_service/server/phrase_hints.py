@@ -79,7 +79,8 @@ class HintPreparation:
     async def prepare(self, engine: Engine, config: RecognitionConfig) -> object:
         """Wait until `engine.open` will be quick, as it is while the result is held.
 
-        Raises NoCapacity where too many calls wait already, and what `refuse` says.
+        Raises NoCapacity where too many calls wait already, or all streams are taken or waited for: what is built for
+        nobody would still slow those that run. Raises what `refuse` says.
         """
         if not config.phrase_hints:
             return None
@@ -87,6 +88,8 @@ class HintPreparation:
             return ready  # however many others wait for theirs
         if len(self._waiting) >= self._most:
             raise NoCapacity(f"{len(self._waiting)} calls with {FIELD} wait to begin, as many as this server lets wait")
+        if engine.active_streams + len(self._waiting) >= (most := engine.info.max_streams):
+            raise NoCapacity(f"all {most} streams are taken, or will be by calls that wait for their {FIELD}")
         loop = asyncio.get_running_loop()
         made: asyncio.Future[object] = loop.create_future()
         self._waiting.add(made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -39,6 +39,9 @@ from asr_service.streaming.session import shutting_down
 from asr_service.types import RecognitionConfig
 
 log = logging.getLogger("asr.servicer")
+
+# A cancel or a deadline first looks like the end of the client's messages; gRPC may take so long to tell which it was.
+CANCEL_S = 0.1
 
 Requests = AsyncIterator[pb.StreamingRecognizeRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -82,12 +85,12 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             if is_stream:
                 session.end_early(shutting_down())
 
-    def fail_calls(self) -> None:
-        """End all calls at once: no engine will answer them any more."""
-        self._hints.refuse(_engine_failed)
+    def fail_calls(self, error: Callable[[], AsrError]) -> None:
+        """End all calls at once, each with an error of its own."""
+        self._hints.refuse(error)
         self._wait_no_longer()
         for session in list(self._live):
-            session.fail(_engine_failed())
+            session.fail(error())
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:  # noqa: ARG002
         return server_info(self._ready_engine().info, self._settings)
@@ -132,7 +135,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
         if self.engine is None:
             raise Unavailable("the model is still loading")
         if not self.engine.healthy:
-            raise _engine_failed()
+            raise engine_failed()
         return self.engine
 
     async def _open(
@@ -183,6 +186,7 @@ class SpeechServicer(pb_grpc.SpeechServicer):
                 finally:
                     self._expecting.remove(timeout)
         except StopAsyncIteration:
+            await asyncio.sleep(CANCEL_S)
             raise NoConfig("the stream ended before its first message, streaming_config") from None
         except TimeoutError:
             self._ready_engine()
@@ -239,7 +243,8 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             raise EmptyMessage("the message is empty; it must be audio or control")
 
 
-def _engine_failed() -> Unavailable:
+def engine_failed() -> Unavailable:
+    """What a call ends with that no engine will answer."""
     return Unavailable("the engine has failed; the server must be restarted")
 
 

@@ -37,7 +37,7 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 _PR_SET_PDEATHSIG = 1
 _TOLD_TWICE_S = 5.0  # how long a worker may take to end at once
 # How a worker ends that was told to: before it handles signals by one, or with the 130 of the command line.
-_STOPPED = (0, -signal.SIGTERM, -signal.SIGINT, 130)
+_STOPPED = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130)
 
 
 def reserve(address: str, *, share_port: bool) -> tuple[socket.socket, str]:
@@ -130,6 +130,14 @@ class _Worker:
     due_s: float | None = None
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that tell a server to drain and stop: of a service manager, a terminal, and a terminal that is closed,
+    unless whoever started the process wants it to outlive that (`nohup`).
+    """
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, signal.SIGINT, *hang_up]
+
+
 def end_with_parent() -> None:
     """In a process that begins: when the thread that started it is gone, killed without a word, the kernel sends it
     SIGTERM (Linux; elsewhere nothing does).
@@ -163,7 +171,7 @@ class Workers:
         of memory, a crash), or whose engine has failed, is started again, as often as it takes. Raises ConfigError
         where one of the first cannot be started.
         """
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
         try:
             while len(self._workers) < self._count and not self._stopping:
                 try:

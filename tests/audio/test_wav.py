@@ -30,17 +30,23 @@ def test_every_kind_of_wav_equals_libsndfile(container: str, subtype: str, chann
     np.testing.assert_array_equal(decode(data, AudioFormat(AudioEncoding.WAV, 16_000, channels)), expected)
 
 
-# A RIFF size beyond an empty data chunk is left out: it says that other chunks follow (tested below).
 @pytest.mark.parametrize(
     ("riff_size", "data_size"),
     [
         *itertools.product([0, 36, 0xFFFFFFFF], [0, 0xFFFFFFFF, 0x7FFFF000, len(DATA) + 1]),
-        *itertools.product([0x7FFFFFFF, len(DATA) + 36], [0xFFFFFFFF, 0x7FFFF000, len(DATA) + 1]),
+        *itertools.product([0x7FFFFFFF, len(DATA) + 36], [0, 0xFFFFFFFF, 0x7FFFF000, len(DATA) + 1]),
     ],
 )
 def test_sizes_of_a_streamed_wav_are_not_believed(riff_size: int, data_size: int) -> None:
     wav = riff(fmt_chunk(), chunk(b"data", DATA, size=data_size), size=riff_size)
     np.testing.assert_array_equal(decode(wav), EXPECTED)
+    np.testing.assert_array_equal(decode_pieces([bytes([byte]) for byte in wav]), EXPECTED)
+
+
+@pytest.mark.parametrize("samples", range(5))
+def test_a_few_samples_of_unknown_size_are_all_read(samples: int) -> None:
+    wav = riff(fmt_chunk(), chunk(b"data", DATA[: 2 * samples], size=0), size=36 + 2 * samples)
+    np.testing.assert_array_equal(decode(wav), EXPECTED[:samples])
 
 
 def test_a_truncated_wav_is_read_to_its_last_whole_sample() -> None:
@@ -71,7 +77,8 @@ def test_a_chunk_of_odd_size_is_padded() -> None:
 
 
 def test_an_empty_data_chunk_before_tags_is_empty_audio() -> None:
-    assert len(decode(riff(fmt_chunk(), chunk(b"data", b""), chunk(b"LIST", bytes(400))))) == 0
+    wav = riff(fmt_chunk(), chunk(b"data", b""), chunk(b"LIST", bytes(400)))
+    assert len(decode(wav)) == len(decode_pieces([bytes([byte]) for byte in wav])) == 0
 
 
 @pytest.mark.parametrize(

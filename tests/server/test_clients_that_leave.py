@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import socket
 import threading
 import time
@@ -241,6 +242,22 @@ def test_cancel_while_a_status_waits_is_no_mistake_of_ours(
     assert aborts.ended.wait(10)
     assert list(service.stream([config()])) == []  # the server's loop is done with the first call by then
     assert (log.calls, log.problems) == ([SLOW, ("OK", "")], [])
+
+
+@pytest.mark.parametrize(("timeout_s", "code"), [(30.0, "CANCELLED"), (0.3, "DEADLINE_EXCEEDED")])
+def test_41_42_a_stream_that_leaves_before_its_config_is_not_said_to_have_forgotten_it(
+    start: Start, log: Log, timeout_s: float, code: str
+) -> None:
+    service = start()
+    for number in range(1, 4):
+        requests: queue.SimpleQueue[None] = queue.SimpleQueue()
+        call = service.stub.StreamingRecognize(iter(requests.get, None), timeout=timeout_s)
+        call.initial_metadata()  # sent before the first message is waited for
+        if code == "CANCELLED":
+            call.cancel()
+        assert eventually(lambda number=number: len(log.calls) == number)
+        requests.put(None)
+    assert (log.calls, log.problems) == ([(code, "")] * 3, [])
 
 
 def test_cancel_that_fails_a_write_first_is_a_cancel(start: Start, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

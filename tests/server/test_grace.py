@@ -19,7 +19,7 @@ from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import ServerThread
 from asr_service.server.interceptors import Call, CallInterceptor, current_call
-from asr_service.server.servicer import SpeechServicer
+from asr_service.server.servicer import SpeechServicer, engine_failed
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
@@ -47,6 +47,36 @@ def test_60_a_final_that_takes_its_time_comes_within_the_grace(monkeypatch: pyte
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
         assert refusal(caught.value).reason == "SHUTTING_DOWN"
+        requests.put(None)
+        stopping.join(30.0)
+        assert not stopping.is_alive()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "unary"])
+def test_60_a_call_that_takes_longer_than_the_grace_is_told_why_it_is_cut_off(is_stream: bool) -> None:
+    engine, requests = FakeEngine(), queue.SimpleQueue()
+    settings = ServerSettings("localhost:0", drain_s=0.1, grace_s=0.1)
+    server = ServerThread(Settings(server=settings), lambda: engine)
+    with grpc.insecure_channel(server.__enter__()) as channel:
+        stub = pb_grpc.SpeechStub(channel)
+        engine.gate.clear()
+        if is_stream:
+            call = stub.StreamingRecognize(iter(requests.get, None), timeout=30.0)
+            for message in (config(), audio(linear16(say(1, 1.0)))):
+                requests.put(message)
+        else:
+            recognition = config().streaming_config.config
+            call = stub.Recognize.future(pb.RecognizeRequest(config=recognition, audio=linear16(say(1, 1.0))), 30.0)
+        while not engine.active_streams:
+            time.sleep(0.01)
+        stopping = threading.Thread(target=server.__exit__, args=(None, None, None))
+        stopping.start()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call) if is_stream else call.result()
+        told = refusal(caught.value)
+        assert (told.code, told.reason, told.retry_after_s) == (UNAVAILABLE, "SHUTTING_DOWN", 1.0)
+        engine.gate.set()
         requests.put(None)
         stopping.join(30.0)
         assert not stopping.is_alive()
@@ -105,7 +135,7 @@ async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_f
     call = asyncio.ensure_future(servicer.StreamingRecognize(requests(), context))
     await asyncio.sleep(0.01)
     engine.healthy = False
-    servicer.fail_calls()
+    servicer.fail_calls(engine_failed)
     with pytest.raises(Unavailable, match="engine has failed"):
         await call
 

@@ -85,7 +85,7 @@ def test_50_reflection_can_be_turned_off(start: Callable[..., Process]) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_60_streams_get_their_finals_when_the_server_is_told_to_stop(
     start: Callable[..., Process], number: signal.Signals
 ) -> None:
@@ -252,8 +252,8 @@ sys.exit(Workers(command, 1, restart_s=0.0, restart_most_s=0.0, stop_s=60.0).run
 
 @pytest.mark.parametrize(
     "numbers",
-    [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGTERM)],
-    ids=["service manager", "terminal", "terminal and asr demo"],
+    [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGTERM), (signal.SIGHUP,)],
+    ids=["service manager", "terminal", "terminal and asr demo", "closed terminal"],
 )
 def test_one_signal_to_a_whole_group_is_one_to_each_worker(
     start: Callable[..., Process], numbers: Sequence[signal.Signals]

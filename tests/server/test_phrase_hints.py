@@ -140,6 +140,26 @@ async def test_when_too_many_wait_for_their_trees_the_next_is_refused() -> None:
 
 
 @pytest.mark.asyncio
+async def test_40_nothing_is_built_for_a_call_that_finds_no_stream_free() -> None:
+    class Busy(FakeEngine):
+        active_streams = 1
+
+    engine, builds, built = Busy(max_streams=2), [], threading.Event()
+    engine.prepare = lambda *_: builds.append(1) or built.wait(30)  # type: ignore[assignment]
+    preparation = HintPreparation(PhraseHintSettings(max_waiting=9))
+    config = RecognitionConfig(phrase_hints=(PhraseHint("kato", 3.0),))
+    waiting = asyncio.create_task(preparation.prepare(engine, config))
+    await asyncio.sleep(0)
+    with pytest.raises(NoCapacity, match="all 2 streams are taken, or will be by calls that wait"):
+        await preparation.prepare(engine, config)
+    engine.active_streams = 0
+    another = asyncio.create_task(preparation.prepare(engine, config))
+    built.set()
+    await asyncio.gather(waiting, another)
+    assert len(builds) == 2
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("happens", "told"),
     [
