@@ -219,7 +219,8 @@ class BatchMaker:
     def _voices(self, rng: random.Random, speaker: str, count: int) -> list[torch.Tensor]:
         """Recordings of up to `count` others than `speaker`, out of twice as many that are looked at."""
         looked_at = rng.choices(self.examples, k=2 * count)
-        return [self._wave(example) for example in looked_at if example.speaker != speaker][:count]
+        others = [example for example in looked_at if example.speaker != speaker]
+        return [self._wave(example) for example in others[:count]]
 
 
 def make_batch(

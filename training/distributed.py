@@ -85,19 +85,27 @@ class Processes:
 ALONE = Processes()
 
 
+def check_alone(what: str) -> None:
+    """Raises ValueError under torchrun with several processes, for what each of them would do in one folder."""
+    if (world := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ValueError(f"WORLD_SIZE is {world}, but {what} is for one process: start it without torchrun")
+
+
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     """Join the group that torchrun's environment describes (nccl on GPUs, gloo on CPU), and leave it in the end.
 
-    `device` is `cpu` or `cuda`; gives the device of this process.
+    `device` is `cpu` or `cuda`, for a process alone also `cuda:1`; gives the device of this process.
     """
     # Of the depthwise filters: their gradients differ from their weights only in the strides of dimensions of size 1.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield ALONE, torch.device(device)
-        return
     place = torch.device(device)
+    if world == 1:
+        if place.type == "cuda" and place.index is not None:
+            torch.cuda.set_device(place)  # of events, streams and what is asked of "the GPU", too
+        yield ALONE, place
+        return
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import sys
 import time
@@ -24,6 +23,7 @@ import torch
 from asr_service.model.bundle import load_bundle
 from training.allocator import keep_freed_memory
 from training.atomic import atomic_text
+from training.distributed import check_alone
 from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
 from training.lora import check_out
@@ -52,14 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     with told_in_one_line("finetune"):
-        _check_alone()
+        check_alone("fine-tuning")  # and one GPU
         return _finetune(arguments)
-
-
-def _check_alone() -> None:
-    """Several processes would each make the whole run, in one folder and on one GPU."""
-    if (world := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise ValueError(f"WORLD_SIZE is {world}, but fine-tuning is for one process: start it without torchrun")
 
 
 def _finetune(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from asr_service.model.encoder import ChunkMask, EncoderOutput
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
+from training.augmentation.device import on_device
 from training.mmi import mmi_loss
 from training.recipe import LossConfig
 
@@ -44,9 +45,14 @@ class Batch:
     views: int = 1
 
     def to(self, device: torch.device) -> Batch:
+        """The batch there; to a GPU it is copied in its turn (see `on_device`)."""
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-        return Batch(**fields | {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        there = {
+            name: on_device(tensor, device) if device.type == "cuda" else tensor.to(device)
+            for name, tensor in tensors.items()
+        }
+        return Batch(**fields | there)
 
 
 def target_counts(batch: Batch) -> dict[str, int]:
@@ -116,6 +122,8 @@ def losses(
     """
     counts = target_counts(batch) if counts is None else counts
     output = model.encode(batch.features, batch.lengths, chunk)
+    # First, since torch's CTC loss waits until a GPU has done all that it was asked: it has the decoder to do by then.
+    attention = attention_loss(model, batch, output, config.label_smoothing)
     sums: dict[str, Tensor] = {}
     paired = config.consistency > 0.0 and batch.views == 2
     weights = {"ctc": config.ctc, "attention": config.attention}
@@ -136,7 +144,7 @@ def losses(
     sums["ctc"] = ctc_loss(pieces, output.lengths, batch.tokens, batch.token_lengths)
     if paired:
         sums["piece_consistency"] = consistency_loss(pieces, output.lengths)
-    sums["attention"] = attention_loss(model, batch, output, config.label_smoothing)
+    sums["attention"] = attention
     parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
     parts["total"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
     return parts

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.distributed import check_alone
 from training.export import main as export_main
 from training.initial import check_shape
 from training.lexicon import LEXICON_FILE
@@ -55,8 +56,10 @@ class Stage:
     def train(self) -> None:
         """Train what is not finished of this stage and those before, whose bundles are made.
 
-        Raises ValueError for a folder that holds the run of another recipe, and where a signal ended a run.
+        Raises ValueError for a folder that holds the run of another recipe, where a signal ended a run, and under
+        torchrun.
         """
+        check_alone("a chain of stages")
         if self.start is not None:
             self.start.train()
             self.start.export()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import random
 import time
@@ -102,7 +103,9 @@ class Trainer:
         self.processes = processes
         self._maker: _Maker | None = None
         self.optimizers = make_optimizers(model, recipe.optim, processes)
-        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        weights = model.state_dict()
+        self._weights = list(weights.values())  # not asked for again: that takes milliseconds, in every update
+        self.average = {name: value.detach().clone() for name, value in weights.items()}
         self.position = Position()
         self.skipped_in_a_row = 0
         self.trigram: Tensor | None = None
@@ -126,7 +129,7 @@ class Trainer:
         state = load_newest(self.folder)
         if state is None:
             return False
-        changed = check_same(self.folder, state.get("run"), identity(self.recipe, self.examples))
+        changed = check_same(self.folder, state.get("run"), self._identity)
         self.model.load_state_dict(state["model"])
         self.average = {name: value.to(self.device) for name, value in state["average"].items()}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -141,12 +144,17 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands; the main process alone does."""
         state = self._averaged() | {
-            "run": identity(self.recipe, self.examples),
+            "run": self._identity,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "position": dataclasses.asdict(self.position),
         }
         return save_checkpoint(self.folder, state)
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        """Made once: of a thousand hours of speech it takes seconds."""
+        return identity(self.recipe, self.examples)
 
     def _averaged(self) -> dict[str, Any]:
         """What an export needs."""
@@ -292,7 +300,7 @@ class Trainer:
         """Exponential moving average; early on over the steps there were, so that the start is forgotten."""
         decay = min(self.recipe.optim.ema_decay, (1 + self.position.step) / (10 + self.position.step))
         averages: list[Tensor] = list(self.average.values())
-        torch._foreach_lerp_(averages, list(self.model.state_dict().values()), 1.0 - decay)
+        torch._foreach_lerp_(averages, self._weights, 1.0 - decay)
 
     def run(
         self,

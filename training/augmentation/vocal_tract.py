@@ -27,9 +27,12 @@ def warped(features: Tensor, factors: Sequence[float], sample_rate_hz: int) -> T
         return features
     bins, top_hz = features.shape[-1], sample_rate_hz / 2
     centres_hz = librosa.mel_frequencies(n_mels=bins + 2, fmin=0.0, fmax=top_hz)[1:-1]
-    matrices = torch.zeros(len(factors), bins, bins)
+    matrices = torch.eye(bins).repeat(len(factors), 1, 1)
     columns = torch.arange(bins)
     for matrix, factor in zip(matrices, factors, strict=True):
+        if factor == 1.0:
+            continue
+        matrix.zero_()
         edge_hz = FORMANTS_BELOW_HZ * min(factor, 1.0)
         source_hz = np.interp(centres_hz, [0.0, edge_hz / factor, top_hz], [0.0, edge_hz, top_hz])
         position = torch.from_numpy(np.interp(source_hz, centres_hz, np.arange(bins)))
