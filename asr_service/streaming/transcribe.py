@@ -46,7 +46,10 @@ def transcribe_bytes(
 def stream_bytes(
     engine: Engine, chunks: Iterable[bytes], config: RecognitionConfig, *, settings: Settings | None = None
 ) -> Iterator[StreamUpdate]:
-    """As `transcribe_bytes`, but yields each update as it comes; those of what came before an error, too."""
+    """As `transcribe_bytes`, but yields each update as it comes; those of what came before an error, too.
+
+    The stream is opened when the first is asked for.
+    """
     settings = settings or Settings()
     limits = stream_limits(settings.audio, settings.stream)
     decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
@@ -57,7 +60,7 @@ def stream_bytes(
             yield from run.session.decode(chunk)
         yield from run.session.decode_rest()
 
-    return run.updates(blocks())
+    yield from run.updates(blocks())
 
 
 class _BlockingRun:

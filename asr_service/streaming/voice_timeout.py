@@ -37,7 +37,8 @@ class VoiceTimeoutPolicy:
 
     def observe(self, evidence: FrameEvidence) -> bool:
         if evidence.is_speech or evidence.new_token:
-            self._last_speech_s = evidence.time_s
+            # Not backwards: where an utterance was cut for its length, what came after the cut is told a second time.
+            self._last_speech_s = max(self._last_speech_s or 0.0, evidence.time_s)
         if not self._timed_out and self._is_over(evidence.time_s):
             self._timed_out = True
             self._on_timeout(evidence.time_s)

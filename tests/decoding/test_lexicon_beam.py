@@ -225,6 +225,31 @@ def test_fixing_words_keeps_the_scores_of_the_whole_utterance(tree):
     assert found.lm_score == pytest.approx(expected.lm_score, abs=0.2)
 
 
+def test_the_words_of_a_phrase_are_sure_one_by_one_and_have_their_own_times_also_after_words_were_fixed(tree):
+    log_probs = np.concatenate([tiny.spoken("see a cat", seed) for seed in range(15)])
+    hints = PhraseHints([PhraseHint("a cat", 3.0)])
+    hinted = HintedTree(tree, tiny.lexicon(), hints, LexiconBeamOptions().lm_weight)
+    whole = LexiconBeam(tree, LexiconBeamOptions(sure_margin=0.1), hinted)
+    bounded = LexiconBeam(tree, LexiconBeamOptions(max_frames=130, look_back=25), hinted)
+    for beam in (whole, bounded):
+        beam.step(log_probs)
+    assert whole.sure_words() == len(whole.best().words) == 45
+    assert bounded._offset > 100
+    assert bounded.finish()[0].words == whole.finish()[0].words
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_narrow_beam_keeps_the_likeliest(tree, seed):
+    log_probs = tiny.random_log_probs(1, 40, seed)
+    scores = []
+    for size in (100, 2, 3, 4):
+        beam = LexiconBeam(tree, LexiconBeamOptions(beam_size=size, beam_size_token=40, beam_threshold=1e6))
+        beam.step(log_probs)
+        scores.append(sorted(beam._alive_scores, reverse=True))
+    assert len(scores[0]) == 5
+    assert scores[1:] == [scores[0][:size] for size in (2, 3, 4)]
+
+
 def test_a_search_begins_afresh_after_an_utterance(tree):
     options = LexiconBeamOptions(max_frames=60, look_back=20)
     beam, fresh = LexiconBeam(tree, options), LexiconBeam(tree, options)

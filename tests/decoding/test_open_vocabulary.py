@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_service.decoding import open_vocabulary
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.open_vocabulary import (
     MAX_COMPARED,
@@ -144,3 +145,21 @@ def test_a_spelling_without_letters_replaces_nothing(pieces: WordPieces) -> None
     (space,) = spelled_words(pieces, one_hot(pieces, [pieces.pieces.index("▁"), 0, 0]), ratio=2)
     assert space.text == ""
     assert with_spelled_words((TimedWord("a", 0, 4),), [space], {"a"}) == []
+
+
+def test_a_word_whose_middle_lies_between_two_spellings_is_replaced_by_the_later_one_alone() -> None:
+    spelled = [TimedWord("me", 0, 6), TimedWord("kin", 6, 12)]
+    results = with_spelled_words((TimedWord("mean", 4, 8),), spelled, {"mean"})
+    assert results == [(TimedWord("kin", 4, 8),)]
+
+
+def test_what_was_found_before_there_was_too_much_to_compare_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_vocabulary, "MAX_COMPARED", 100)
+    spelled = in_turn(["meternik", "mitternick"])
+    assert [word.text for word in at_once(ExpectedSpellings(["metternich"]).near(spelled))] == ["metternich"]
+
+
+def test_a_spelling_as_near_as_is_asked_for_is_near() -> None:
+    expected, spelled = "abcdefghijklm", "abcdefg"
+    assert difflib.SequenceMatcher(None, expected, spelled).ratio() == NEAR
+    assert [word.text for word in at_once(ExpectedSpellings([expected]).near(in_turn([spelled])))] == [expected]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from flashlight.lib.text.decoder import LMState
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asr_service.decoding import lexicon_beam
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.search_arrays import NODE
+from asr_service.decoding.search_arrays import NODE, Candidates
 from asr_service.decoding.timing import WordGraph, best_path
+from asr_service.decoding.word_histories import NO_WORDS, WordHistories
 from asr_service.lexicon import phone_ids
 from tests.decoding import tiny
 
@@ -182,3 +186,42 @@ def test_the_n_best_list_ends_where_hypotheses_are_too_far_behind(tree):
     for margin in (1.5, 3.0):
         assert scores[margin] == [score for score in everything if score >= everything[0] - margin]
     assert 0 < len(scores[1.5]) < len(scores[3.0]) < len(everything)
+
+
+def test_histories_are_known_by_their_words_however_many_there_are_and_whatever_is_forgotten():
+    histories = WordHistories(LMState(), lambda state, word: (LMState(), -1.0, float(-word)), context_words=2)
+    first = [histories.after(NO_WORDS, word) for word in range(5000)]
+    assert [histories.after(NO_WORDS, word) for word in range(5000)] == first
+    assert len(set(first)) == len(histories) - 1 == 5000
+    one, other, longer = (histories.after(first[a], b) for a, b in ((7, 3), (8, 3), (8, 4)))
+    one, other, longer = histories.after(one, 5), histories.after(other, 5), histories.after(longer, 5)
+    assert histories.contexts[one] == histories.contexts[other] != histories.contexts[longer]
+    one, other, longer = histories.keep([one, other, longer])[[one, other, longer]].tolist()
+    assert histories.after(histories.after(histories.after(NO_WORDS, 7), 3), 5) == one
+    assert [histories.words(history) for history in (one, other, longer)] == [(7, 3, 5), (8, 3, 5), (8, 4, 5)]
+    assert histories.contexts[one] == histories.contexts[other] != histories.contexts[longer]
+    assert len(histories) == 1 + 2 + 3 + 3
+
+
+def test_few_questions_at_once_and_a_crowded_table_change_nothing(tree, monkeypatch):
+    log_probs = tiny.columns_of_words(tiny.random_log_probs(20, 40, seed=3))
+
+    def found():
+        beam = LexiconBeam(tree, LexiconBeamOptions(beam_size=60, beam_threshold=1e6, n_best_margin=50.0))
+        beam.step(log_probs)
+        return beam.best(), beam.finish(50)
+
+    expected = found()
+    assert len(expected[1]) > 10
+    with monkeypatch.context() as patch:
+        patch.setattr(lexicon_beam, "_QUESTIONS", 2)
+        assert found() == expected
+    crowded = Candidates.room_for(1024)._replace(stamps=np.zeros(128, dtype=np.int64))
+    monkeypatch.setattr(lexicon_beam, "_shared_room", lambda count: crowded)
+    assert found() == expected
+
+
+def test_searches_of_two_threads_do_not_work_in_the_same_room():
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(lexicon_beam._shared_room, 1024).result() is not lexicon_beam._shared_room(1024)
+    assert lexicon_beam._shared_room(1024) is lexicon_beam._shared_room(1024)

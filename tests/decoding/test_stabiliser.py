@@ -127,3 +127,17 @@ def test_a_word_that_begins_where_the_last_stable_one_ends_is_shown():
 def test_the_same_word_right_before_or_after_makes_a_word_no_surer():
     said = (TimedWord("bye", 0, 8), TimedWord("bye", 8, 16))
     assert word_confidences(said, [said, said[:1], said[1:]], [0.5, 0.3, 0.2]) == pytest.approx((0.8, 0.7))
+
+
+def test_all_words_are_stable_where_all_have_stood_unchanged():
+    stabiliser = Stabiliser(agreement=2)
+    for _ in range(2):
+        stabiliser.update(placed("i see"), shared=0)
+    assert texts(stabiliser.stable) == "i see"
+
+
+def test_stable_words_are_shown_where_they_are_heard_now():
+    stabiliser = Stabiliser()
+    stabiliser.update((TimedWord("i", 0, 12),), shared=1)
+    moved = (TimedWord("i", 0, 8), TimedWord("see", 8, 16))
+    assert stabiliser.update(moved, shared=1) == moved

@@ -67,3 +67,14 @@ def test_prefixes_of_quite_another_length_share_no_node_though_they_end_alike() 
     first = tree.add([10, 11])
     assert tree.add([20, 10, 11])[-1] == first[-1]
     assert tree.add([30, 31, 10, 11])[-1] != first[-1]
+
+
+def test_a_sequence_that_repeats_its_tokens_is_not_taken_for_itself() -> None:
+    assert TokenTree(1, context=2).add([10] * 5) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_prefix_much_shorter_than_one_that_ends_alike_shares_no_node_with_it() -> None:
+    tree = TokenTree(1, context=2)
+    longer = tree.add([20, 21, 10, 11])
+    assert tree.add([22, 10, 11])[-1] == longer[-1]
+    assert tree.add([10, 11])[-1] not in longer

@@ -11,8 +11,9 @@ import pytest
 
 from asr_service.audio import AudioLimits, StreamDecoder
 from asr_service.config import EndpointingSettings, StreamSettings
-from asr_service.errors import InvalidAudio, ShuttingDown, SlowConsumer, StreamIdle
+from asr_service.errors import InternalError, InvalidAudio, ShuttingDown, SlowConsumer, StreamIdle
 from asr_service.streaming.async_session import AsyncSession, LoopWaker
+from asr_service.streaming.updates import UpdateBuilder
 from asr_service.types import AudioEncoding, AudioFormat, Mode, RecognitionConfig
 from tests.audio.samples import OPUS_TAGS, ogg_page, opus_head
 from tests.fake_engine import FakeEngine, linear16, say, silence
@@ -70,7 +71,7 @@ def run(scenario: Any, engine: FakeEngine | None = None, *, audio: AudioFormat =
     async def main() -> None:
         session = AsyncSession(
             engine,
-            RecognitionConfig(mode=Mode.STREAMING),
+            RecognitionConfig(audio=audio, mode=Mode.STREAMING),
             decoder=StreamDecoder(audio, limits=AudioLimits()),
             waker=LoopWaker(asyncio.get_running_loop()),
             settings=StreamSettings(**settings),
@@ -228,3 +229,47 @@ def test_a_write_that_never_ends_is_given_up() -> None:
             break
 
     run(scenario, max_pending_updates=2, slow_consumer_s=0.2)
+
+
+def test_an_idle_timeout_that_passes_while_the_engine_is_behind_keeps_no_loop_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fired: list[None] = []
+    original = AsyncSession._on_timer
+    monkeypatch.setattr(AsyncSession, "_on_timer", lambda session: (fired.append(None), original(session)))
+
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        engine.gate.clear()
+        pushing = asyncio.create_task(session.push(linear16(say(*[1, 1.0] * 5))))
+        await asyncio.sleep(0.3)
+        engine.gate.set()
+        await pushing
+        await session.finish()
+        await words(session)
+
+    run(scenario, idle_timeout_s=0.1, max_buffered_s=4.0)
+    assert 0 < len(fired) < 50
+
+
+def test_a_flush_comes_after_every_byte_that_was_pushed() -> None:
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        await session.push(linear16(silence(1.0)))
+        await session.push(bytes(100))
+        await session.flush()
+        assert session.session.received_s == 1.0 + 100 / 32_000
+        await session.finish()
+        await words(session)
+
+    run(scenario)
+
+
+def test_a_result_that_cannot_be_told_ends_the_stream_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UpdateBuilder, "final", lambda *_: 1 / 0)
+
+    async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
+        await session.push(linear16(say(1)))
+        await session.finish()
+        with pytest.raises(InternalError):
+            await words(session)
+
+    run(scenario)

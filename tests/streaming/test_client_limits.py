@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from asr_service.config import StreamSettings
 from asr_service.errors import StreamIdle, TooManyMessages
 from asr_service.streaming.client_limits import EmptyMessageLimit, IdleTimer
+from asr_service.streaming.session import Session
+from tests.streaming.test_session import Clock, HandDriven, push, session
 
 SETTINGS = StreamSettings(idle_timeout_s=10.0, idle_min_audio_s=0.1, empty_message_burst=5, empty_messages_per_s=2.0)
 
@@ -68,3 +72,23 @@ def test_empty_messages_at_the_documented_rate_are_taken_for_ever() -> None:
     limit = EmptyMessageLimit(SETTINGS, now=0.0)
     for number in range(1000):
         limit.count(number * 0.5)
+
+
+@pytest.mark.parametrize("sign", [Session.keep_alive, Session.reading_resumed])
+def test_a_trickle_of_audio_after_another_sign_of_life_is_none(sign: Callable[[Session], None]) -> None:
+    clock = Clock()
+    stream = session(HandDriven(), clock, SETTINGS)
+    push(stream, bytes(32_000))
+    stream.audio_arrived()
+    clock.now = 5.0
+    sign(stream)
+    clock.now = 9.0
+    push(stream, bytes(640))
+    stream.audio_arrived()
+    assert stream.idle_deadline == 15.0
+
+
+def test_audio_that_waits_for_room_has_been_received() -> None:
+    stream = session(HandDriven(), Clock())
+    assert len(next(stream.decode(bytes(64_000)))) < 32_000
+    assert stream.received_s == 2.0

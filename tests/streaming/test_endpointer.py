@@ -93,6 +93,16 @@ def test_long_speech_is_cut_at_the_maximum() -> None:
     assert [ending.end_s for ending in found] == pytest.approx([8.0, 16.0])
 
 
+def test_rounding_of_stream_times_moves_no_endpoint_by_a_frame() -> None:
+    ends = [pytest.approx(1.2 * number) for number in range(1, 41)]
+    cut = endings(Endpointer(EndpointingConfig(max_utterance_s=1.2)), seconds(48.0, SPEECH))
+    assert [ending.end_s for ending in cut] == ends
+    settings = EndpointingSettings(long_utterance_share=0.5, long_utterance_silence_s=0.24)
+    pauses = (seconds(0.96, SPEECH) + seconds(0.24, SILENCE)) * 40
+    paused = endings(Endpointer(EndpointingConfig(max_utterance_s=2.4), settings=settings), pauses)
+    assert [ending.end_s for ending in paused] == ends
+
+
 def test_short_pause_ends_a_long_utterance_before_the_maximum_does() -> None:
     settings = EndpointingSettings(long_utterance_share=0.7, long_utterance_silence_s=0.24)
     audio = seconds(7.2, SPEECH) + seconds(0.24, SILENCE) + seconds(4.0, SPEECH)
@@ -118,6 +128,12 @@ def test_speech_of_one_tick_in_silence_does_not_begin_it_anew() -> None:
     policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
     click = seconds(1.6, SPEECH) + seconds(0.4, SILENCE) + [(True, False)] + seconds(2.0, SILENCE)
     assert [ending.end_s for ending in endings(policy, click)] == [pytest.approx(1.6 + 0.8)]
+
+
+def test_speech_of_one_tick_with_two_silent_ones_before_it_does_not_begin_the_silence_anew() -> None:
+    policy = Endpointer(EndpointingConfig(min_trailing_silence_s=0.8))
+    clicks = seconds(0.8, SPEECH) + [SILENCE, SILENCE, (True, False)] * 10
+    assert endings(policy, clicks)[0].end_s == pytest.approx(0.8 + 0.8)
 
 
 def test_speech_of_two_ticks_in_silence_begins_it_anew() -> None:

@@ -237,6 +237,7 @@ def test_too_many_empty_messages(engine: HandDriven, clock: Clock, send: Callabl
 
 def test_single_utterance_gives_event_then_final_then_ends(engine: HandDriven, clock: Clock) -> None:
     stream = session(engine, clock, single_utterance=True)
+    stream.feed(SECOND)
     engine.put(final("one", 0))
     engine.put(final("two", 1))
     stream.collect()
@@ -244,9 +245,10 @@ def test_single_utterance_gives_event_then_final_then_ends(engine: HandDriven, c
     assert event is not None and event.event is not None and result is not None
     assert event.event.kind is SpeechEventKind.END_OF_SINGLE_UTTERANCE
     assert result.results[0].is_final
+    assert event.event.time_s == result.results[0].end_s == 0.9
     assert nothing is None
-    assert (stream.end, stream.error) == (End.COMPLETED, None)
-    assert engine.calls == ["cancel"]
+    assert (stream.end, stream.error, stream.finals) == (End.COMPLETED, None, 1)
+    assert engine.calls == ["audio", "cancel"]
 
 
 def test_longest_stream_gets_its_finals_then_an_error(engine: HandDriven, clock: Clock) -> None:

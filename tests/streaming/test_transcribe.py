@@ -159,3 +159,14 @@ def test_slot_is_free_when_the_caller_stops_early() -> None:
         assert texts(transcribe_pcm(engine, say(2), CONFIG)) == ["two"]
     finally:
         engine.stop()
+
+
+def test_a_caller_that_never_begins_takes_no_slot() -> None:
+    engine = FakeEngine(max_streams=1)
+    engine.start()
+    try:
+        unread = stream_bytes(engine, [linear16(say(1))], CONFIG)
+        assert texts(transcribe_pcm(engine, say(2), CONFIG)) == ["two"]
+        unread.close()
+    finally:
+        engine.stop()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.engine.interface import Final, Partial
+from asr_service.engine.interface import Final, Partial, SpeechBegin, SpeechEnd
 from asr_service.streaming.outbox import Outbox
 from asr_service.streaming.updates import STABLE, UNSTABLE, StreamUpdate, UpdateBuilder
 from asr_service.types import Hypothesis, RecognitionConfig, SpeechEventKind, Word
@@ -58,6 +58,26 @@ def test_interim_without_words_takes_back_what_was_shown() -> None:
 def test_stable_is_still_at_least_nine_tenths_on_the_wire() -> None:
     (received,) = struct.unpack("f", struct.pack("f", STABLE))
     assert 0.9 <= received <= 1.0
+
+
+def test_the_stable_part_ends_with_its_last_word_where_the_tail_begins() -> None:
+    stable, tail = builder().interim(partial("a b c", 2), 3.0).results
+    assert [(part.start_s, part.end_s) for part in (stable, tail)] == [(0.0, 1.0), (1.0, 3.0)]
+
+
+def test_every_update_says_how_much_audio_had_been_received() -> None:
+    made = builder()
+    updates = (
+        made.interim(partial("a", 0), 3.0),
+        made.voice_activity(SpeechBegin(1.0), 4.0),
+        made.final(final("a"), 5.0),
+        made.voice_activity(SpeechEnd(3.0), 6.0),
+    )
+    assert [update.audio_received_s for update in updates] == [3.0, 4.0, 5.0, 6.0]
+    assert [update.event.kind for update in updates if update.event] == [
+        SpeechEventKind.SPEECH_ACTIVITY_BEGIN,
+        SpeechEventKind.SPEECH_ACTIVITY_END,
+    ]
 
 
 def test_final_carries_no_more_alternatives_than_were_asked_for() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from asr_service.engine.interface import FrameEvidence
+from asr_service.engine.interface import Finished, FrameEvidence, Partial
+from asr_service.errors import ShuttingDown
+from asr_service.streaming.session import End, VoiceTimeout
 from asr_service.streaming.voice_timeout import VoiceTimeoutPolicy
+from tests.streaming.test_session import Clock, HandDriven, final, hypothesis, session
 
 PERIOD_S = 0.1
 
@@ -45,6 +48,14 @@ def test_a_word_that_only_the_model_heard_is_speech() -> None:
     assert timeouts("x" + "." * 9 + "w" + "." * 30, None, 2.0) == [pytest.approx(3.1)]
 
 
+def test_what_is_told_again_after_a_cut_does_not_take_a_word_back() -> None:
+    told: list[float] = []
+    policy = VoiceTimeoutPolicy(Never(), start_timeout_s=None, end_timeout_s=0.4, on_timeout=told.append)
+    for number, character in ((1, "x"), (2, "."), (3, "."), (4, "w"), (5, "."), (1, "x"), (5, "."), (6, "."), (7, ".")):
+        policy.observe(FrameEvidence(number * PERIOD_S, character == "x", False, character == "w", 0.0))
+    assert told == []
+
+
 def test_utterances_still_end_where_the_policy_inside_ends_them() -> None:
     told: list[float] = []
     policy = VoiceTimeoutPolicy(Always(), start_timeout_s=1.0, end_timeout_s=1.0, on_timeout=told.append)
@@ -62,3 +73,28 @@ def test_end_timeout_does_not_run_before_speech_has_begun() -> None:
 
 def test_a_timeout_is_told_once() -> None:
     assert len(timeouts("x" + "." * 100, 0.5, 2.0)) == 1
+
+
+def test_an_utterance_that_begins_where_the_timeout_passes_is_not_told() -> None:
+    engine = HandDriven()
+    stream = session(engine, Clock(), speech_end_timeout_s=1.0)
+    engine.put(VoiceTimeout(3.0))
+    engine.put(Partial(hypothesis("late", 3.0), 0, 3, 3.0, 3.5))
+    engine.put(final("late", 3))
+    stream.collect()
+    told, nothing = stream.take(), stream.take()
+    assert told is not None and told.event is not None
+    assert nothing is None
+
+
+def test_a_stream_that_a_timeout_ends_asks_the_engine_for_nothing_more() -> None:
+    engine = HandDriven()
+    stream = session(engine, Clock(), speech_end_timeout_s=1.0)
+    engine.put(VoiceTimeout(3.0))
+    stream.collect()
+    stream.flush()
+    stream.finish(ShuttingDown("later"))
+    assert engine.calls == ["finish"]
+    engine.put(Finished())
+    stream.collect()
+    assert (stream.end, stream.error) == (End.COMPLETED, None)
