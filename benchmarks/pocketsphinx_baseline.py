@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pocketsphinx
 
 from asr_service.commands.progress import shown
 from asr_service.config import Settings
@@ -36,6 +35,11 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth utterance")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="hypotheses as JSON lines")
     arguments = parser.parse_args()
+    try:
+        import pocketsphinx
+    except ImportError:
+        print("this needs pocketsphinx: pip install pocketsphinx", file=sys.stderr)
+        return 2
     try:
         references = read_references(arguments.manifests, corpora=arguments.corpus)[:: arguments.every]
     except AsrError as error:

@@ -14,14 +14,18 @@ from asr_service.errors import ConfigError
 from asr_service.evaluation.result import NO_INTERVAL
 
 SCHEMA_VERSION = 1
+# The column of labels is as wide as the longest of them.
+_LABEL = 29
+# In less, lag has no slope worth telling.
+_SLOPE_FROM_S = 60.0
 
 
 def lines(figures: Figures, objective: Objective) -> Iterator[str]:
     """Of one load."""
     others = "".join(f", {count} {status}" for status, count in sorted(figures.failed.items()))
     yield (
-        f"{figures.streams} streams for {figures.seconds:g} s, messages of {1000 * figures.message_s:g} ms on "
-        f"{figures.channels} connection{'s' if figures.channels > 1 else ''}: "
+        f"{_counted(figures.streams, 'stream')} for {figures.seconds:g} s, messages of "
+        f"{1000 * figures.message_s:g} ms on {_counted(figures.channels, 'connection')}: "
         f"{figures.held} held, {figures.refused} refused{others}"
     )
     if figures.valid:
@@ -30,34 +34,35 @@ def lines(figures: Figures, objective: Objective) -> Iterator[str]:
         yield "  INVALID: the generator was late itself, so its latencies are not the server's"
     if figures.revoked_share is not None:
         yield (
-            f"  revoked / emitted words      {figures.revoked_words} / {figures.emitted_words} "
+            f"  {'revoked / emitted words':{_LABEL}} {figures.revoked_words} / {figures.emitted_words} "
             f"({100 * figures.revoked_share:.1f} %)"
         )
     if figures.utterances:
         share = 100 * figures.short_splits / figures.utterances
         yield (
-            f"  cut at a pause under {SHORT_PAUSE_S:g} s   {figures.short_splits} / {figures.utterances} utterances "
-            f"({share:.1f} %)"
+            f"  {f'cut at a pause under {SHORT_PAUSE_S:g} s':{_LABEL}} {figures.short_splits} / "
+            f"{_counted(figures.utterances, 'utterance')} ({share:.1f} %)"
         )
     yield from _quality_lines(figures)
     if figures.cost is not None:
         cost = figures.cost
         yield (
-            f"  server, for each stream      {cost.cpu_per_audio_s:.4f} s of CPU a second of audio; resident "
+            f"  {'server, for each stream':{_LABEL}} {cost.cpu_per_audio_s:.4f} s of CPU a second of audio; resident "
             f"{cost.resident_mib:.0f} MiB before, {cost.most_resident_mib:.0f} MiB at most"
         )
     late, held = figures.generator_late, figures.server_held
+    taken_late = f", {held.count} of them taken late by the call: {_row(held)}" if held is not None else ""
     yield (
-        f"  generator                    late {_row(late)} (valid up to p99 {MAX_LATE_S:g} s); {figures.messages} "
-        f"messages{f', {held.count} of them taken late by the call: {_row(held)}' if held is not None else ''}"
+        f"  {'generator':{_LABEL}} late {_row(late)} (valid up to p99 {MAX_LATE_S:g} s); "
+        f"{_counted(figures.messages, 'message')}{taken_late}"
     )
     if figures.generator_cpu_per_audio_s is not None:
         share = 100 * figures.generator_cpu_per_audio_s
         placed = figures.streams - figures.refused
-        yield f"  {'generator, for each stream':28} {share:.3f} % of a core, {share * placed:.1f} % for all"
+        yield f"  {'generator, for each stream':{_LABEL}} {share:.3f} % of a core, {share * placed:.1f} % for all"
     if figures.valid:
         broken = objective.broken(figures)
-        yield f"  objective                    {'broken: ' + '; '.join(broken) if broken else 'holds'}"
+        yield f"  {'objective':{_LABEL}} {'broken: ' + '; '.join(broken) if broken else 'holds'}"
 
 
 def _latency_lines(figures: Figures) -> Iterator[str]:
@@ -69,31 +74,35 @@ def _latency_lines(figures: Figures) -> Iterator[str]:
         ("final after the endpoint", figures.final_after_endpoint),
         ("final after the half-close", figures.final_after_close),
     ):
-        yield f"  {name:28} {_row(values)}{f' ({values.count})' if values is not None else ''}"
-    if figures.slope is not None:
+        yield f"  {name:{_LABEL}} {_row(values)}{f' ({values.count})' if values is not None else ''}"
+    if figures.slope is not None and figures.seconds >= _SLOPE_FROM_S:
         per_minute, error = 60_000 * figures.slope.per_s, 60_000 * figures.slope.error
-        yield f"  {'lag slope':28} {per_minute:+.1f} ms a minute (standard error {error:.1f})"
+        yield f"  {'lag slope':{_LABEL}} {per_minute:+.1f} ms a minute (standard error {error:.1f})"
 
 
 def _quality_lines(figures: Figures) -> Iterator[str]:
     quality = figures.quality
     if quality is None:
-        yield f"  {'WER':28} none: no stream that held has played a word of a reference"
+        yield f"  {'WER':{_LABEL}} none: no stream that held has played a word of a reference"
         return
     between, drawn = "", NO_INTERVAL
     if quality.low is not None and quality.high is not None:
         between = f" [{100 * quality.low:.2f}, {100 * quality.high:.2f}]"
         drawn = f"95 % bootstrap over {quality.over}, repetitions as one"
     yield (
-        f"  {'WER':28} {100 * quality.wer:.2f} %{between}, "
-        f"{quality.errors} errors of {quality.reference_words} words in {quality.clips} clips ({quality.different} "
-        f"different); {quality.normalizer}, {drawn}"
+        f"  {'WER':{_LABEL}} {100 * quality.wer:.2f} %{between}, "
+        f"{_counted(quality.errors, 'error')} of {_counted(quality.reference_words, 'word')} in "
+        f"{_counted(quality.clips, 'clip')} ({quality.different} different); {quality.normalizer}, {drawn}"
     )
-    if quality.alone_wer is not None:
+    if quality.alone_wer is not None and quality.changed is not None:
         yield (
-            f"  {'the same calls, each alone':28} {100 * quality.alone_wer:.2f} %: {quality.worse_by:+.2f} points by "
-            f"the load, {quality.changed} clips with other words"
+            f"  {'the same calls, each alone':{_LABEL}} {100 * quality.alone_wer:.2f} %: "
+            f"{quality.worse_by:+.2f} points by the load, {_counted(quality.changed, 'clip')} with other words"
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _row(values: Percentiles | None) -> str:
@@ -106,12 +115,12 @@ def ramp_line(result: RampResult) -> str:
     """The ramp's result."""
     if result.generator_late_at is not None:
         return (
-            f"the generator was late at {result.generator_late_at} streams; {result.largest} held. "
+            f"the generator was late at {_counted(result.generator_late_at, 'stream')}; {result.largest} held. "
             "More needs a faster generator: another machine, or longer messages"
         )
     if result.broke_at is None:
-        return f"{result.largest} streams held, and no more were tried"
-    return f"{result.largest} streams held; at {result.broke_at} the objective broke"
+        return f"{_counted(result.largest, 'stream')} held, and no more were tried"
+    return f"{_counted(result.largest, 'stream')} held; at {result.broke_at} the objective broke"
 
 
 def document(

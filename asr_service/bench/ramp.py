@@ -27,8 +27,10 @@ class Objective:
         """What of it does not hold, for people; empty where all of it does."""
         problems = []
         if figures.refused:
-            problems.append(f"{figures.refused} streams were refused")
-        problems += [f"{count} streams ended with {status}" for status, count in sorted(figures.failed.items())]
+            problems.append(f"{figures.refused} {'stream was' if figures.refused == 1 else 'streams were'} refused")
+        problems += [
+            f"{count} stream{'s' * (count > 1)} ended with {status}" for status, count in sorted(figures.failed.items())
+        ]
         if figures.word is None:
             problems.append("no word came")
         elif figures.word.p95 > self.word_p95_s:

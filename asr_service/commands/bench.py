@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         _start_up(arguments)
         _speed(arguments, settings, pcm)
     except (OSError, RuntimeError) as error:
-        print(f"asr bench: {error}", file=sys.stderr)
+        problem = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"asr bench: {problem}", file=sys.stderr)
         return 1
     return 0
 

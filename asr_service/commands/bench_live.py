@@ -46,7 +46,8 @@ def register(subparsers: Any) -> None:
     load.add_argument("--limit", type=positive, default=256, metavar="N", help="most streams of --ramp; default: 256")
     load.add_argument("--seconds", type=_finite, default=60.0, help="of each load; default: 60")
     load.add_argument("--message-ms", type=positive, default=100, help="audio of a message; default: 100")
-    load.add_argument("--channels", type=_channels, default=1, metavar="1|N", help="connections, N: one a stream")
+    channels = "connections: a number, or the letter N for one a stream (default: 1)"
+    load.add_argument("--channels", type=_channels, default=1, metavar="1|N", help=channels)
     load.add_argument("--pause", type=_finite, default=1.5, metavar="S", help="between clips; default: 1.5")
     load.add_argument("--clips-per-call", type=positive, metavar="N", help="default: one call lasts as long as a load")
     load.add_argument("--stagger", type=_finite, default=2.0, metavar="S", help="until all streams run; default: 2")
@@ -244,20 +245,32 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         arguments.usage_error("--seconds must be longer than --stagger: latencies are taken while all streams run")
     if arguments.pause < 0 or arguments.stagger < 0:
         arguments.usage_error("--pause and --stagger must not be below 0")
+    most = arguments.limit if arguments.ramp else max(arguments.streams)
+    if arguments.channels is not None and arguments.channels > most:
+        arguments.usage_error(f"--channels {arguments.channels} is more than the streams there are, {most} at most")
     if arguments.message_ms > 1000:
         arguments.usage_error("--message-ms must be at most 1000")
 
 
 def _numbers(text: str) -> list[int]:
-    return [positive(part) for part in text.split(",")]
+    try:
+        return [positive(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers joined by commas, not {text!r}") from None
 
 
 def _finite(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
     return number
 
 
 def _channels(text: str) -> int | None:
-    return None if text == "N" else positive(text)
+    try:
+        return None if text == "N" else positive(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or the letter N, not {text!r}") from None

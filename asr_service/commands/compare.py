@@ -18,9 +18,15 @@ SHOWN_CHANGES = 10
 
 
 def register(subparsers: Any) -> None:
-    parser = subparsers.add_parser("compare", help="paired tests between systems scored on the same utterances")
+    parser = subparsers.add_parser(
+        "compare",
+        help="paired tests between systems scored on the same utterances",
+        description="Says which of several systems is better, and whether the test set can tell. The exit code is 0 "
+        "whatever the verdict, and 2 where the evaluations cannot be read or compared: all that is wrong is listed on "
+        "stderr.",
+    )
     parser.add_argument("evaluations", nargs="+", type=Path, metavar="JSON", help="from `asr eval --json`; two or more")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="write a report with both systems side by side")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="write a report of exactly two, side by side")
     parser.add_argument("--audio", action="store_true", help="put recordings into the report")
     parser.add_argument(
         "--changes", type=int, default=SHOWN_CHANGES, metavar="N", help="utterances listed for each side (default: 10)"

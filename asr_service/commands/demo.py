@@ -32,7 +32,12 @@ KEPT_LOG_LINES = 50
 
 
 def register(subparsers: Any) -> None:
-    parser = subparsers.add_parser("demo", help="serve, stream a clip, show the words as they come")
+    parser = subparsers.add_parser(
+        "demo",
+        help="serve, stream a clip, show the words as they come",
+        description="Starts a server, streams a clip to it at the pace of a microphone, shows the words as they come, "
+        "and says how good and how fast they were.",
+    )
     parser.add_argument("audio", nargs="?", type=Path, metavar="AUDIO", help="your own recording (default: ours)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     parser.set_defaults(run=run)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # Of asr_service.evaluation.normalizer.
 NORMALIZERS = ("none", "basic", "english", "librispeech")
+# Of asr_service.evaluation.references and of asr_service.evaluation.hypotheses.
+FORMATS = ("jsonl", "csv", "tsv", "kaldi", "librispeech", "stm", "ctm", "trn", "srt", "vtt", "lhotse")
+HYP_FORMATS = ("jsonl", "csv", "tsv", "ctm", "trn", "kaldi", "srt", "vtt", "evaluation")
 # Options that are of a system recognising, and have no effect on the output of another.
 OF_A_RUN = (
     "mode",
@@ -57,20 +60,29 @@ def register(subparsers: Any) -> None:
         metavar="MANIFEST",
         help="JSON lines, CSV or TSV, Kaldi or LibriSpeech folder, STM, CTM, TRN, SRT, VTT, lhotse cuts",
     )
-    parser.add_argument("--format", default="", help="of the manifests (default: by name and content)")
+    parser.add_argument(
+        "--format", default="", help=f"of the manifests: {', '.join(FORMATS)} (default: by name and content)"
+    )
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="only every Nth utterance")
     system = parser.add_argument_group("what recognises")
     system.add_argument("--mode", choices=("accurate", "streaming"), help="default: accurate")
     system.add_argument("--model", type=Path, metavar="DIR", help="bundle directory (default: the shipped model)")
     system.add_argument("--no-lm", action="store_true", help="without the bundle's language model")
-    system.add_argument("--chunk-frames", type=positive, metavar="N", help="40 ms frames of a streaming chunk")
-    system.add_argument("--latency", choices=LATENCIES, help="of streaming mode (default: of the settings)")
+    system.add_argument(
+        "--chunk-frames", type=positive, metavar="N", help="40 ms frames of a chunk; needs --mode streaming"
+    )
+    system.add_argument("--latency", choices=LATENCIES, help="needs --mode streaming (default: of the settings)")
     system.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
     add_server_options(system, "let a running server do it (default: in process)")
     system.add_argument("--real-time", action="store_true", help="with --server: at a microphone's pace, for latency")
     system.add_argument("--hyp", type=Path, metavar="FILE", help="score this output of another system instead")
-    system.add_argument("--hyp-format", default="", metavar="FORMAT", help="of it (default: by name and content)")
+    system.add_argument(
+        "--hyp-format",
+        default="",
+        metavar="FORMAT",
+        help=f"of it: {', '.join(HYP_FORMATS)} (default: by name and content)",
+    )
     work = parser.add_argument_group("how the work is done")
     work.add_argument("--jobs", type=positive, metavar="N", help="processes, one thread each (default: 1)")
     work.add_argument("--ray", action="store_true", help="over the machines of RAY_ADDRESS's cluster; --jobs: tasks")
@@ -124,6 +136,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         refuse_if_any(list(audio_problems(references)))
         system = _system(arguments)
         identity = dict(system.identity())
+        _tell_no_n_gram(arguments, identity)
         name, vocabulary, journal = _name(arguments, identity["model"]), system.vocabulary(), _journal_path(arguments)
         outputs = _recognised(references, system, _spread(arguments), journal, _run_identity(identity, about))
         about |= identity
@@ -212,6 +225,14 @@ def _system(arguments: argparse.Namespace) -> System:
     from asr_service.evaluation.in_process import BundleSystem
 
     return BundleSystem(mode, arguments.model, not arguments.no_lm, arguments.chunk_frames, settings)
+
+
+def _tell_no_n_gram(arguments: argparse.Namespace, identity: dict[str, str]) -> None:
+    from asr_service.evaluation.in_process import NO_N_GRAM
+
+    if identity.get("language_model") == NO_N_GRAM:
+        no_effect = ": --no-lm has no effect" if arguments.no_lm else ""
+        print(f"asr eval: the bundle {identity['model']} has no n-gram (lm.kenlm){no_effect}", file=sys.stderr)
 
 
 def _spread(arguments: argparse.Namespace) -> Spread:

@@ -9,7 +9,11 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    parser = subparsers.add_parser("models", help="presets and bundles: shapes and parameters")
+    parser = subparsers.add_parser(
+        "models",
+        help="presets and bundles: shapes and parameters",
+        description="Lists the presets and bundles there are, and shows what one of them is made of.",
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     show = actions.add_parser("show", help="parameters of each part, and every tensor's shape")
     show.add_argument("model", nargs="?", metavar="PRESET|DIR", help="default: the shipped model")
@@ -45,16 +49,14 @@ def run_show(arguments: argparse.Namespace) -> int:
         model, config, neural_lm = bundle.model, bundle.model.config, bundle.neural_lm
         print(f"bundle {bundle.name} ({bundle.language}) in {bundle.directory}")
         for file in sorted(bundle.directory.iterdir()):
-            print(f"  {file.name}: {file.stat().st_size / 1e6:.2f} MB")
+            print(f"  {file.name}: {_size(file.stat().st_size)}")
     print("  " + ", ".join(f"{name}={value}" for name, value in config.to_dict().items()))
     print(f"  frames: 10 ms in, {config.subsampling * 10} ms phones, {config.output_subsampling * 10} ms word pieces")
     print()
     parts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
-        print(f"{name:<56} {' x '.join(map(str, parameter.shape)):<20} {parameter.numel():>12,}")
         part = part_of(name)
         parts[part] = parts.get(part, 0) + parameter.numel()
-    print()
     for part, count in parts.items():
         print(f"{part:<32} {count:>12,}")
     print(f"{'all':<32} {sum(parts.values()):>12,}")
@@ -62,7 +64,14 @@ def run_show(arguments: argparse.Namespace) -> int:
         count = sum(parameter.numel() for parameter in neural_lm[0].parameters())
         shape = ", ".join(f"{name}={value}" for name, value in asdict(neural_lm[0].config).items())
         print(f"{'neural language model':<32} {count:>12,}  {shape}")
+    print()
+    for name, parameter in model.named_parameters():
+        print(f"{name:<56} {' x '.join(map(str, parameter.shape)):<20} {parameter.numel():>12,}")
     return 0
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def part_of(parameter_name: str) -> str:

@@ -16,14 +16,15 @@ _NAMED = 5
 
 
 def score_lines(evaluation: Evaluation) -> Iterator[str]:
-    """A line for each corpus that has a name and one for all, then the other rates, speed and latency."""
+    """A line for each corpus that has a name and, but of one alone, one for all; then other rates, speed, latency."""
     groups: dict[str, list[UtteranceScore]] = {}
     for row in evaluation.utterances:
         groups.setdefault(row.reference.corpus, []).append(row)
     for name, rows in sorted(groups.items()):
         if name:
             yield _wer_line(name, rows, _interval(rows), evaluation.normalizer)
-    yield _wer_line("all", evaluation.utterances, evaluation.wer_interval, evaluation.normalizer)
+    if len(groups) != 1 or "" in groups:
+        yield _wer_line("all", evaluation.utterances, evaluation.wer_interval, evaluation.normalizer)
     yield (
         f"{'':32s} CER {100 * evaluation.cer:6.2f} %, sentences with an error {100 * evaluation.ser:.2f} %; "
         f"{evaluation.normalizer}, costs {evaluation.costs}"
@@ -43,7 +44,10 @@ def dropped_lines(evaluation: Evaluation, rule: Normalizer) -> Iterator[str]:
             named = ", ".join(f"{char!r} {count}x" for char, count in counts[:_NAMED])
             more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
             have = f"{kind}s have" if len(dropped) > 1 else f"{kind} has"
-            yield f"{len(dropped)} {have} characters that {rule.label} drops ({named}{more}): they are not scored"
+            yield (
+                f"{len(dropped)} {have} characters that {rule.label} drops ({named}{more}): "
+                "these characters are left out, the rest is scored"
+            )
 
 
 def _wer_line(name: str, rows: Sequence[UtteranceScore], interval: Interval, normalizer: str) -> str:
@@ -74,7 +78,7 @@ def _speed_lines(evaluation: Evaluation) -> Iterator[str]:
     if speed.rtfx:  # 0 where no recording has any audio
         yield (
             f"RTFx {speed.rtfx:.2f}: real-time factor {1 / speed.rtfx:.3f} "
-            f"({speed.audio_s:.0f} s of audio in {speed.processing_s:.0f} s of computation)"
+            f"({_seconds(speed.audio_s)} of audio in {_seconds(speed.processing_s)} of computation)"
         )
     for name, aware, unaware in (
         ("first partial after its first word began", speed.first_partial, speed.unaware_first_partial),
@@ -91,6 +95,10 @@ def _speed_lines(evaluation: Evaluation) -> Iterator[str]:
             f"speech without words over 2 s: {speed.gaps} stretches, {speed.gap_s:.1f} s, "
             f"{100 * speed.gap_share:.2f} % of the audio"
         )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.{1 if seconds < 100 else 0}f} s"
 
 
 def _percentiles(values: Percentiles) -> str:

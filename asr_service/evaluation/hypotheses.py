@@ -16,7 +16,17 @@ from asr_service.evaluation.problems import refuse_if_any
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.references.kaldi import read_pairs
 from asr_service.evaluation.references.nist import confidence_of, ctm_id, ctm_words, trn_lines
-from asr_service.evaluation.references.rows import TEXT, Row, field, json_rows, row_id, table_rows, text_field
+from asr_service.evaluation.references.rows import (
+    AUDIO,
+    ID,
+    TEXT,
+    Row,
+    field,
+    json_rows,
+    row_id,
+    table_rows,
+    text_field,
+)
 from asr_service.evaluation.references.subtitles import read_subtitles
 from asr_service.evaluation.references.text import numbered, seconds
 from asr_service.evaluation.store import load
@@ -75,6 +85,16 @@ def format_of(path: Path) -> str:
             return "evaluation" if line == "{" else "jsonl"
         return "evaluation" if isinstance(row, dict) and "schema_version" in row else "jsonl"
     return suffix if suffix in FORMATS else ""
+
+
+def _read_table(path: Path, problems: list[str]) -> list[Output]:
+    rows = list(table_rows(path, problems))
+    columns = list(rows[0][1]) if rows else []
+    for what, names in (("hypothesis", HYPOTHESIS), ("id", (*ID, *AUDIO))):
+        if rows and not {*names} & {*columns}:  # once, and not once a row
+            problems.append(f"{path}:1: no column for the {what} ({', '.join(names)}); there are {', '.join(columns)}")
+            rows = []
+    return _read_rows(rows, problems)
 
 
 def _read_rows(rows: Iterable[tuple[str, Row]], problems: list[str]) -> list[Output]:
@@ -205,8 +225,8 @@ def _output(utterance_id: str, words: list[tuple[Word, bool]]) -> Output:
 
 _READERS: dict[str, Callable[[Path, list[str]], list[Output]]] = {
     "jsonl": lambda path, problems: _read_rows(json_rows(path, problems), problems),
-    "csv": lambda path, problems: _read_rows(table_rows(path, problems), problems),
-    "tsv": lambda path, problems: _read_rows(table_rows(path, problems), problems),
+    "csv": _read_table,
+    "tsv": _read_table,
     "trn": _read_trn,
     "kaldi": _read_kaldi,
     "srt": _read_subtitles,

@@ -24,7 +24,7 @@ from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
 from asr_service.lexicon import Lexicon
-from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR, Bundle, load_bundle
+from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, LM_FILE, SHIPPED_DIR, Bundle, load_bundle
 from asr_service.model.digest import model_hash
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
@@ -32,6 +32,8 @@ from asr_service.types import Mode, RecognitionConfig
 
 # What a live client sends at once; its length is part of every latency.
 MESSAGE_S = 0.1
+# The language model of a bundle without the file of one.
+NO_N_GRAM = "none (the bundle has no n-gram)"
 
 
 class SteppedEngine(BatchingEngine):
@@ -96,10 +98,15 @@ class BundleSystem:
             "model": bundle_name(self.directory),
             "model_hash": model_hash(self.directory),
             "mode": self.mode.value,
-            "language_model": "the bundle's" if self.with_lm else "none",
+            "language_model": self._language_model(),
             "chunk_frames": "the bundle's" if self.chunk_frames is None else str(self.chunk_frames),
             "settings_sha256": hashlib.sha256(repr(self.settings).encode()).hexdigest(),
         }
+
+    def _language_model(self) -> str:
+        if not (self.directory / LM_FILE).is_file():
+            return NO_N_GRAM
+        return "the bundle's" if self.with_lm else "none"
 
     def vocabulary(self) -> Lexicon | None:
         """The bundle's lexicon, where it has one. Other words can come out too, spelled from pieces, but seldom do."""

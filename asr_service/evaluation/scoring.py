@@ -10,7 +10,7 @@ from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.normalizer import Normalizer
 from asr_service.evaluation.normalizer import normalizer as normalizer_named
 from asr_service.evaluation.output import Output
-from asr_service.evaluation.problems import refuse_if_any, wrong_times, wrong_words
+from asr_service.evaluation.problems import SHOWN_PROBLEMS, refuse_if_any, wrong_times, wrong_words
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.result import Evaluation, UtteranceScore
 from asr_service.evaluation.wer import count_characters, count_words
@@ -103,8 +103,14 @@ def _unpaired(references: Sequence[str], outputs: Sequence[str]) -> Iterator[str
             " a reference's is its field `id`, or else its `audio_filepath`"
         )
         return
-    yield from (f"{name}: a reference without an output" for name in references if name not in heard)
-    yield from (f"{name}: an output without a reference" for name in outputs if name not in spoken)
+    unheard = [name for name in references if name not in heard]
+    unspoken = [name for name in outputs if name not in spoken]
+    yield from (f"{name}: a reference without an output" for name in unheard)
+    yield from (f"{name}: an output without a reference" for name in unspoken)
+    if len(unheard) > SHOWN_PROBLEMS:
+        yield f"{len(unheard)} of {len(references)} references have no output"
+    if len(unspoken) > SHOWN_PROBLEMS:
+        yield f"{len(unspoken)} of {len(outputs)} outputs have no reference"
 
 
 def _repeated(where: str, names: Iterator[str]) -> Iterator[str]:

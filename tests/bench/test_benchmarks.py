@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from asr_service.config import ServerSettings, Settings
 from asr_service.server.app import ServerThread
+from benchmarks import pocketsphinx_baseline
 from benchmarks.churn import CANCEL, CLOSE, PROPER, RESET, cycle
 from benchmarks.local_agreement import TRIM_S, windows
 from benchmarks.long_stream import without_ends
@@ -33,6 +35,17 @@ def test_windows_end_chunk_by_chunk_and_never_give_up_what_is_not_committed(leng
         assert next_end - end == pytest.approx(chunk_s)
         assert begin <= next_begin <= end - chunk_s + 1e-9 or next_begin == begin  # what two windows have heard
         assert end - begin <= TRIM_S + chunk_s + 1e-9
+
+
+def test_the_baselines_help_needs_no_pocketsphinx_and_a_run_says_what_does(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)  # as where it is not installed
+    monkeypatch.setattr(sys, "argv", ["pocketsphinx_baseline", "--help"])
+    with pytest.raises(SystemExit) as left:
+        pocketsphinx_baseline.main()
+    assert left.value.code == 0
+    monkeypatch.setattr(sys, "argv", ["pocketsphinx_baseline", "a.jsonl", "--out", str(tmp_path / "o.jsonl")])
+    assert pocketsphinx_baseline.main() == 2
+    assert "pip install pocketsphinx" in capsys.readouterr().err
 
 
 def test_silent_ends_of_a_clip_are_cut_off_and_its_pauses_are_not():

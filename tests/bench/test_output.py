@@ -41,7 +41,7 @@ def test_a_rate_is_told_with_its_normaliser_interval_and_what_it_is_alone():
 def test_of_no_words_no_rate_is_told(tmp_path):
     call = record(call_of(text_clip("noise")), (1.0, final(("uh", 0.2, 0.4))))
     nobody = figures(load_record(call))
-    assert "WER                          none: no stream that held has played a word" in "\n".join(lines(nobody, RULE))
+    assert "WER                           none: no stream that held has played a word" in "\n".join(lines(nobody, RULE))
     write_json(tmp_path / "b.json", document({}, RULE, [nobody], None))
     (found,) = json.loads((tmp_path / "b.json").read_text())["runs"]
     assert found["quality"] is None and found["worse_by_points"] is None
@@ -53,7 +53,7 @@ def test_what_the_generator_takes_for_all_is_of_the_streams_that_had_a_place():
     calls[3].status, calls[3].reason, calls[3].sent_s = "RESOURCE_EXHAUSTED", "NO_CAPACITY", 0.0
     made = load_record(*calls, load=dataclasses.replace(LOAD, streams=4))
     text = "\n".join(lines(figures(dataclasses.replace(made, generator_cpu_s=0.06)), RULE))
-    assert "generator, for each stream   1.000 % of a core, 3.0 % for all" in text
+    assert "generator, for each stream    1.000 % of a core, 3.0 % for all" in text
 
 
 def test_a_load_whose_generator_was_late_tells_no_latency():
@@ -74,6 +74,25 @@ def test_json_has_every_figure_and_null_for_what_was_not_measured(tmp_path):
     assert bad["word"] is None and bad["broken"] == ["no word came"]
     with pytest.raises(ConfigError, match="cannot write"):
         write_json(tmp_path / "none" / "b.json", {})
+
+
+def test_the_figures_of_all_lines_begin_in_one_column():
+    text = [line for line in lines(GOOD, RULE) if line.startswith("  ")]
+    assert any(line.startswith("  final after 800 ms of silence ") for line in text)
+    assert all(line[31] == " " != line[32] for line in text)
+
+
+def test_one_of_a_thing_is_not_told_as_several():
+    one = figures(load_record(two_streams(RIGHT)[0], load=dataclasses.replace(LOAD, streams=1)))
+    text = "\n".join(lines(one, RULE))
+    assert text.startswith("1 stream for 10 s") and "in 1 clip (1 different)" in text
+    assert ramp_line(RampResult(1, 2)).startswith("1 stream held;")
+
+
+def test_the_slope_of_the_lag_is_told_of_a_minute_or_more():
+    assert GOOD.slope is not None
+    assert not [line for line in lines(GOOD, RULE) if "lag slope" in line]
+    assert [line for line in lines(dataclasses.replace(GOOD, seconds=60.0), RULE) if "lag slope" in line]
 
 
 def test_the_ramps_result_says_why_it_ended():

@@ -62,6 +62,6 @@ def test_the_objective_names_what_broke(record, alone, problem):
 def test_refused_and_failed_streams_break_the_objective():
     calls = two_streams(RIGHT)
     calls[1].status, calls[1].reason = "RESOURCE_EXHAUSTED", "NO_CAPACITY"
-    assert Objective(word_p95_s=2.0).broken(figures(load_record(*calls))) == ["1 streams were refused"]
+    assert Objective(word_p95_s=2.0).broken(figures(load_record(*calls))) == ["1 stream was refused"]
     calls[1].status, calls[1].reason = "GIVEN_UP", ""
-    assert Objective(word_p95_s=2.0).broken(figures(load_record(*calls))) == ["1 streams ended with GIVEN_UP"]
+    assert Objective(word_p95_s=2.0).broken(figures(load_record(*calls))) == ["1 stream ended with GIVEN_UP"]

@@ -77,6 +77,11 @@ def test_a_recording_that_says_nothing_is_named_before_a_server_is_started(
     assert told.out == ""
 
 
+def test_a_recording_that_is_not_there_is_told_as_by_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--audio", "nope.wav"]) == 1
+    assert capsys.readouterr().err == "asr bench: nope.wav: No such file or directory\n"
+
+
 def test_a_server_that_does_not_start_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

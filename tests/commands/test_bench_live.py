@@ -49,7 +49,7 @@ def bench(options: list[str], *more: str) -> int:
 def test_each_number_of_streams_has_its_lines_and_its_place_in_the_json(tones, tmp_path, capsys):
     assert bench(tones, "--streams", "1,3", "--json", str(tmp_path / "b.json"), "--no-alone", "--channels", "N") == 0
     out = capsys.readouterr().out
-    assert "1 streams for 0.8 s" in out and "2 held, 1 refused" in out and "basic-1" in out
+    assert "1 stream for 0.8 s" in out and "2 held, 1 refused" in out and "basic-1" in out
     found = json.loads((tmp_path / "b.json").read_text())
     assert [(run["streams"], run["held"], run["refused"]) for run in found["runs"]] == [(1, 1, 0), (3, 2, 1)]
     assert found["about"]["model"] == "tones" and found["about"]["machine"]
@@ -70,6 +70,11 @@ def test_a_ramp_prints_the_largest_number_that_held(tones, capsys):
         (["--metadata", "a=b"], "--metadata has no effect without --server"),
         (["--seconds", "1"], "--seconds must be longer than --stagger"),
         (["--streams", "0"], "must be 1 or more"),
+        (["--streams", "1,x"], "argument --streams: must be numbers joined by commas, not '1,x'"),
+        (["--channels", "x"], "argument --channels: must be a number or the letter N, not 'x'"),
+        (["--streams", "1,2", "--channels", "3"], "--channels 3 is more than the streams there are, 2 at most"),
+        (["--ramp", "--limit", "4", "--channels", "5"], "--channels 5 is more than the streams there are, 4 at most"),
+        (["--seconds", "x"], "argument --seconds: must be a finite number, not x"),
         (["--message-ms", "2000"], "at most 1000"),
         *(
             ([option, value], f"argument {option}: must be a finite number, not {value}")

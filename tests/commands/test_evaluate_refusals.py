@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,24 @@ def test_ids_that_do_not_match_are_listed_and_nothing_is_scored(
     lines = told.err.splitlines()
     assert len(lines) == len(problems)
     assert all(problem in line for problem, line in zip(problems, lines, strict=True))
+
+
+@pytest.mark.parametrize(("options", "more"), [([], ""), (["--no-lm"], ": --no-lm has no effect")])
+def test_a_bundle_without_an_n_gram_is_told(
+    asr: Run,
+    test_set: Path,
+    bundle_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    more: str,
+) -> None:
+    bundle, out = shutil.copytree(bundle_dir, tmp_path / "bare"), tmp_path / "out.json"
+    (bundle / "lm.kenlm").unlink()
+    assert asr("eval", test_set, "--every", "5", "--model", bundle, "--json", out, *options) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told.count(f"asr eval: the bundle tiny has no n-gram (lm.kenlm){more}") == 1
+    assert json.loads(out.read_text())["about"]["language_model"] == "none (the bundle has no n-gram)"
 
 
 def test_missing_audio_is_listed_before_anything_is_recognised(

@@ -37,7 +37,8 @@ def test_the_output_of_another_system_is_scored_as_jiwer_does(
     assert counts == (expected.substitutions, expected.deletions, expected.insertions, 6)
     assert store.load(out).wer == expected.wer
     digits = "'0' 1x, '1' 1x, '2' 1x, '3' 1x, '4' 1x and 1 more"
-    assert told.err == f"asr eval: 6 references have characters that basic-1 drops ({digits}): they are not scored\n"
+    dropped = f"asr eval: 6 references have characters that basic-1 drops ({digits})"
+    assert told.err == f"{dropped}: these characters are left out, the rest is scored\n"
     lines = told.out.splitlines()
     assert lines[0] == "theirs"
     assert [line.split()[0] for line in lines[1:4]] == ["a", "b", "all"]
@@ -57,7 +58,7 @@ def test_what_a_normaliser_drops_although_it_is_said_is_told(
         assert asr("eval", references, "--hyp", hyp, "--normalizer", rule) == 0
         lines = capsys.readouterr().err.splitlines()
         expected = (line.format(label) for line in (of_references, of_outputs))
-        assert lines == [f"asr eval: {line}: they are not scored" for line in expected]
+        assert lines == [f"asr eval: {line}: these characters are left out, the rest is scored" for line in expected]
     assert asr("eval", references, "--hyp", hyp, "--normalizer", "none") == 0
     assert capsys.readouterr().err == ""
 
@@ -95,7 +96,7 @@ def test_the_lines_have_each_corpus_interval_speed_latency_and_gaps() -> None:
     assert f"WER  25.00 % [{100 * part.low:.2f}, {100 * part.high:.2f}]  S 0 D 5 I 0 of 20 words" in lines[1]
     assert f"WER  12.50 % [{100 * whole.low:.2f}, {100 * whole.high:.2f}]  S 0 D 5 I 0 of 40 words" in lines[2]
     assert lines[4:] == [
-        "RTFx 10.00: real-time factor 0.100 (100 s of audio in 10 s of computation)",
+        "RTFx 10.00: real-time factor 0.100 (100 s of audio in 10.0 s of computation)",
         (
             "first partial after its first word began: p50 1.00 s, p95 1.00 s; "
             "without computation p50 0.50 s, p95 0.50 s"
@@ -105,6 +106,15 @@ def test_the_lines_have_each_corpus_interval_speed_latency_and_gaps() -> None:
         "revoked 20 of 80 words shown",
         "speech without words over 2 s: 20 stretches, 45.0 s, 45.00 % of the audio",
     ]
+
+
+def test_of_one_corpus_alone_all_is_not_told_again() -> None:
+    references = [Reference(str(n), "a b", corpus="x") for n in range(3)]
+    lines = list(score_lines(score(references, ["a"] * 3)))
+    unnamed = list(score_lines(score(["a b"] * 3, ["a"] * 3)))
+    assert [line.split()[0] for line in lines] == ["x", "CER"]
+    assert [line.split()[0] for line in unnamed] == ["all", "CER"]
+    assert lines[0].removeprefix("x  ") == unnamed[0].removeprefix("all")
 
 
 def test_one_utterance_has_a_line_without_an_interval() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from asr_service.model.transformer import Transformer
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_parts_add_up_to_the_models_parameters(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "show", preset]) == 0
-    shapes, parts = capsys.readouterr().out.split("\n\n")[1:]
+    parts, shapes = capsys.readouterr().out.split("\n\n")[1:]
     expected = sum(parameter.numel() for parameter in Transformer(PRESETS[preset]).parameters())
 
     def count(line: str) -> int:
@@ -28,6 +29,12 @@ def test_the_parts_add_up_to_the_models_parameters(preset: str, capsys: pytest.C
     channels = PRESETS[preset].stem_channels
     line = rf"^encoder\.stem\.conv1\.weight +{channels} x 1 x 3 x 3 +{9 * channels}$"
     assert re.search(line, shapes, flags=re.MULTILINE)
+
+
+def test_the_sizes_of_small_files_are_told(bundle_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", str(bundle_dir)]) == 0
+    size_bytes = (bundle_dir / "config.json").stat().st_size
+    assert f"  config.json: {size_bytes / 1000:.1f} kB\n" in capsys.readouterr().out
 
 
 def test_presets_and_bundles_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

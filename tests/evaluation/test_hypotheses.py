@@ -219,6 +219,19 @@ def test_hypotheses_say_all_that_is_wrong(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_a_table_without_the_columns_has_one_problem_and_not_one_a_row(
+    tmp_path: Path, suffix: str, separator: str
+) -> None:
+    rows = [f"{number}{separator}x" for number in range(3)]
+    no_text = lines(tmp_path / f"t.{suffix}", f"id{separator}words said", *rows)
+    names = ", ".join(HYPOTHESIS)
+    assert problems_of(no_text) == [f"t.{suffix}:1: no column for the hypothesis ({names}); there are id, words said"]
+    (problem,) = problems_of(lines(tmp_path / f"i.{suffix}", f"number{separator}hyp", *rows))
+    assert problem.startswith(f"i.{suffix}:1: no column for the id (id, ")
+    assert problem.endswith("; there are number, hyp")
+
+
 def test_a_file_without_hypotheses_or_of_no_known_format_is_refused(tmp_path: Path) -> None:
     assert problems_of(lines(tmp_path / "h.trn")) == ["h.trn: no hypothesis"]
     assert problems_of(tmp_path / "gone.ctm") == ["gone.ctm: No such file or directory"]

@@ -96,9 +96,21 @@ def test_what_does_not_match_is_refused_with_the_whole_list(
 
 
 def test_a_long_list_of_problems_is_shown_in_part_and_kept_whole() -> None:
-    with pytest.raises(ManifestProblems, match="and 15 more problems") as caught:
+    with pytest.raises(ManifestProblems, match="and 16 more problems") as caught:
         score([Reference(str(number), "x") for number in range(20)], [])
-    assert len(caught.value.problems) == 20
+    assert len(caught.value.problems) == 21
+    assert caught.value.problems[-1] == "20 of 20 references have no output"
+
+
+def test_many_that_do_not_match_are_summed_up_at_the_end() -> None:
+    references = [Reference(str(number), "x") for number in range(10)]
+    with pytest.raises(ManifestProblems) as caught:
+        score(references, [Output(str(number), "x") for number in range(4, 16)])
+    assert list(caught.value.problems) == [
+        *(f"{number}: a reference without an output" for number in range(4)),
+        *(f"{number}: an output without a reference" for number in range(10, 16)),
+        "6 of 12 outputs have no reference",
+    ]
 
 
 def test_a_score_always_names_its_normaliser() -> None:

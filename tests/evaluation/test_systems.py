@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from asr_service.evaluation.run import Failure, in_order, one_by_one, run
 from asr_service.evaluation.shards import over_processes
 from asr_service.evaluation.waveform import read_waveform
 from asr_service.generated.asr.v1 import speech_pb2 as pb
-from asr_service.model.bundle import load_bundle
+from asr_service.model.bundle import LM_FILE, load_bundle
 from asr_service.model.digest import bundle_digest
 from asr_service.streaming.transcribe import transcribe_bytes
 from asr_service.types import Mode, RecognitionConfig
@@ -207,6 +208,17 @@ def test_a_part_of_a_recording_is_that_part_and_a_rounded_duration_is_the_whole(
         assert len(read_waveform(rounded, Settings())) == len(whole)
     with pytest.raises(InvalidAudio, match="behind the recording's end"):
         read_waveform(dataclasses.replace(recordings[1], offset_s=4.45), Settings())
+
+
+@pytest.mark.parametrize("with_lm", [True, False])
+def test_of_a_bundle_without_an_n_gram_no_language_model_is_told(
+    bundle_dir: Path, tmp_path: Path, with_lm: bool
+) -> None:
+    folder = shutil.copytree(bundle_dir, tmp_path / "bare")
+    (folder / LM_FILE).unlink()
+    identity = BundleSystem(Mode.ACCURATE, folder, with_lm).identity()
+    assert identity["language_model"] == "none (the bundle has no n-gram)"
+    assert BundleSystem(Mode.ACCURATE, bundle_dir).identity()["language_model"] == "the bundle's"
 
 
 def test_without_the_language_model_and_with_other_chunks_it_is_another_system(bundle_dir: Path) -> None:
