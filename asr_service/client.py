@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,8 @@ class Client:
     Each call takes `metadata` besides the options: pairs of key (lower case) and value, for a proxy or `x-request-id`.
 
     Args:
+        address: HOST:PORT, or another target of gRPC (`unix:`, `dns:///`, `ipv4:`). A host alone is a ValueError;
+            with credentials its port is 443.
         timeout_s: bounds unary calls; None does not.
         credentials: of a proxy with TLS (`grpc.ssl_channel_credentials` makes them); None speaks plain text.
         own_connection: gRPC lets clients of one process share a connection, and so a worker of the server; this one has
@@ -124,11 +127,7 @@ class Client:
         credentials: Credentials | None = None,
         own_connection: bool = False,
     ) -> None:
-        options = _channel_options(own_connection)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, options=options)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, options=options)
+        self._channel: grpc.Channel = _channel(grpc, address, credentials, own_connection)
         self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
@@ -200,11 +199,7 @@ class AsyncClient:
         credentials: Credentials | None = None,
         own_connection: bool = False,
     ) -> None:
-        options = _channel_options(own_connection)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
+        self._channel: grpc.aio.Channel = _channel(grpc.aio, address, credentials, own_connection)
         self._stub: Any = pb_grpc.SpeechStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 
@@ -289,6 +284,16 @@ def _seconds(duration: Duration) -> float:
     return duration.ToMilliseconds() / 1000
 
 
+def _channel(library: Any, address: str, credentials: Credentials | None, own_connection: bool) -> Any:
+    """A channel of `grpc` or `grpc.aio`. Raises ValueError for a host alone: gRPC would try port 443, of TLS."""
+    options = _channel_options(own_connection)
+    if credentials is not None:
+        return library.secure_channel(address, credentials, options=options)
+    if re.fullmatch(r"[^:/\[\]]*|\[[^\]]*\]", address):
+        raise ValueError(f"address is {address!r}, must be HOST:PORT")
+    return library.insecure_channel(address, options=options)
+
+
 def _channel_options(own_connection: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -321,46 +326,75 @@ def _message(chunk: bytes | Control) -> pb.StreamingRecognizeRequest:
     return pb.StreamingRecognizeRequest(audio=chunk)
 
 
-def _filled(message: M, options: dict[str, Any], *, others: Collection[str] = ()) -> M:
-    """Set fields by name; `others` are options too, of another message.
+def _filled(message: M, options: dict[str, Any], *, others: Collection[str] = (), place: str = "") -> M:
+    """Set fields by name; `others` are options too, of another message; `place` is this one's among the options.
 
-    Raises TypeError for a name that is no field and for a value of another type, ValueError for no enum value.
+    Raises, naming the place, TypeError for a name that is no field and a value of another type, ValueError for no enum
+    value and a value out of range.
     """
     for name, value in options.items():
+        path = f"{place}.{name}" if place else name
         field = message.DESCRIPTOR.fields_by_name.get(name)
         if field is None:
-            known = sorted({*message.DESCRIPTOR.fields_by_name, *others})
-            raise TypeError(f"{name} is no option; there are {', '.join(known)}")
+            known = ", ".join(sorted({*message.DESCRIPTOR.fields_by_name, *others}))
+            said = f"{place}: {name} is no field" if place else f"{name} is no option"
+            raise TypeError(f"{said}; there are {known}")
         present = getattr(message, name)
         if isinstance(present, Duration):
-            present.FromMilliseconds(round(value * 1000))
+            with _naming(path, value, "a number of seconds"):
+                present.FromMilliseconds(round(value * 1000))
         elif isinstance(present, Message):
             if not isinstance(value, dict):
-                raise _no_dict(name, field, value)
-            _filled(present, value)
+                raise _wrong_type(path, value, _wanted(field))
+            _filled(present, value, place=path)
         elif hasattr(present, "append"):
             if not isinstance(value, list | tuple):
-                raise TypeError(f"{name} is {value!r}, must be a list")
-            for item in value:
+                raise _wrong_type(path, value, "a list")
+            for k, item in enumerate(value):
                 if isinstance(item, dict) and field.message_type is not None:
-                    _filled(present.add(), item)
-                elif field.message_type is not None and not isinstance(item, Message):
-                    raise _no_dict(name, field, item)
+                    _filled(present.add(), item, place=f"{path}[{k}]")
                 else:
-                    present.append(item)
-        elif field.enum_type is not None and isinstance(value, str):
-            setattr(message, name, _enum_number(name, field.enum_type, value))
+                    with _naming(f"{path}[{k}]", item, _wanted(field)):
+                        present.append(item)
         else:
-            setattr(message, name, value)
+            is_name = field.enum_type is not None and isinstance(value, str)
+            number = _enum_number(path, field.enum_type, value) if is_name else value
+            with _naming(path, value, _wanted(field)):
+                setattr(message, name, number)
     return message
 
 
-def _no_dict(name: str, field: Any, value: object) -> TypeError:
-    return TypeError(f"{name}: {value!r} must be a dict of {', '.join(field.message_type.fields_by_name)}")
+@contextlib.contextmanager
+def _naming(path: str, value: object, wanted: str) -> Iterator[None]:
+    """Protobuf's errors as ours: its own do not say which value they are about."""
+    try:
+        yield
+    except TypeError as error:
+        raise _wrong_type(path, value, wanted) from error
+    except (ValueError, OverflowError) as error:  # out of range, or a text that is no Unicode
+        raise ValueError(f"{path} is {value!r}: {error}") from error
 
 
-def _enum_number(name: str, kind: Any, value: str) -> int:
-    values = kind.values_by_name
-    if value.upper() not in values:
-        raise ValueError(f"{name} is {value!r}; there are {', '.join(values)}")
-    return int(values[value.upper()].number)
+def _wrong_type(path: str, value: object, wanted: str) -> TypeError:
+    return TypeError(f"{path} is {value!r}, must be {wanted}")
+
+
+def _wanted(field: Any) -> str:
+    """What a field takes (one of a list: each item), in words."""
+    if field.message_type is not None:
+        return f"a dict of {', '.join(field.message_type.fields_by_name)}"
+    if field.enum_type is not None:
+        return f"one of {_enum_names(field.enum_type)}"
+    words = {field.CPPTYPE_STRING: "a text", field.CPPTYPE_BOOL: "True or False", field.CPPTYPE_FLOAT: "a number"}
+    return words.get(field.cpp_type, "a whole number")
+
+
+def _enum_number(path: str, kind: Any, value: str) -> int:
+    if value.upper() not in kind.values_by_name:
+        raise ValueError(f"{path} is {value!r}; there are {_enum_names(kind)}")
+    return int(kind.values_by_name[value.upper()].number)
+
+
+def _enum_names(kind: Any) -> str:
+    """As they are given; the one for "not said" is none of them."""
+    return ", ".join(name.lower() for name in kind.values_by_name if not name.endswith("_UNSPECIFIED"))

@@ -168,7 +168,9 @@ def report(arguments: argparse.Namespace, group: Processes, speeds: dict[str, li
         "python": platform.python_version(),
         "parameters": sum(parameter.numel() for parameter in Transformer(preset("streaming-s")).parameters()),
         "audio_s_per_s": {name: round(value, 1) for name, value in medians.items()},
-        "ratios": {f"{one} / {other}": round(medians[one] / medians[other], 2) for one, other in AGAINST if other in medians},
+        "ratios": {
+            f"{one} / {other}": round(medians[one] / medians[other], 2) for one, other in AGAINST if other in medians
+        },
     }
     print(json.dumps(result, indent=2))
     if arguments.out is not None:

@@ -7,7 +7,6 @@ NAME is the folder of decoded audio that training with the recipe has left in ru
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import random
 import statistics
@@ -20,6 +19,7 @@ import torch
 from asr_service.commands.option_types import positive
 from asr_service.features import LogMel
 from training.augmentation.rooms import room_bank
+from training.command_line import command_parser
 from training.data import SAMPLE_RATE_HZ, PcmStore, batches_by_seconds
 from training.dataset import BatchMaker, Example
 from training.recipe import AugmentConfig, load_recipe
@@ -54,11 +54,12 @@ def measure(maker: BatchMaker, batches: list[list[int]]) -> tuple[list[float], f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True)
+    parser = command_parser("augmentation_cost", __doc__)
+    parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file")
     parser.add_argument("--store", type=Path, required=True, help="folder of decoded audio that training left")
-    parser.add_argument("--batches", type=positive, default=20)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batches", type=positive, default=20, help="to time; default: 20")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default, help=f"that makes them; default here: {default}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe, store = load_recipe(arguments.config), PcmStore(arguments.store)

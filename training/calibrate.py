@@ -9,9 +9,9 @@ on that one, and that is what the tables show: expected calibration error and ar
 dev, with intervals, reliability, and what each feature buys; "by the rest" is fitted without any speaker of that part,
 as for rooms that nobody has heard. What goes into the bundle's config.json (`decoding.confidence`) is fitted on all of
 them. Posteriors are computed once and kept in --out.
-
-Dimensions: W words, F features.
 """
+
+# Dimensions: W words, F features.
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.types import Mode
 from training import posteriors as dev_posteriors
 from training.atomic import atomic_text
+from training.command_line import command_parser
 from training.data import Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.logistic import CannotJudge, cross_fitted, fit, log_loss
@@ -226,7 +227,7 @@ def _auc(judged: Calibration) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("calibrate", __doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="its config.json is rewritten")
     parser.add_argument("--mode", type=Mode, action="append", help="accurate or streaming; both without it")
     add_dev_options(parser, every=3)

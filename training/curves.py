@@ -1,11 +1,9 @@
-"""Pictures of a run: `python -m training.curves --run runs/NAME` writes curves.png and attention.png into its folder.
+"""Pictures of a run: `python -m training.curves --run runs/NAME` puts curves.png and attention.png into its folder."""
 
-Dimensions: B batch, H heads, U tokens, S encoder frames, d head width.
-"""
+# Dimensions: B batch, H heads, U tokens, S encoder frames, d head width.
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,10 @@ from asr_service.model.config import TransformerConfig
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest
+from training.command_line import command_parser
 from training.data import PcmStore
 from training.dataset import make_batch, make_examples
+from training.example import in_words
 from training.loss import Batch
 from training.metrics import read_metrics
 from training.recipe import DEV_LONGEST_S, load_recipe
@@ -144,13 +144,15 @@ def draw_run(folder: Path, config: Path | None = None) -> list[Path]:
     utterances, store = dev_utterances(recipe.data), PcmStore(dev_store(folder.parent, recipe.data))
     examples, counts = make_examples(utterances, pieces, None, max_utterance_s=DEV_LONGEST_S, store=store)
     if not examples:
-        raise ValueError(f"none of {len(utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left: {counts}")
+        raise ValueError(
+            f"none of {len(utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left ({in_words(counts)})"
+        )
     batch = make_batch(examples[:1], store, front_end)
     return [curves, draw_attention(model, batch, pieces, folder / "attention.png")]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("curves", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--config", type=Path, help=f"recipe; by default the run's own {RECIPE_FILE}")
     arguments = parser.parse_args()

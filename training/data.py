@@ -32,6 +32,7 @@ from training.manifest import corpus_and_text, read_rows
 from training.spoken import as_said
 
 SAMPLE_RATE_HZ = 16_000
+SPEECH_DIR_VARIABLE = "ASR_SPEECH_DIR"
 LISTING_FILE = "files.txt"
 SAMPLES_FILE = "samples.i16"
 OFFSETS_FILE = "offsets.npy"
@@ -46,7 +47,7 @@ _QUOTED = re.compile(r'^"|[\r\n\ud800-\udfff]')
 
 def speech_dir() -> Path:
     """The corpora's folder: `ASR_SPEECH_DIR`, by default `../shared/speech` beside the repository."""
-    return Path(os.environ.get("ASR_SPEECH_DIR", Path(__file__).parents[2] / "shared" / "speech")).resolve()
+    return Path(os.environ.get(SPEECH_DIR_VARIABLE, Path(__file__).parents[2] / "shared" / "speech")).resolve()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A manifest's clips in noise, or through a telephone or a codec, as files: any recogniser can be tried on them.
+r"""A manifest's clips in noise, or through a telephone or a codec, as files: any recogniser can be tried on them.
 
     python -m training.distort ../shared/speech/dev.jsonl --corpus librispeech_dev_clean_part \
         --noise pink --snr-db 10 --out runs/distorted/pink10
@@ -30,6 +30,7 @@ from asr_service.evaluation.references.rows import Row, text_field
 from asr_service.evaluation.references.text import seconds
 from training.augmentation.codec import CODECS, coded
 from training.augmentation.noise import add_noise, babble, coloured_noise
+from training.command_line import command_parser
 from training.data import SAMPLE_RATE_HZ
 from training.manifest import read_rows
 from training.mistakes import told_in_one_line
@@ -104,15 +105,15 @@ def noisy(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path)
+    parser = command_parser("distort", __doc__)
+    parser.add_argument("manifest", type=Path, help="JSONL manifest")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
     parser.add_argument("--every", type=positive, default=1, help="only every Nth utterance")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--noise", choices=[*SLOPES, "babble"])
+    what.add_argument("--noise", choices=[*SLOPES, "babble"], help="added at --snr-db")
     what.add_argument("--telephone", action="store_true", help="8 kHz mu-law")
     what.add_argument("--codec", choices=sorted(CODECS), help="at its lowest bit rate of training")
-    parser.add_argument("--snr-db", type=float, default=10.0)
+    parser.add_argument("--snr-db", type=float, default=10.0, help="of --noise; default: 10")
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips and manifest.jsonl")
     arguments = parser.parse_args()
     with told_in_one_line("distort"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -14,3 +15,8 @@ class Example:
     tokens: tuple[int, ...]
     phones: tuple[int, ...]
     speaker: str = ""
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """How many utterances were left out or kept by each reason, without those of which there are none."""
+    return ", ".join(f"{reason}: {count}" for reason, count in counts.items() if count) or "none left out"

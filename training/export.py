@@ -18,6 +18,7 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import (
     CONFIG_FILE,
     LEXICON_FILE,
+    LM_FILE,
     TOKENIZER_FILE,
     StreamingConfig,
     load_bundle,
@@ -27,6 +28,7 @@ from asr_service.model.config import TransformerConfig
 from asr_service.tokenizer import WordPieces
 from training.average import best_paths, mean_of_averages
 from training.checkpoint import latest_checkpoint
+from training.command_line import command_parser
 from training.initial import read_initial, take_tokenizer
 from training.mistakes import told_in_one_line
 from training.recipe import SHIPPED_LEXICON
@@ -63,10 +65,10 @@ def check_alike(run: Path, state: dict[str, Any], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("export", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
-    parser.add_argument("--name", default="en-s")
+    parser.add_argument("--name", default="en-s", help="of the model, as a server lists it; default: en-s")
     parser.add_argument(
         "--lexicon", type=Path, help="default: the run's own, where it has one, else the shipped model's"
     )
@@ -79,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="average with this checkpoint or bundle, which --run went on from (model soups, Wortsman et al. 2022); "
         "repeatable",
     )
-    parser.add_argument("--average", type=positive, help="how many of the best by dev loss are averaged")
+    parser.add_argument(
+        "--average",
+        type=positive,
+        help="how many of the best by dev loss are averaged; default: only the newest is taken",
+    )
     parser.add_argument("--int8", action="store_true", help="weights in one byte instead of two: half the file")
     arguments = parser.parse_args(argv)
     with told_in_one_line("export"):
@@ -91,6 +97,8 @@ def export(arguments: argparse.Namespace) -> None:
 
     Raises ValueError or BundleError that names the weights or the file that are missing or do not fit.
     """
+    if not (arguments.run / TOKENIZER_FILE).exists():
+        raise ValueError(f"no run in {arguments.run}")
     pieces = WordPieces.load(arguments.run / TOKENIZER_FILE)
     paths = [*chosen_weights(arguments.run, arguments.average), *arguments.also]
     state, weights = mean_of_averages(paths)
@@ -118,7 +126,8 @@ def export(arguments: argparse.Namespace) -> None:
         int8=arguments.int8,
     )
     load_bundle(arguments.out)
-    print(f"{arguments.out}: weights of {', '.join(path.name for path in paths)}")
+    without = "" if (arguments.out / LM_FILE).exists() else f"; no n-gram ({LM_FILE}) in it"
+    print(f"{arguments.out}: weights of {', '.join(path.name for path in paths)}{without}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from asr_service.model.bundle import load_bundle
 from training.allocator import keep_freed_memory
 from training.atomic import atomic_text
+from training.command_line import command_parser
 from training.distributed import check_alone
 from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
@@ -36,7 +37,7 @@ RESULT_FILE = "result.json"
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("finetune", __doc__)
     parser.add_argument("--config", type=Path, required=True, help="recipe with a section [finetune]")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle directory of the base")
     parser.add_argument("--out", type=Path, help="bundle directory of the result (default: in the run's folder)")

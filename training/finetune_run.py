@@ -19,6 +19,7 @@ from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.data import PcmStore, Utterance, speech_dir
 from training.dataset import make_examples
+from training.example import in_words
 from training.finetune_config import FinetuneConfig
 from training.finetune_data import Mix, check_texts, check_tokenizer, extended_lexicon, mix, short_enough
 from training.finetune_identity import identity, is_same, keep_identity
@@ -171,10 +172,10 @@ class FineTuning:
             store=store,
             output_subsampling=self.recipe.model.output_subsampling,
         )
-        print(f"{len(examples)} examples; {counts}")
+        print(f"{len(examples)} examples; {in_words(counts)}")
         target = [example for example in examples if example.index < len(self.target)]
         if not target:
-            raise ValueError(f"{self.recipe.data.manifest}: no utterance can be trained on; left out: {counts}")
+            raise ValueError(f"{self.recipe.data.manifest}: no utterance can be trained on ({in_words(counts)})")
         return Trainer(
             self.recipe,
             model,

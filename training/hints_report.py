@@ -9,9 +9,9 @@ lexicon, as rare and as long. Then the words of all utterances that the lexicon 
 their letters. Posteriors are those of `training.posteriors`, so that only the search runs; live streams are searched
 chunk by chunk, as the engine does it. Changes come with 95 % intervals: pairs of utterances drawn again and again
 (bootstrap).
-
-Dimensions: N utterances.
 """
+
+# Dimensions: N utterances.
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode, PhraseHint
 from training.calibrate import stretches
+from training.command_line import command_parser
 from training.dev_set import add_dev_options, dev_set
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
@@ -246,15 +247,15 @@ def _report_unknown(trial: Trial, lexicon: Lexicon, others: Sequence[str], boost
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser = command_parser("hints_report", __doc__)
+    parser.add_argument("--bundle", type=Path, required=True, help="directory of the model")
     add_dev_options(parser, every=3)
     parser.add_argument("--mode", type=Mode, action="append", help="accurate or streaming; both without it")
     parser.add_argument("--words", type=positive, default=100, help="how many rare words of each half are expected")
-    parser.add_argument("--distractors", type=positive, default=1000)
+    parser.add_argument("--distractors", type=positive, default=1000, help="words beside them; default: 1000")
     parser.add_argument("--boosts", type=float, nargs="*", default=[8.0, 11.0, 14.0, 17.0, 20.0], help="to try")
     parser.add_argument("--boost", type=float, help="to report; the best of --boosts, or the default, without it")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the words that are drawn; default: 0")
     arguments = parser.parse_args()
     with told_in_one_line("hints_report"):
         _report_all(arguments)

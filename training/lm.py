@@ -1,4 +1,4 @@
-"""Estimate a word n-gram: modified Kneser-Ney over texts and manifests, as an ARPA file or a quantised KenLM trie.
+r"""Estimate a word n-gram: modified Kneser-Ney over texts and manifests, as an ARPA file or a quantised KenLM trie.
 
     python -m training.lm --manifest train.jsonl --text more.txt.gz --order 3 --out runs/lm/lm.arpa
     python -m training.lm --text lm_text.txt.gz --text cased_text.txt.gz --manifest train.jsonl \
@@ -29,6 +29,7 @@ from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.lexicon import Lexicon
 from training.atomic import atomic_path
+from training.command_line import command_parser
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
 from training.manifest import corpus_and_text, read_rows
 from training.mistakes import told_in_one_line
@@ -146,7 +147,10 @@ def _run(command: Sequence[object]) -> None:
 
 
 def _thresholds(argument: str) -> tuple[int, ...]:
-    return tuple(int(value) for value in argument.split(","))
+    try:
+        return tuple(int(value) for value in argument.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers, joined by commas, not {argument!r}") from None
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
@@ -165,10 +169,10 @@ def chosen_sentences(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("lm", __doc__)
     add_text_options(parser)
     parser.add_argument("--lexicon", type=Path, help="the vocabulary; without it, every word of the text")
-    parser.add_argument("--order", type=int, default=3, help=f"{MIN_ORDER} to {MAX_ORDER}")
+    parser.add_argument("--order", type=int, default=3, help=f"{MIN_ORDER} to {MAX_ORDER}; default: 3")
     parser.add_argument(
         "--prune", type=_thresholds, default=(), help="0,0,1,2: drop n-grams of order i seen at most the i-th times"
     )

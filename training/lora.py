@@ -4,13 +4,12 @@
 
 merges a file of adapters into its base: the result is an ordinary bundle. It is what fine-tuning made of them, with the
 lexicon that lies beside them, where fine-tuning's `--lm` is given here too.
-
-Dimensions: I inputs, O outputs of a layer, r rank.
 """
+
+# Dimensions: I inputs, O outputs of a layer, r rank.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import math
@@ -38,6 +37,7 @@ from asr_service.model.bundle import (
     save_bundle,
 )
 from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE
+from training.command_line import command_parser
 from training.mistakes import told_in_one_line
 
 DOWN, UP = "lora_down", "lora_up"
@@ -206,9 +206,9 @@ def merge_file(base: Bundle, path: Path, out: Path, *, name: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("lora", __doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle that the adapters were trained on")
-    parser.add_argument("--adapters", type=Path, required=True)
+    parser.add_argument("--adapters", type=Path, required=True, help="file that fine-tuning left")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
     parser.add_argument("--lm", type=Path, help="n-gram (ARPA or KenLM trie) in the place of the bundle's")
     parser.add_argument("--name", help="of the new bundle (default: the directory's)")

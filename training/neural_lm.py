@@ -1,4 +1,4 @@
-"""Train the neural language model that ranks hypotheses beside the n-gram, on texts alone.
+r"""Train the neural language model that ranks hypotheses beside the n-gram, on texts alone.
 
     python -m training.tokenizer --text lm_text.txt.gz --text cased_text.txt.gz --vocab-size 4096 \
         --out runs/neural-lm/tokenizer.json
@@ -9,9 +9,9 @@
 Texts are normalised as transcripts are. What it reads is cut into passages as recordings are cut into utterances: some
 sentences together, or a part of one. A run that was interrupted goes on from its newest checkpoint when the command is
 given again. `--out` gets `neural_lm.safetensors` and `neural_lm_tokenizer.json`, which a bundle holds.
-
-Dimensions: N tokens of all texts, B passages, U tokens of a passage.
 """
+
+# Dimensions: N tokens of all texts, B passages, U tokens of a passage.
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from asr_service.commands.option_types import positive
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
+from training.command_line import command_parser
 from training.lm import add_text_options, chosen_sentences, dev_sentences
 from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
@@ -217,8 +218,10 @@ class Run:
         state = load_newest(self.folder)
         if state is None:
             return False
-        if state["config"] != dataclasses.asdict(self.model.config):
-            raise ValueError(f"{self.folder}: its checkpoints are of a model {state['config']}")
+        shape, saved = dataclasses.asdict(self.model.config), state["config"]
+        if others := [name for name in shape if shape[name] != saved.get(name)]:
+            named = "; ".join(f"{name} was {saved.get(name)}, is {shape[name]}" for name in others)
+            raise ValueError(f"{self.folder} has another model, give its options again or name another --run: {named}")
         now, before = self._identity, state.get("run")
         if before is None:  # older than what they keep of their run
             print(f"{self.folder}: its checkpoint does not say what text and seed it is of; going on with these")
@@ -313,7 +316,7 @@ class Run:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("neural_lm", __doc__)
     add_text_options(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="of training.tokenizer")
     parser.add_argument("--run", type=Path, required=True, help="folder of the checkpoints")
@@ -324,13 +327,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")
     parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
     parser.add_argument("--dev-corpus", default="", metavar="PREFIX", help="only corpora of --dev that begin so")
-    for field in dataclasses.fields(NeuralLMConfig):
-        if field.name != "vocab_size":
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
-    parser.add_argument("--steps", type=positive, default=7500)
-    parser.add_argument("--batch-tokens", type=positive, default=5120)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=1)
+    shape = ("width of the model", "heads of attention", "width inside the feed-forward", "blocks")
+    for field, what in zip(dataclasses.fields(NeuralLMConfig)[1:], shape, strict=True):  # all but the vocabulary
+        option, told = f"--{field.name.replace('_', '-')}", f"{what}; default: {field.default}"
+        parser.add_argument(option, type=int, default=field.default, help=told)
+    parser.add_argument("--steps", type=positive, default=7500, help="updates; default: 7500")
+    parser.add_argument("--batch-tokens", type=positive, default=5120, help="padded tokens a batch; default: 5120")
+    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate; default: 0.003")
+    parser.add_argument("--seed", type=int, default=1, help="of first weights and order; default: 1")
     add_device_option(parser)
     return parser
 

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from asr_service.commands.option_types import positive
 from asr_service.tokenizer import WordPieces
 from training.atomic import atomic_text
+from training.command_line import command_parser
 from training.importers.common_voice import read_common_voice
 from training.importers.kaldi import read_kaldi
 from training.importers.lhotse import read_lhotse
@@ -160,15 +161,20 @@ def _with_hours(counter: Counter[str]) -> dict[str, float]:
 
 def _print_table(report: dict[str, object]) -> None:
     row = "{:20s} {:>10} {:>8} {:>8} {:>8} {:>10}"
-    print(row.format("reason", "utterances", "hours", "kept", "dropped", "undecided"))
     reasons, outcomes = report["reasons"], report["outcomes"]
     assert isinstance(reasons, dict)
     assert isinstance(outcomes, dict)
+    if reasons:
+        print(row.format("reason", "utterances", "hours", "kept", "dropped", "undecided"))
     for name, counts in reasons.items():
         decided = (counts.get(outcome, 0) for outcome in ("kept", "dropped", "undecided"))
         print(row.format(name, counts["utterances"], f"{counts['hours']:.2f}", *decided))
     for name, counts in outcomes.items():
-        print(f"{name}: {counts['utterances']} utterances, {counts['hours']:.2f} h")
+        print(f"{name}: {_utterances(counts['utterances'])}, {counts['hours']:.2f} h")
+
+
+def _utterances(count: int) -> str:
+    return f"{count} utterance{'' if count == 1 else 's'}"
 
 
 def _reasons(argument: str) -> frozenset[str]:
@@ -184,21 +190,25 @@ def _reasons(argument: str) -> frozenset[str]:
 
 def _parser() -> argparse.ArgumentParser:
     listing = "\n".join(f"    {name:20s} {meaning}" for name, meaning in REASONS.items())
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nreasons:\n{listing}\n    duplicate            the three of them",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("prepare", f"{__doc__}\nreasons:\n{listing}\n    duplicate            the three of them")
     parser.add_argument("path", type=Path, help="folder, table, CutSet or manifest")
-    parser.add_argument("--from", dest="source", choices=SOURCES, required=True)
+    parser.add_argument("--from", dest="source", choices=SOURCES, required=True, help="what PATH is")
     parser.add_argument("--out", type=Path, required=True, help="manifest to write")
     parser.add_argument("--drop", type=_reasons, default=frozenset(), help="reasons, joined by commas, or all")
     parser.add_argument("--keep", type=_reasons, default=frozenset(), help="reasons that are no fault here")
     parser.add_argument("--corpus", default="", help="name of the corpus in the manifest")
     parser.add_argument("--audio-root", type=Path, default=Path(), help="of relative paths: kaldi, lhotse")
-    parser.add_argument("--normalizer", choices=NORMALIZERS, default="transcript")
+    parser.add_argument(
+        "--normalizer", choices=NORMALIZERS, default="transcript", help="rules for the texts; default: transcript"
+    )
     parser.add_argument("--tokenizer", type=Path, help="its vocabulary must spell every text")
-    parser.add_argument("--min-chars-per-second", type=float, default=Limits().min_chars_per_s)
-    parser.add_argument("--max-chars-per-second", type=float, default=Limits().max_chars_per_s)
+    for name, limit, fault in (
+        ("min", Limits().min_chars_per_s, "too_slow: fewer"),
+        ("max", Limits().max_chars_per_s, "too_fast: more"),
+    ):
+        parser.add_argument(
+            f"--{name}-chars-per-second", type=float, default=limit, help=f"{fault} is a fault; default: {limit:g}"
+        )
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes")
     return parser
 
@@ -228,17 +238,21 @@ def _prepare(arguments: argparse.Namespace) -> None:
     inspections = inspect_all(SOURCES[arguments.source](arguments), inspector, workers=arguments.workers)
     verdicts = judge(inspections, drop=arguments.drop, keep=arguments.keep)
     report = report_of(verdicts, arguments)
-    with atomic_text(arguments.out.with_suffix(".report.json")) as file:
+    report_path = arguments.out.with_suffix(".report.json")
+    with atomic_text(report_path) as file:
         json.dump(report, file, indent=1, ensure_ascii=False)
     _print_table(report)
     if any(verdict.outcome == "undecided" for verdict in verdicts):
-        raise ValueError(f"{arguments.out} is not written: let --drop or --keep name the reasons above")
+        raise ValueError(
+            f"{arguments.out} is not written: let --drop or --keep name the reasons above; {report_path} names each"
+        )
     kept = [verdict.inspection for verdict in verdicts if verdict.outcome == "kept"]
     if not kept:
-        raise ValueError(f"{arguments.out} is not written: none of the {len(verdicts)} utterances is kept")
+        raise ValueError(f"{arguments.out} is not written: none of {_utterances(len(verdicts))} is kept")
     with atomic_text(arguments.out) as file:
         for inspection in kept:
             file.write(json.dumps(manifest_row(inspection, arguments.out.parent), ensure_ascii=False) + "\n")
+    print(f"{arguments.out}: {_utterances(len(kept))}; {report_path} is the report")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,12 @@ LINE_EVERY = 100
 NOT_SHOWN = {"audio_s", "wait_s", "time_s", "tflop", "lr"}
 
 
+def _in_flops(rate: float, digits: int) -> str:
+    """FLOP/s in the unit that shows them: a small model on a CPU does less than a hundredth of 10¹² of them."""
+    scale, unit = (1e12, "TFLOP/s") if rate >= 1e12 else (1e9, "GFLOP/s")
+    return f"{rate / scale:.{digits}f} {unit}"
+
+
 class Progress:
     """Bar, lines and metrics.jsonl of the main process; nothing in the others."""
 
@@ -83,9 +89,9 @@ class Progress:
         rate = self._tflop * 1e12 / self._time_s
         return (
             f"{self._audio_s / self._time_s:.0f} s of audio per second (views of an utterance counted once), "
-            f"{self._wait_s / self._time_s:.1%} of the time waiting for data; {rate / 1e12:.2f} TFLOP/s, "
+            f"{self._wait_s / self._time_s:.1%} of the time waiting for data; {_in_flops(rate, 2)}, "
             f"{rate / (peak * self._processes.world):.1%} of the peak "
-            f"({self._processes.world} × {peak / 1e12:.1f} TFLOP/s, {source})"
+            f"({self._processes.world} × {_in_flops(peak, 1)}, {source})"
         )
 
     def __enter__(self) -> Progress:

@@ -37,6 +37,7 @@ from asr_service.model.bundle import (
     load_bundle,
 )
 from asr_service.types import Mode
+from training.command_line import command_parser
 from training.data import Utterance
 from training.lm import estimate
 from training.measure import Measurement, measure
@@ -126,9 +127,12 @@ def keep_commonest(record: dict[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", help=f"name of a file in {RECIPES.name}/, or a TOML file")
-    parser.add_argument("--seeds", default="1", help="comma-separated; each is a run")
+    parser = command_parser("results", __doc__)
+    parser.add_argument(
+        "--recipe",
+        help=f"name of a file in {RECIPES.name}/, or a TOML file; without it, only the table is written anew",
+    )
+    parser.add_argument("--seeds", default="1", help="comma-separated; each is a run; default: 1")
     parser.add_argument("--bundle", type=Path, help="measure this bundle instead of training")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus of dev; may be given again")
     parser.add_argument(
@@ -138,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
     parser.add_argument("--records", type=Path, help="folder of the records, instead of that of the repository")
     parser.add_argument("--table", type=Path, help="instead of the repository's RESULTS.md")
-    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--threads", type=positive, default=1, help="of torch; default: 1")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     with told_in_one_line("results"):

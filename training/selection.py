@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data import Utterance, read_manifest, speech_dir
+from training.data import SPEECH_DIR_VARIABLE, Utterance, read_manifest, speech_dir
 from training.recipe import DataConfig
 
 # Of how samples are made of recordings; another one, and the stores that there are do not count.
 _DECODING = "2\n"
+# Corpora that an error names.
+_MAX_NAMED = 8
 
 
 def training_utterances(data: DataConfig) -> list[Utterance]:
@@ -32,8 +35,21 @@ def _selected(manifest: str, corpora: Sequence[str], pattern: str, excluded: Seq
         if (not corpora or utterance.corpus in corpora) and wanted.search(utterance.path.as_posix())
     ]
     if not utterances:
-        raise ValueError(f"{manifest}: no utterance of {', '.join(corpora) or 'any corpus'} matches {pattern!r}")
+        raise ValueError(_nothing_in(manifest, corpora, pattern, excluded))
     return utterances
+
+
+def _nothing_in(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> str:
+    """What was looked for in the manifest, and which corpora are there."""
+    path = speech_dir() / manifest
+    unset = SPEECH_DIR_VARIABLE not in os.environ and not Path(manifest).is_absolute()
+    note = f" ({SPEECH_DIR_VARIABLE} is not set)" if unset else ""
+    wanted = f" of the {'corpus' if len(corpora) == 1 else 'corpora'} {', '.join(corpora)}" if corpora else ""
+    matching = f" matches {pattern!r}" if pattern else ""
+    left = " but excluded ones" if excluded else ""
+    there = sorted({utterance.corpus or "(no name)" for utterance in read_manifest(path)})
+    named = [*there[:_MAX_NAMED], *([f"{len(there) - _MAX_NAMED} more"] if len(there) > _MAX_NAMED else [])]
+    return f"{path}{note}: no utterance{wanted}{matching}{left}; it has {', '.join(named) or 'none'}"
 
 
 def training_store(runs: Path, data: DataConfig) -> Path:

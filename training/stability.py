@@ -17,6 +17,7 @@ from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.stabiliser import Stabiliser, shared_length
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
+from training.command_line import command_parser
 from training.dev_set import add_dev_options, dev_set
 from training.letter_to_sound_comparison import edit_distance
 from training.mistakes import told_in_one_line
@@ -63,8 +64,8 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser = command_parser("stability", __doc__)
+    parser.add_argument("--bundle", type=Path, required=True, help="directory of the model")
     add_dev_options(parser, every=8)
     arguments = parser.parse_args()
     with told_in_one_line("stability"):

@@ -10,12 +10,12 @@ folders until then.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.command_line import command_parser
 from training.distributed import check_alone
 from training.export import main as export_main
 from training.initial import check_shape
@@ -126,7 +126,7 @@ def stage(config: Path, options: Sequence[str], *, after: tuple[Path, ...] = ())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("stages", __doc__)
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file; those before lie beside it")
     add_run_options(parser)
     parser.add_argument("--seed", type=int, help="of every stage, instead of each recipe's own")

@@ -23,6 +23,7 @@ from pathlib import Path
 from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
 from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
 from training.atomic import atomic_path
+from training.command_line import command_parser
 from training.manifest import corpus_and_text, read_rows
 from training.mistakes import told_in_one_line
 
@@ -150,12 +151,14 @@ def raw_texts(manifests: Iterable[Path], files: Iterable[Path], exclude: Collect
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tokenizer", __doc__)
     parser.add_argument("--manifest", type=Path, action="append", default=[], help="JSONL manifest; repeatable")
     parser.add_argument("--text", type=Path, action="append", default=[], help="text file, .gz or plain; repeatable")
     parser.add_argument("--exclude-corpus", action="append", default=[], help="of the manifests; repeatable")
     parser.add_argument("--vocab-size", type=int, required=True, help="of all tokens")
-    parser.add_argument("--normalizer", choices=NORMALIZERS, default="transcript")
+    parser.add_argument(
+        "--normalizer", choices=NORMALIZERS, default="transcript", help="rules for the texts; default: transcript"
+    )
     parser.add_argument("--byte-fallback", action="store_true", help="add 256 byte tokens for all other characters")
     parser.add_argument(
         "--character-coverage", type=float, help=f"with --byte-fallback: 0 to 1; default: {USUAL_COVERAGE}"
@@ -187,10 +190,12 @@ def _make(arguments: argparse.Namespace) -> None:
     )
     with atomic_path(arguments.out) as draft:
         pieces.save(draft)
-    _describe(pieces, texts)
+    if pieces.vocab_size < arguments.vocab_size:
+        print(f"{arguments.vocab_size} tokens were asked for: the texts give no more than {pieces.vocab_size}")
+    _describe(pieces, texts, arguments.normalizer)
 
 
-def _describe(pieces: WordPieces, texts: Iterable[str]) -> None:
+def _describe(pieces: WordPieces, texts: Iterable[str], normalizer: str) -> None:
     """Print how long the texts are in tokens, and what is spelled in bytes."""
     words = tokens = 0
     spelled: Counter[str] = Counter()
@@ -198,9 +203,8 @@ def _describe(pieces: WordPieces, texts: Iterable[str]) -> None:
         words += len(text.split())
         tokens += len(pieces.encode(text))
         spelled.update(pieces.unknown_characters(text))
-    print(
-        f"{pieces.vocab_size} tokens, normalised by {pieces.normalization}; {tokens / max(1, words):.2f} tokens a word"
-    )
+    rules = f"{normalizer}, version {NORMALIZERS[normalizer].version}"
+    print(f"{pieces.vocab_size} tokens, normalised by {rules}; {tokens / max(1, words):.2f} tokens a word")
     if spelled:
         shown = " ".join(char for char, _ in spelled.most_common(20))
         print(f"{spelled.total()} characters of {len(spelled)} kinds are spelled in bytes: {shown}")

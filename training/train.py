@@ -27,12 +27,13 @@ from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.allocator import keep_freed_memory
 from training.checkpoint import latest_checkpoint
+from training.command_line import command_parser
 from training.compiled import compile_blocks
 from training.curves import RECIPE_FILE, draw_run
 from training.data import PcmStore, Utterance
 from training.dataset import cmvn, make_batch, make_examples
 from training.distributed import Processes, processes
-from training.example import Example
+from training.example import Example, in_words
 from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
@@ -48,7 +49,7 @@ from training.trainer import Trainer
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("train", __doc__)
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file")
     add_run_options(parser)
     parser.add_argument("--init-from", type=Path, help="bundle or checkpoint whose weights the run starts from")
@@ -206,7 +207,8 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     )
     if not dev_examples:
         raise ValueError(
-            f"none of {len(dev_utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left: {dev_counts}"
+            f"none of {len(dev_utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left "
+            f"({in_words(dev_counts)})"
         )
     examples = [example for example in examples if example.speaker not in held_out]
 
@@ -214,9 +216,9 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     model = Transformer(recipe.model)
     front_end = LogMel(FeatureConfig(n_mels=recipe.model.n_mels))
     if group.main:
-        told = f"{counts}, those held out included" if held_out else f"{counts}"
+        told = in_words(counts) + (", those held out included" if held_out else "")
         print(f"{len(examples)} utterances, {sum(e.duration_s for e in examples) / 3600:.2f} h; {told}")
-        print(f"dev: {len(dev_examples)} utterances of up to {DEV_LONGEST_S:g} s; {dev_counts}")
+        print(f"dev: {len(dev_examples)} utterances of up to {DEV_LONGEST_S:g} s; {in_words(dev_counts)}")
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     if initial is not None:
         model.load_state_dict(initial.weights)

@@ -41,6 +41,7 @@ from asr_service.engine.runner import Encoded
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.types import Mode
+from training.command_line import command_parser
 from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.letter_to_sound_comparison import edit_distance
@@ -51,6 +52,8 @@ from training.ranking import FEATURES, IN_CONFIG, ranked_errors, tune_ranking, w
 # Utterances, their samples, and the rows of those that are chosen: what `dev_set` gives.
 Chosen = tuple[list[Utterance], PcmStore, list[int]]
 FRAME_S = 0.04
+# Before the row of the ranking whose weights a bundle should get.
+CHOSEN = ">"
 LOWER_PHONES = (0.0, 0.1, 0.2, 0.3)
 MARGINS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, float("inf"))
 
@@ -63,6 +66,10 @@ class Candidate:
     errors: int
     source: str
     features: tuple[float, ...]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:6.2f} %"
 
 
 def first_pass(
@@ -88,16 +95,16 @@ def tune_first_pass(
     """Grid over the language model's weight and the word score, then the beam's width at the best of them."""
     print("\nlexicon beam: WER by language-model weight (rows) and word score (columns)")
     scores = (-1.0, 0.0, 1.0)
-    print("lm_weight  " + "  ".join(f"{score:6.1f}" for score in scores))
+    print("lm_weight  " + "  ".join(f"{score:8.1f}" for score in scores))
     results = {}
     for weight in (0.7, 0.9, 1.1, 1.3):
         for score in scores:
             options = dataclasses.replace(start, lm_weight=weight, word_score=score)
             results[weight, score] = first_pass(tree, dev, options)[0]
-        print(f"{weight:9.1f}  " + "  ".join(f"{results[weight, score]:6.2%}" for score in scores), flush=True)
+        print(f"{weight:9.1f}  " + "  ".join(_percent(results[weight, score]) for score in scores), flush=True)
     weight, score = min(results, key=results.__getitem__)
     best = dataclasses.replace(start, lm_weight=weight, word_score=score)
-    print("\nbeam  tokens  threshold  log_add     WER      RTF")
+    print("\nbeam  tokens  threshold  log_add       WER      RTF")
     for beam, tokens, threshold, log_add in (
         (100, 10, 14.0, False),
         (100, 10, 14.0, True),
@@ -109,7 +116,7 @@ def tune_first_pass(
             best, beam_size=beam, beam_size_token=tokens, beam_threshold=threshold, log_add=log_add
         )
         rate, cost = first_pass(tree, dev, options)
-        print(f"{beam:4d}  {tokens:6d}  {threshold:9.0f}  {log_add!s:7s}  {rate:6.2%}  {cost:7.4f}", flush=True)
+        print(f"{beam:4d}  {tokens:6d}  {threshold:9.0f}  {log_add!s:7s}  {_percent(rate)}  {cost:7.4f}", flush=True)
     return best
 
 
@@ -117,11 +124,11 @@ def report_lower_phones(
     bundle: Bundle, tree: PronunciationTree, chosen: Chosen, mode: Mode, folder: Path, options: LexiconBeamOptions
 ) -> None:
     """What `decoding.lower_phones` does to the lexicon beam's best hypotheses."""
-    print("\nlower_phones     WER")
+    print("\nlower_phones       WER")
     for share in LOWER_PHONES:
         mixed = dataclasses.replace(bundle, decoding=bundle.decoding | {"lower_phones": share})
         rate, _ = first_pass(tree, posteriors(mixed, *chosen, mode, folder), options)
-        print(f"{share:12.1f}  {rate:6.2%}", flush=True)
+        print(f"{share:12.1f}  {_percent(rate)}", flush=True)
 
 
 def candidates(
@@ -211,13 +218,12 @@ def ranking_lists(found: Sequence[Sequence[Candidate]], sources: Sequence[str]) 
 
 
 def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUtterance], features: Sequence[str]) -> None:
-    """WER for each useful set of these `features` and of sources, tuned on these utterances.
+    """WER for each useful set of these `features` and of sources, tuned on these utterances; the chosen row is marked.
 
     Weights tuned on one half and counted on the other ("x-val") show how far that overfits.
     """
     words = sum(len(utterance.text.split()) for utterance in dev)
     print(f"\nranking of {sum(map(len, found)) / len(found):.1f} hypotheses an utterance, {len(dev)} utterances")
-    print(f"{'sources':8s} {'features':40s} {'WER':>7s} {'x-val':>7s}  weights")
     trials = (
         (("lexicon",), ("phones", "lm", "words")),
         (("lexicon",), ("phones", "lm", "words", "pieces")),
@@ -231,6 +237,7 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         (("lexicon", "joint"), ("lm", "words", "pieces", "attention")),
         (("joint",), ("lm", "words", "pieces", "attention")),
     )
+    rows: list[tuple[str, str, int, int, str]] = []
     for sources, free in dict.fromkeys((used, tuple(name for name in of if name in features)) for used, of in trials):
         lists = ranking_lists(found, sources)
         weights, errors = tune_ranking(lists, free)
@@ -241,10 +248,19 @@ def report_ranking(found: Sequence[Sequence[Candidate]], dev: Sequence[DevUttera
         # Where it was not ranked by, `unknown` keeps its value: the lexicon beam's hypotheses have no such words.
         named = [name for name in FEATURES if name in free or name != "unknown"]
         shown = json.dumps({IN_CONFIG[name]: round(weights[name], 2) for name in named})
-        print(f"{'+'.join(sources)[:8]:8s} {'+'.join(free):40s} {errors / words:7.2%} {crossed / words:7.2%}  {shown}")
+        rows.append(("+".join(sources), "+".join(free), errors, crossed, shown))
+    source_width, width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
+    # What is served ranks the lexicon beam's hypotheses.
+    best = min((row for row in rows if row[0] == "lexicon"), key=lambda row: row[3])
+    print(f"  {'sources':{source_width}s} {'features':{width}s} {'WER':>8s} {'x-val':>8s}  weights")
+    for row in rows:
+        names, free_names, errors, crossed, shown = row
+        rates = f"{_percent(errors / words)} {_percent(crossed / words)}"
+        print(f"{CHOSEN if row is best else ' '} {names:{source_width}s} {free_names:{width}s} {rates}  {shown}")
     oracle = sum(min(candidate.errors for candidate in utterance) for utterance in found)
     lexical = sum(min(c.errors for c in utterance if c.source == "lexicon") for utterance in found)
-    print(f"best hypothesis of each list: lexicon beam {lexical / words:.2%}, with joint beam {oracle / words:.2%}")
+    shares = [_percent(errors / words).strip() for errors in (lexical, oracle)]
+    print(f"best hypothesis of each list: lexicon beam {shares[0]}, with joint beam {shares[1]}")
 
 
 def report_margins(
@@ -253,12 +269,12 @@ def report_margins(
     """What `decoding.neural_margin` leaves to read and costs in WER, with the weights that the bundle has now."""
     words = sum(len(utterance.text.split()) for utterance in dev)
     by_feature = np.array([getattr(weights, name) for name in IN_CONFIG.values()])
-    print("\nneural_margin    read     WER, with the bundle's decoding.rescoring")
+    print("\nneural_margin    read       WER, with the bundle's decoding.rescoring")
     for margin in MARGINS:
         kept = [worth_reading(features, by_feature, margin) for features, _ in lists]
         left = [(features[rows], errors[rows]) for (features, errors), rows in zip(lists, kept, strict=True)]
         read = sum(int(rows.sum()) for rows in kept) / len(lists)
-        print(f"{margin:13.0f}  {read:6.1f}  {ranked_errors(left, by_feature) / words:6.2%}")
+        print(f"{margin:13.0f}  {read:6.1f}  {_percent(ranked_errors(left, by_feature) / words)}")
 
 
 def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtterance]) -> None:
@@ -283,21 +299,21 @@ def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtter
             totals[name] += edit_distance(answer, reference)
     print("\neach alone, untuned")
     for name, errors in totals.items():
-        print(f"{name:26s} {errors / words:7.2%}")
+        print(f"{name:26s} {_percent(errors / words)}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser = command_parser("tune_decoding", __doc__)
+    parser.add_argument("--bundle", type=Path, required=True, help="directory of the model")
     add_dev_options(parser, every=6)
     parser.add_argument("--mode", type=Mode, default=Mode.ACCURATE, help="accurate or streaming")
     parser.add_argument("--tuning-beam", type=positive, default=60, help="beam of the grid over weights")
     parser.add_argument("--beam", type=positive, default=400, help="beam of the lists that are ranked")
     parser.add_argument("--beam-threshold", type=float, default=20.0, help="its threshold")
-    parser.add_argument("--n-best", type=positive, default=100)
+    parser.add_argument("--n-best", type=positive, default=100, help="hypotheses of a list; default: 100")
     parser.add_argument("--lexicon", type=Path, help="instead of the bundle's")
     parser.add_argument("--lm", type=Path, help="instead of the bundle's")
-    parser.add_argument("--only-first-pass", action="store_true")
+    parser.add_argument("--only-first-pass", action="store_true", help="leave the final ranking out")
     return parser
 
 
@@ -332,7 +348,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     if bundle.neural_lm is not None:
         rescoring = DecodingConfig.from_dict(bundle.decoding).rescoring
         report_margins(ranking_lists(found, ("lexicon",)), dev, rescoring)
-    print(f"the weights of the row that is chosen go into decoding.rescoring of {arguments.bundle / CONFIG_FILE}")
+    print(f"the weights of the row marked {CHOSEN} go into decoding.rescoring of {arguments.bundle / CONFIG_FILE}")
 
 
 if __name__ == "__main__":

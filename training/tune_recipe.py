@@ -24,6 +24,7 @@ from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.engine.runner import ModelRunner
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode
+from training.command_line import command_parser
 from training.data import PcmStore, Utterance
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, encode
@@ -76,11 +77,11 @@ def bundle_table(ngram_order: int, beam: LexiconBeamOptions, ranking: Mapping[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tune_recipe", __doc__)
     parser.add_argument("--recipe", required=True, help=f"name of a file in {RECIPES.name}/")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the run; default: 1")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of checkpoints and decoded audio")
+    parser.add_argument("--threads", type=positive, default=1, help="of torch; default: 1")
     parser.add_argument("--n-best", type=positive, default=32, help="hypotheses that are ranked")
     arguments = parser.parse_args()
     with told_in_one_line("tune_recipe"):

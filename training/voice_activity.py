@@ -4,13 +4,12 @@
 
 Recordings are joined with pauses, in noises that come, go and stay, in babble and through a telephone, loud and quiet.
 Who speaks when is known from forced alignment of the transcripts by a bundle; voices of the babble are no speech.
-
-Dimensions: B sequences, T ticks (80 ms), I inputs.
 """
+
+# Dimensions: B sequences, T ticks (80 ms), I inputs.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
 from training.augmentation.noise import babble, coloured_noise
 from training.augmentation.pauses import room_tone_level
 from training.augmentation.telephone import telephone
+from training.command_line import command_parser
 from training.mistakes import told_in_one_line
 
 RATE_HZ = 16_000
@@ -174,14 +174,14 @@ def train(inputs: Tensor, targets: Tensor, *, epochs: int, seed: int = 0) -> Det
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path)
+    parser = command_parser("voice_activity", __doc__)
+    parser.add_argument("manifest", type=Path, help="recordings with transcripts")
     parser.add_argument("--corpus", action="append", default=[], help="only this corpus; may be given again")
-    parser.add_argument("--clips", type=positive, default=260)
-    parser.add_argument("--sequences", type=positive, default=700)
-    parser.add_argument("--epochs", type=positive, default=40)
+    parser.add_argument("--clips", type=positive, default=260, help="recordings that are joined; default: 260")
+    parser.add_argument("--sequences", type=positive, default=700, help="made of them; default: 700")
+    parser.add_argument("--epochs", type=positive, default=40, help="passes over them; default: 40")
     parser.add_argument("--model", type=Path, default=SHIPPED_DIR / DEFAULT_MODEL, help="bundle that aligns")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="file of the weights")
     arguments = parser.parse_args()
     with told_in_one_line("voice_activity"):
         clips = load(arguments.manifest, arguments.corpus, arguments.clips, arguments.model)

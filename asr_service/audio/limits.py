@@ -11,8 +11,9 @@ MIN_SOURCE_RATE_HZ = 8_000
 MAX_SOURCE_RATE_HZ = 48_000
 MAX_CHANNELS = 8
 
-MAX_ABS_SAMPLE = 1e4
-"""A float sample beyond this is no audio but another encoding read as float."""
+MAX_ABS_SAMPLE = 100.0
+"""A float sample beyond this is no audio, but another encoding read as float or integers that were never scaled, whose
+peaks in speech are thousands. Ten times full scale is still recognised well."""
 
 SNIFF_BYTES = 8_192
 """What an unspecified encoding is recognised by; two of the largest MP3 frames (1,441 bytes) lie well inside."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from asr_service.audio.buffer import ByteBuffer
 from asr_service.audio.limits import MAX_ABS_SAMPLE, SNIFF_BYTES, AudioLimits
+from asr_service.audio.mix import Mixer
 from asr_service.audio.raw import SAMPLE_FORMATS, RawSource
 from asr_service.audio.resample import Resampler
 from asr_service.audio.sniff import identify, identify_tagged
@@ -102,7 +103,7 @@ class StreamDecoder:
     Args:
         fmt: what the client says; unset rate and channels come from the header, where there is one (else 1 channel).
         limits: what is refused.
-        channel: the channel to recognise, counted from 0; None mixes all of them (arithmetic mean).
+        channel: the channel to recognise, counted from 0; None mixes all of them (see `Mixer`).
 
     Raises:
         InvalidField: a rate or channel outside what is supported, or a raw encoding without a rate.
@@ -116,6 +117,7 @@ class StreamDecoder:
         self._source = open_source(fmt, limits)
         self._limits = limits
         self._channel = channel
+        self._mixer: Mixer | None = None
         self._resampler: Resampler | None = None
         self._rate_hz = 0
         self._frames_at_rate = 0
@@ -129,7 +131,7 @@ class StreamDecoder:
 
     @property
     def received_s(self) -> float:
-        """Decoded stream time so far, in seconds; the resampler holds back a little of it."""
+        """Decoded stream time so far, in seconds; the mixer and the resampler hold back a little of it."""
         return self._earlier_s + (self._frames_at_rate / self._rate_hz if self._rate_hz else 0.0)
 
     @property
@@ -142,7 +144,7 @@ class StreamDecoder:
         when asked for: however much audio a few bytes hold, one block at a time is in memory.
 
         Exhaust it before the next call, or drop it: then the decoder is done, and whatever comes gives no samples.
-        Samples before an error have been yielded when it is raised.
+        Samples before an error have been yielded when it is raised, but for what is held back.
 
         Raises:
             InvalidAudio or a child of it: EncodingUnknown, RateMismatch, ChannelMismatch, NonFiniteSamples;
@@ -158,7 +160,8 @@ class StreamDecoder:
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
     def rest(self) -> Iterator[Samples]:
-        """The last blocks; no bytes can come after it. An error that shows only at the end costs no samples.
+        """The last blocks; no bytes can come after it. An error that shows only at the end costs no more samples
+        than are held back.
 
         Raises:
             As `blocks`; InvalidAudio also where the audio ends too early, or is a container of 0 bytes.
@@ -170,9 +173,15 @@ class StreamDecoder:
         return self._flushed(self._guarded(self._source.finish()))
 
     def _flushed(self, blocks: Iterator[Samples]) -> Iterator[Samples]:
-        """The last blocks, and what the resampler held back."""
+        """The last blocks, and what was held back."""
         yield from blocks
-        if self._resampler is not None and not self._dropped:
+        if not self._dropped:
+            yield from self._held_back()
+
+    def _held_back(self) -> Iterator[Samples]:
+        """What the mixer and the resampler hold back."""
+        if self._mixer is not None and self._resampler is not None:
+            yield self._resampler.push(self._mixer.flush())
             yield self._resampler.flush()
 
     def _guarded(self, pcm: Iterator[Pcm]) -> Iterator[Samples]:
@@ -199,22 +208,26 @@ class StreamDecoder:
             return
         if stretch.rate_hz != self._rate_hz:
             # The first stretch, or a chained stream of another rate.
-            if self._resampler is not None:
-                yield self._resampler.flush()
+            yield from self._held_back()
             self._earlier_s = self.received_s
             self._rate_hz, self._frames_at_rate = stretch.rate_hz, 0
-            self._resampler = Resampler(stretch.rate_hz)
+            self._mixer, self._resampler = None, Resampler(stretch.rate_hz)
+        assert self._resampler is not None
+        channels = samples.shape[1]
+        if self._mixer is None or self._mixer.channels != channels:
+            if self._mixer is not None:
+                yield self._resampler.push(self._mixer.flush())
+            self._mixer = Mixer(stretch.rate_hz, channels, self._channel)
         room = int((self._limits.max_duration_s - self._earlier_s) * self._rate_hz) - self._frames_at_rate
         too_long = len(samples) > room
         samples = samples[: max(room, 0)]
         # Not a number fails every comparison, so this finds it too.
         is_good = np.abs(samples) <= MAX_ABS_SAMPLE
         bad = None if is_good.all() else tuple(np.argwhere(~is_good)[0])
-        mono = self._to_mono(samples if bad is None else samples[: bad[0]])
-        self._frames += len(mono)
-        self._frames_at_rate += len(mono)
-        assert self._resampler is not None
-        yield self._resampler.push(mono)
+        good = samples if bad is None else samples[: bad[0]]
+        self._frames += len(good)
+        self._frames_at_rate += len(good)
+        yield self._resampler.push(self._mixer.push(good))
         if bad is not None:
             raise NonFiniteSamples(  # the API counts channels from 1
                 f"audio: sample {self._frames} (channel {bad[1] + 1}) is {samples[bad]};"
@@ -223,23 +236,3 @@ class StreamDecoder:
             )
         if too_long:
             raise AudioTooLong(f"audio: longer than {self._limits.max_duration_s:g} s, the limit", field=AUDIO_FIELD)
-
-    def _to_mono(self, samples: Samples) -> Samples:
-        """(n, C) to (n,)."""
-        channels = samples.shape[1]
-        if self._channel is not None:
-            if self._channel >= channels:
-                # The API counts from 1, for 0 is its unset.
-                count = "1 channel" if channels == 1 else f"{channels} channels"
-                raise InvalidField(
-                    f"{CHANNEL_FIELD} is {self._channel + 1}, but the audio has {count}",
-                    field=CHANNEL_FIELD,
-                )
-            return np.ascontiguousarray(samples[:, self._channel])
-        mono = samples[:, 0].copy()
-        # Sample by sample in one order, so that the sum cannot depend on how many samples came at once.
-        for k in range(1, channels):
-            mono += samples[:, k]
-        if channels > 1:
-            mono /= np.float32(channels)
-        return mono

@@ -19,8 +19,8 @@ from asr_service.types import PhraseHint, RecognitionConfig
 
 FIELD = "config.phrase_hints"
 _WORDS = re.compile(r"'?[a-z][a-z']*( '?[a-z][a-z']*)*")
-# Typographic apostrophes and dashes as people and word processors write them.
-_TYPOGRAPHY = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "-": " ", "\u2010": " ", "\u2011": " "})
+# Apostrophes, and accents typed for one, and dashes as people and word processors write them.
+_TYPOGRAPHY = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | dict.fromkeys("-\u2010\u2011", " "))
 
 
 class HintGroup(Protocol):

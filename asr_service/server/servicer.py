@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -42,6 +42,8 @@ log = logging.getLogger("asr.servicer")
 
 # A cancel or a deadline first looks like the end of the client's messages; gRPC may take so long to tell which it was.
 CANCEL_S = 0.1
+# The bytes of a unary call are first decoded on another thread, so many at a time: some milliseconds of work mostly.
+PROBE_BYTES = 64 * 1024
 
 Requests = AsyncIterator[pb.StreamingRecognizeRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -102,8 +104,9 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             raise InvalidAudio("audio is empty (0 bytes)", field="audio")
         limits = audio_limits(self._settings.audio, max_duration_s=self._settings.stream.max_unary_s)
         decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
+        probe = StreamDecoder(config.audio, limits=limits, channel=config.channel)
         session = await self._open(engine, config, decoder, is_stream=False)
-        reader = asyncio.create_task(_push_whole(request.audio, session))
+        reader = asyncio.create_task(_push_whole(request.audio, session, probe))
         try:
             finals = [result async for update in session.updates() for result in update.results if result.is_final]
             audio_s = session.session.received_s
@@ -248,8 +251,14 @@ def engine_failed() -> Unavailable:
     return Unavailable("the engine has failed; the server must be restarted")
 
 
-async def _push_whole(audio: bytes, session: AsyncSession) -> None:
+async def _push_whole(audio: bytes, session: AsyncSession, probe: StreamDecoder) -> None:
+    """Decode all of the audio for nothing (`probe`), and feed it to the engine only if that goes well.
+
+    One call has one answer: of audio that is too long or damaged nothing is told but the error, and to recognise what
+    comes before would be minutes of work for nobody, against at most a few seconds of decoding.
+    """
     try:
+        await _try_decoding(audio, session, probe)
         await session.push(audio)
         await session.finish()
     except AsrError as error:
@@ -257,3 +266,20 @@ async def _push_whole(audio: bytes, session: AsyncSession) -> None:
     except Exception:  # nobody awaits this task: the call would wait for its results until its deadline
         log.exception("reading failed", extra={"fields": {"request_id": current_call.get().request_id}})
         session.fail(internal_error(current_call.get()))
+
+
+async def _try_decoding(audio: bytes, session: AsyncSession, decoder: StreamDecoder) -> None:
+    """Raises InvalidAudio, InvalidField as the decoder does at any place in the audio.
+
+    On another thread, for the event loop has streams to serve; in pieces, so that short recordings need not wait for
+    long ones, and no more than a piece of work is left over where the call ends meanwhile.
+    """
+    for start in range(0, len(audio), PROBE_BYTES):
+        await asyncio.to_thread(_drop, decoder.blocks, audio[start : start + PROBE_BYTES])
+        session.session.reading_resumed()  # it is not the client that is silent
+    await asyncio.to_thread(_drop, decoder.rest)
+
+
+def _drop(decode: Callable[..., Iterator[object]], *data: bytes) -> None:
+    for _ in decode(*data):
+        pass

@@ -84,14 +84,22 @@ def test_a_channel_count_out_of_range_is_refused(channels: int) -> None:
     assert caught.value.field == "config.audio_channel_count"
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -10_001.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -101.0])
 def test_float_samples_that_are_no_audio_are_refused_by_index(value: float) -> None:
     samples = chirp().copy()
     samples[12_345] = value
     decoder = StreamDecoder(raw(AudioEncoding.FLOAT32), limits=LIMITS)
     pushed(decoder, samples[:9_000].tobytes())
-    with pytest.raises(NonFiniteSamples, match="sample 12345 "):
+    with pytest.raises(NonFiniteSamples, match=r"sample 12345 .*within ±100$"):
         pushed(decoder, samples[9_000:].tobytes())
+
+
+def test_floats_in_the_scale_of_integers_are_refused_and_ten_times_full_scale_is_taken() -> None:
+    samples, fmt = chirp(), raw(AudioEncoding.FLOAT32)
+    with pytest.raises(NonFiniteSamples, match="within ±100"):
+        decode((samples * np.float32(5_000)).tobytes(), fmt)
+    loud = samples * np.float32(30)
+    np.testing.assert_array_equal(decode(loud.tobytes(), fmt), loud[:, 0])
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])

@@ -30,6 +30,10 @@ from tests.audio.samples import (
 INTEGERS = (chirp(0.5, 44_100, 2) * 32_767).astype("<i2").tobytes()
 STREAMS: dict[str, tuple[bytes, AudioFormat]] = {
     "LINEAR16, 44.1 kHz, stereo": (INTEGERS, raw(AudioEncoding.LINEAR16, 44_100, 2)),
+    "FLOAT32, 44.1 kHz, one channel inverted": (
+        (chirp(0.5, 44_100) * np.array([1, -1], np.float32)).tobytes(),
+        raw(AudioEncoding.FLOAT32, 44_100, 2),
+    ),
     "FLOAT32": (chirp(0.5).tobytes(), raw(AudioEncoding.FLOAT32)),
     "MULAW": (encoded("RAW", "ULAW", 0.5, 8_000), raw(AudioEncoding.MULAW, 8_000)),
     "ALAW": (encoded("RAW", "ALAW", 0.5, 8_000), raw(AudioEncoding.ALAW, 8_000)),

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import io
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,9 +65,9 @@ def test_options_are_the_fields_of_the_api(service: Service) -> None:
             client.recognize(wav(), langauge="en")
         with pytest.raises(TypeError, match=r"interim_result is no option; there are .*interim_results.*language_code"):
             list(client.stream(chunks(), interim_result=True, **RAW))
-        with pytest.raises(TypeError, match="phrase_hints: 'two' must be a dict of phrases"):
+        with pytest.raises(TypeError, match=r"phrase_hints\[0\] is 'two', must be a dict of phrases"):
             client.recognize(wav(), phrase_hints=["two"])
-        with pytest.raises(ValueError, match="best"):
+        with pytest.raises(ValueError, match=r"^mode is 'best'; there are streaming, accurate$"):
             client.recognize(wav(), mode="best")
 
 
@@ -75,19 +76,64 @@ def test_options_are_the_fields_of_the_api(service: Service) -> None:
     [
         ({"phrase_hints": {"phrases": ["two"]}}, r"phrase_hints is \{'phrases': .*must be a list"),
         ({"phrase_hints": "two"}, "phrase_hints is 'two', must be a list"),
-        ({"phrase_hints": [{"phrases": "two"}]}, "phrases is 'two', must be a list"),
-        ({"phrase_hints": [{"phrases": [{"two": 2}]}]}, None),
-        ({"endpointing": 0.6}, "endpointing: 0.6 must be a dict of .*min_trailing_silence"),
-        ({"endpointing": {"min_trailing_silence": "0.6"}}, None),
-        ({"language_code": ["en"]}, None),
-        ({"language_code": {"en": 1}}, None),
-        ({"max_alternatives": None}, None),
+        ({"phrase_hints": [{"phrases": "two"}]}, r"phrase_hints\[0\].phrases is 'two', must be a list"),
+        ({"phrase_hints": [{"phrases": [3]}]}, r"phrase_hints\[0\].phrases\[0\] is 3, must be a text"),
+        ({"phrase_hints": [{}, {"boost": "x"}]}, r"phrase_hints\[1\].boost is 'x', must be a number"),
+        ({"phrase_hints": [{"phrase": ["two"]}]}, r"phrase_hints\[0\]: phrase is no field; there are boost, phrases"),
+        ({"phrase_hints": [Control()]}, r"phrase_hints\[0\] is , must be a dict of phrases, boost"),
+        ({"endpointing": 0.6}, "endpointing is 0.6, must be a dict of .*min_trailing_silence"),
+        (
+            {"endpointing": {"min_trailing_silence": "0.6"}},
+            "endpointing.min_trailing_silence is '0.6', must be a number of seconds",
+        ),
+        ({"language_code": 3}, "language_code is 3, must be a text"),
+        ({"language_code": ["en"]}, r"language_code is \['en'\], must be a text"),
+        ({"sample_rate_hertz": "16000"}, "sample_rate_hertz is '16000', must be a whole number"),
+        ({"max_alternatives": 1.5}, "max_alternatives is 1.5, must be a whole number"),
+        ({"max_alternatives": None}, "max_alternatives is None, must be a whole number"),
+        ({"enable_word_confidence": "yes"}, "enable_word_confidence is 'yes', must be True or False"),
+        ({"mode": 1.5}, "mode is 1.5, must be one of streaming, accurate"),
     ],
     ids=str,
 )
-def test_an_option_of_another_type_is_a_type_error(service: Service, option: dict[str, Any], told: str | None) -> None:
-    with Client(service.address) as client, pytest.raises(TypeError, match=told):
-        list(client.stream(chunks(), **option, **RAW))
+def test_an_option_of_another_type_is_a_type_error_that_names_it(option: dict[str, Any], told: str) -> None:
+    with Client("localhost:1") as client, pytest.raises(TypeError, match=f"^{told}"):
+        list(client.stream(chunks(), **(RAW | option)))
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"audio_channel": 2**40}, "audio_channel is 1099511627776: "),
+        ({"language_code": "\ud800"}, r"language_code is '\\ud800': "),
+        ({"enable_word_confidence": 2**70}, "enable_word_confidence is 1180591620717411303424: "),
+        ({"endpointing": {"max_utterance": float("nan")}}, "endpointing.max_utterance is nan: "),
+    ],
+    ids=ascii,
+)
+def test_an_option_out_of_range_is_a_value_error_that_names_it(option: dict[str, Any], told: str) -> None:
+    with Client("localhost:1") as client, pytest.raises(ValueError, match=f"^{told}"):
+        list(client.stream(chunks(), **option))
+
+
+@pytest.mark.parametrize("address", ["localhost", "10.0.0.1", "asr.example.org", "[::1]", ""])
+def test_an_address_without_a_port_is_one_of_a_proxy_with_tls(address: str) -> None:
+    async def connect(**options: Any) -> None:
+        await AsyncClient(address, **options).close()
+
+    told = f"^address is {re.escape(repr(address))}, must be HOST:PORT$"
+    with pytest.raises(ValueError, match=told):
+        Client(address)
+    with pytest.raises(ValueError, match=told):
+        asyncio.run(connect())
+    credentials = grpc.ssl_channel_credentials()
+    Client(address, credentials=credentials).close()
+    asyncio.run(connect(credentials=credentials))
+
+
+@pytest.mark.parametrize("address", ["unix:asr.sock", "dns:///localhost", "ipv4:127.0.0.1", "[::1]:50051", "::1"])
+def test_addresses_of_other_kinds_are_grpcs(address: str) -> None:
+    Client(address).close()
 
 
 def test_recording_that_is_too_large_for_one_message_is_told_where_it_goes(start: Start) -> None:

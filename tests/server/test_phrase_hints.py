@@ -58,6 +58,11 @@ def test_hints_are_normalised_as_the_models_words_are() -> None:
     assert taken() == ()
 
 
+@pytest.mark.parametrize("apostrophe", ["'", "\u2018", "\u2019", "\u02bc", "\u00b4", "`"])
+def test_what_is_typed_for_an_apostrophe_is_one(apostrophe: str) -> None:
+    assert taken(pb.PhraseHints(phrases=[f"Don{apostrophe}t"])) == (PhraseHint("don't", 7.0),)
+
+
 @pytest.mark.parametrize(
     ("groups", "field", "limit"),
     [

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import soundfile
 
+from asr_service.audio import StreamDecoder
 from asr_service.config import Settings
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.server.requests import unary_config
+from asr_service.server.servicer import PROBE_BYTES
 from tests.fake_engine import FakeEngine, linear16, say
-from tests.server.conftest import Service
+from tests.server.conftest import Service, Start
 from tests.server.messages import audio, config, finals
 
 RAW = {"encoding": "LINEAR16", "sample_rate_hertz": 16_000}
 SPEECH = say(0.5, 1, 2, 3, 1.5, 4, 5)
 
 
-def wav(pcm: np.ndarray, rate_hz: int, subtype: str = "PCM_16") -> bytes:
+def wav(pcm: np.ndarray, rate_hz: int) -> bytes:
+    return written(pcm, "WAV", rate_hz)
+
+
+def written(pcm: np.ndarray, form: str, rate_hz: int = 16_000) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype=subtype)
+    soundfile.write(buffer, pcm, rate_hz, format=form)
     return buffer.getvalue()
 
 
@@ -83,6 +93,63 @@ def test_header_that_contradicts_the_config_is_refused(service: Service) -> None
 def test_file_without_samples_has_no_results(service: Service) -> None:
     response = service.recognize(wav(say(), 16_000))
     assert not response.results and response.audio_received.ToMilliseconds() == 0
+
+
+@pytest.mark.parametrize("form", ["raw", "WAV", "FLAC", "OGG", "MP3"])
+def test_of_a_recording_that_is_too_long_nothing_is_recognised(start: Start, form: str) -> None:
+    service = start(max_unary_s=4.0)
+    service.engine.gate.clear()  # what it is given waits for ever
+    noise = 0.1 * np.random.default_rng(7).standard_normal(5 * 16_000).astype(np.float32)
+    if form == "raw":
+        told = service.unary_refused(linear16(noise), **RAW)
+    else:
+        told = service.unary_refused(written(noise, form))
+    assert (told.reason, told.fields) == ("AUDIO_TOO_LONG", ["audio"])
+    assert told.message == "audio: longer than 4 s, the limit; use StreamingRecognize"
+    assert service.engine.most_queued_s == 0.0
+
+
+def test_nor_of_one_that_is_damaged(start: Start) -> None:
+    service = start()
+    service.engine.gate.clear()
+    noise = 0.1 * np.random.default_rng(7).standard_normal(5 * 16_000).astype(np.float32)
+    assert service.unary_refused(written(noise, "FLAC")[:-2_000]).reason == "INVALID_AUDIO"
+    assert service.engine.most_queued_s == 0.0
+
+
+def test_while_a_recording_is_decoded_the_server_serves_others(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, may_go_on = threading.Event(), threading.Event()
+    original = StreamDecoder.blocks
+
+    def slow(decoder: StreamDecoder, data: bytes) -> Iterator[np.ndarray]:
+        if not may_go_on.is_set():
+            decoding.set()
+            assert may_go_on.wait(10)
+        return original(decoder, data)
+
+    monkeypatch.setattr(StreamDecoder, "blocks", slow)
+    service = start()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(service.recognize, linear16(SPEECH), **RAW)
+        assert decoding.wait(10)
+        service.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=5)
+        may_go_on.set()
+        assert len(call.result().results) == 2
+
+
+def test_time_that_decoding_takes_is_not_the_clients_silence(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = StreamDecoder.blocks
+
+    def slow(decoder: StreamDecoder, data: bytes) -> Iterator[np.ndarray]:
+        if threading.current_thread().name.startswith("asyncio"):  # one of the event loop's helpers
+            time.sleep(0.3)
+        return original(decoder, data)
+
+    monkeypatch.setattr(StreamDecoder, "blocks", slow)
+    service = start(idle_timeout_s=1.2)
+    pcm = linear16(say(1, 2, 9.0))
+    (result,) = service.recognize(pcm, **RAW).results
+    assert len(pcm) > 4 * PROBE_BYTES and result.alternatives[0].transcript == "one two"
 
 
 def test_request_without_config_is_refused(service: Service) -> None:

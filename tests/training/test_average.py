@@ -133,12 +133,21 @@ def test_a_run_that_made_its_own_lexicon_is_exported_with_it(
         Lexicon({word: (("B", "AA"),)}).save(path)
     command = ["--run", str(run), "--out", str(tmp_path / "out")]
     export(command)
+    assert capsys.readouterr().out.endswith("; no n-gram (lm.kenlm) in it\n")
     assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["own"]
+    (tmp_path / "out" / "lm.kenlm").touch()
     own.unlink()
     export(command)
+    assert "n-gram" not in capsys.readouterr().out
     assert list(load_bundle(tmp_path / "out").lexicon or ()) == ["shipped"]
 
     WordPieces.train(["xyzzy zzyzx"] * 9, 35).save(run / "tokenizer.json")
     with pytest.raises(SystemExit, match="2"):  # here, not when the bundle is to be served
         export(command)
     assert "out: tokenizer.json has 35 tokens, the model 40" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_refused_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        export(["--run", str(tmp_path / "nope"), "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err == f"export: no run in {tmp_path / 'nope'}\n"

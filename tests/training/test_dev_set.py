@@ -120,9 +120,9 @@ def test_what_is_tuned_is_printed_as_the_bundles_config_has_it(
     monkeypatch.setattr(sys, "argv", command.split())
     tune_decoding.main()
     *told, where, found = capsys.readouterr().out.splitlines()
-    shares = [line.split() for line in told[told.index("lower_phones     WER") + 1 :] if line]
-    assert [share for share, _ in shares[:4]] == ["0.0", "0.1", "0.2", "0.3"]
-    rates = [float(rate.rstrip("%")) for _, rate in shares[:4]]
+    shares = [line.split() for line in told[told.index("lower_phones       WER") + 1 :] if line]
+    assert [share for share, *_ in shares[:4]] == ["0.0", "0.1", "0.2", "0.3"]
+    rates = [float(rate) for _, rate, _ in shares[:4]]
     assert rates == sorted(rates) and rates[0] < rates[1] < rates[3]
     assert str(bundle_dir / "config.json") in where
     assert json.loads(found) == {"decoding": {"accurate": {"lm_weight": 1.1, "word_score": -1.0}}}
@@ -147,7 +147,12 @@ def test_a_bundle_without_neural_language_model_gets_no_weight_for_one(capsys: p
     lists = [[right, wrong]] * 2
     for features, rows in ((FEATURES, 11), ([name for name in FEATURES if name != "neural"], 10)):
         report_ranking(lists, dev, features)
-        printed = [line for line in capsys.readouterr().out.splitlines() if "{" in line]
+        lines = capsys.readouterr().out.splitlines()
+        printed = [line for line in lines if "{" in line]
+        (chosen,) = [line for line in printed if line.startswith("> ")]
+        assert chosen.split()[1] == "lexicon"
+        # The columns are as wide as the longest name, so that all weights begin in one place.
+        assert len({line.index("{") for line in printed}) == 1
         weights = [json.loads(line[line.index("{") :]) for line in printed]
         assert len(weights) == rows
         for row in weights:

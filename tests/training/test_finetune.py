@@ -157,7 +157,7 @@ def test_a_target_of_which_nothing_can_be_learned_is_refused_with_the_reasons(
     for path in folder.glob("new-train*.wav"):
         path.write_bytes(b"no audio")
     monkeypatch.setenv("ASR_SPEECH_DIR", str(folder))
-    with pytest.raises(ValueError, match=r"train\.jsonl: no utterance can be trained on; left out: .*'no audio': 3"):
+    with pytest.raises(ValueError, match=r"train\.jsonl: no utterance can be trained on \(no audio: 3"):
         FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", device=CPU, workers=1)
 
 

@@ -251,6 +251,13 @@ def test_a_trie_goes_where_no_folder_is_yet_and_a_draft_that_failed_is_gone(tmp_
     assert list((tmp_path / "other").iterdir()) == []
 
 
+def test_thresholds_that_are_no_numbers_are_refused_in_words(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--text", "text", "--prune", "0,x", "--out", "lm.arpa")
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith("argument --prune: must be whole numbers, joined by commas, not '0,x'")
+
+
 def test_bits_of_a_file_that_is_no_trie_are_refused(tmp_path, monkeypatch, capsys):
     text, out = tmp_path / "text", tmp_path / "lm.arpa"
     text.write_text("a b c\nb c\n")

@@ -237,14 +237,14 @@ class TestCommand:
         assert run(monkeypatch, *options, "--drop", "empty_text", "--keep", "too_fast") == 0
         assert len(out.read_text().splitlines()) == 2
         table = capsys.readouterr().out.splitlines()
-        assert table[-3].startswith("kept: 2 utterances")
+        assert table[-4].startswith("kept: 2 utterances")
 
     def test_where_nothing_is_kept_no_manifest_is_written(self, corpus, tmp_path, monkeypatch, capsys):
         out = tmp_path / "o.jsonl"
         options = ("--from", "manifest", corpus(("b.wav", noise(1.0), "")), "--out", out, "--drop", "all")
         assert run(monkeypatch, *options) == 2
         assert not out.exists() and (tmp_path / "o.report.json").exists()
-        assert f"prepare: {out} is not written: none of the 1 utterances is kept" in capsys.readouterr().err
+        assert f"prepare: {out} is not written: none of 1 utterance is kept" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("options", "told"), [("--tokenizer nope.json", "prepare: nope.json"), ("--workers 0", "must be 1")]

@@ -75,6 +75,24 @@ def test_limits_that_are_none_are_refused_by_name(
     assert not (tmp_path / "o.report.json").exists()
 
 
+def test_what_was_written_and_what_is_refused_is_named_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, report = tmp_path / "o.jsonl", tmp_path / "o.report.json"
+    clean = manifest_of(tmp_path, {"audio_filepath": "a.wav", "text": "hello"})
+    assert prepared(monkeypatch, "--from", "manifest", clean, "--out", out)
+    assert capsys.readouterr().out.splitlines() == [
+        "kept: 1 utterance, 0.00 h",
+        "dropped: 0 utterances, 0.00 h",
+        "undecided: 0 utterances, 0.00 h",
+        f"{out}: 1 utterance; {report} is the report",
+    ]
+    faulty = manifest_of(tmp_path, {"audio_filepath": "a.wav", "text": ""})
+    assert not prepared(monkeypatch, "--from", "manifest", faulty, "--out", out)
+    printed = capsys.readouterr()
+    assert printed.out.startswith("reason") and f"the reasons above; {report} names each" in printed.err
+
+
 def test_further_fields_and_a_corpus_that_a_line_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = manifest_of(tmp_path, {"audio_filepath": "a.wav", "text": "hello", "emotion": "calm"})
     out = tmp_path / "o.jsonl"

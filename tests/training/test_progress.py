@@ -36,6 +36,20 @@ def test_the_summary_has_the_speed_and_the_share_of_waiting_of_the_whole_segment
     )
 
 
+@pytest.mark.parametrize(
+    ("tflop", "told"),
+    [(2e-3, "2.00 GFLOP/s, 4.0% of the peak (1 × 50.0 GFLOP/s, a guess)"), (3.0, "3.00 TFLOP/s, 6000.0% of the peak")],
+)
+def test_a_small_model_has_a_speed_other_than_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tflop: float, told: str
+) -> None:
+    monkeypatch.setattr("training.progress.peak_flops", lambda *_: (5e10, "a guess"))
+    with Progress(tmp_path, Position(), 2, torch.device("cpu"), torch.float32, ALONE) as progress:
+        values = {"total": 1.0, "lr": 1e-3, "audio_s": 60.0, "wait_s": 0.0, "time_s": 1.0, "tflop": tflop}
+        progress.update(Position(step=1), values)
+    assert told in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_segment_without_an_update_has_no_speed(tmp_path: Path) -> None:
     with Progress(tmp_path, Position(), 2, torch.device("cpu"), torch.float32, ALONE) as progress:
         assert progress.summary() == "no update made"

@@ -47,10 +47,32 @@ def test_without_a_choice_all_corpora_train_but_those_excluded() -> None:
     assert [u.corpus for u in training_utterances(DataConfig(exclude_corpora=("digits",)))] == ["books"]
 
 
-@pytest.mark.usefixtures("speech")
-def test_a_choice_that_leaves_nothing_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match="no utterance of letters"):
-        training_utterances(DataConfig(corpora=("letters",)))
+def test_a_choice_that_leaves_nothing_is_an_error_that_names_it(speech: Path) -> None:
+    for data, told in (
+        (DataConfig(corpora=("letters",)), "no utterance of the corpus letters; it has books, digits"),
+        (DataConfig(path_pattern="nobody"), "no utterance matches 'nobody'; it has books, digits"),
+        (
+            DataConfig(corpora=("digits", "books"), exclude_corpora=("books", "digits")),
+            "no utterance of the corpora digits, books but excluded ones; it has books, digits",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"{re.escape(f'{speech}/train.jsonl: {told}')}$"):
+            training_utterances(data)
+
+
+def test_the_error_says_that_the_folder_is_the_default_and_names_some_of_many_corpora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"audio_filepath": "a.wav", "duration": 1.0, "text": "one", "corpus": f"c{n:02d}"} for n in range(11)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.delenv("ASR_SPEECH_DIR", raising=False)
+    monkeypatch.setattr("training.selection.speech_dir", lambda: tmp_path)
+    own = DataConfig(corpora=("own",))
+    some = "no utterance of the corpus own; it has c00, c01, c02, c03, c04, c05, c06, c07, 3 more"
+    with pytest.raises(
+        ValueError, match=f"{re.escape(str(tmp_path))}/train.jsonl \\(ASR_SPEECH_DIR is not set\\): {some}$"
+    ):
+        training_utterances(own)
 
 
 def test_two_selections_never_share_decoded_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

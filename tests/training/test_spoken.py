@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.lexicon import Lexicon
+from asr_service.lexicon import MAX_WORD_LETTERS, Lexicon
 from tests.decoding import tiny
 from training.data import read_manifest
 from training.lexicon import own_lexicon, phones_of, word_counts
@@ -46,9 +46,15 @@ def test_language_models_and_lexicons_read_texts_as_they_are_said(tmp_path: Path
     assert phones_of("Mr. Cat", lexicon) == ["M", "IH", "S", "T", "ER", "K", "AE", "T"]
 
 
-def test_the_lexicon_of_a_corpus_has_the_words_that_its_targets_need(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lexicon_of_a_corpus_has_the_words_that_its_targets_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     known = {"mister": (("M", "IH", "S", "T", "ER"),), "mr": (("M", "AA", "R"),), "no": (("N", "OW"),)}
     monkeypatch.setattr("training.lexicon.dictionary", lambda: known)
     lexicon = own_lexicon(["mr no"])
     assert sorted(lexicon) == ["mister", "no"]
+    assert capsys.readouterr().out == "2 words\n"
+    too_long = "n" * (MAX_WORD_LETTERS + 1)
+    own_lexicon([f"mr no {too_long}"])
+    assert capsys.readouterr().out == f"2 words, 1 dropped without a pronunciation: {too_long}\n"
     assert phones_of("Mr. No", lexicon) == ["M", "IH", "S", "T", "ER", "N", "OW"]

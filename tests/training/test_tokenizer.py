@@ -84,7 +84,8 @@ def test_the_command_reads_manifests_and_texts_and_says_what_is_spelled_in_bytes
     assert pieces.normalization == Normalization("nfc", "1")
     assert not any("Z" in piece for piece in pieces.pieces)
     printed = capsys.readouterr().out
-    assert f"{pieces.vocab_size} tokens" in printed
+    assert f"\n{pieces.vocab_size} tokens, normalised by nfc, version 1; " in printed
+    assert printed.startswith(f"300 tokens were asked for: the texts give no more than {pieces.vocab_size}\n")
     assert "bytes: " in printed
     assert "ü" in printed.splitlines()[-1]
     monkeypatch.setattr(

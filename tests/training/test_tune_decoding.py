@@ -39,8 +39,8 @@ def test_the_table_has_what_is_read_and_what_it_costs(
     dev = [DevUtterance("four words are here", "made up", encoded)]
     report_margins([(LIST, np.array([2, 1, 4]))], dev, WEIGHTS)
     narrow, wide = capsys.readouterr().out.splitlines()[-2:]
-    assert narrow.split() == ["1", "1.0", "50.00%"]
-    assert wide.split() == ["inf", "3.0", "25.00%"]
+    assert narrow.split() == ["1", "1.0", "50.00", "%"]
+    assert wide.split() == ["inf", "3.0", "25.00", "%"]
 
 
 def test_expected_errors_are_a_mean_by_likelihood_and_near_none_of_smoothing_a_count() -> None:
