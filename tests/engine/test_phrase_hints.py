@@ -173,7 +173,8 @@ def test_what_is_prepared_stays_while_it_is_held_and_is_forgotten_in_its_turn_af
 
 def test_no_call_builds_a_tree_as_it_opens_its_stream_however_late_the_event_loop_is(tiny_bundle, built) -> None:
     space, calls = SearchSpace(tiny_bundle), 3 * PhraseHintSettings.KEPT_TREES
-    engine = SimpleNamespace(prepare=space.prepare, ready=space.ready)
+    info = SimpleNamespace(max_streams=calls)
+    engine = SimpleNamespace(prepare=space.prepare, ready=space.ready, active_streams=0, info=info)
     preparation = HintPreparation(PhraseHintSettings(max_waiting=calls))
     trees_at_opening: list[tuple[int, int]] = []
 
