@@ -21,7 +21,7 @@ from asr_service.config import ServerSettings, Settings
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import ServerThread
-from asr_service.server.workers import TOLD_AGAIN_S
+from asr_service.server.workers import TOLD_AGAIN_S, stop_signals
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import refusal
 from tests.server.messages import audio, config, finals
@@ -29,6 +29,14 @@ from tests.server.process import ROOT, OpenStream, Process
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(autouse=True)
+def _hang_up_is_not_ignored() -> Iterator[None]:
+    """As it is where the tests are run by `nohup`, and by all that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -240,6 +248,12 @@ def test_61_second_signal_stops_at_once(start: Callable[..., Process]) -> None:
     assert server.end() == 1
     with pytest.raises(grpc.RpcError):
         list(stream.call)
+
+
+def test_hang_up_is_left_to_whoever_has_it_ignored() -> None:
+    assert stop_signals() == [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert stop_signals() == [signal.SIGTERM, signal.SIGINT]
 
 
 WORKERS = """
