@@ -79,6 +79,7 @@ class FakeEngine:
         gate: while clear, the thread handles no message, as an engine that is busy elsewhere.
         pace: real seconds per second of audio.
         fail_at_s: a stream fails when it gets there.
+        handled_samples, told_results: of all streams, audio that was worked off and interims and finals put out.
         spell: turns a digit into the word that is put out (long words make long messages).
     """
 
@@ -107,6 +108,7 @@ class FakeEngine:
         self.hinted: list[tuple[PhraseHint, ...]] = []  # of the streams opened
         self.queued_samples = 0
         self.most_queued_s = 0.0
+        self.handled_samples = self.told_results = 0
         self._pace, self._fail_at_s, self._spell = pace, fail_at_s, spell
         self._inbox: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._streams: dict[StreamHandle, _Stream] = {}
@@ -184,6 +186,7 @@ class FakeEngine:
         stream.pending = samples
         if handle in self._streams:
             stream.sink(Progress(stream.frames * FRAME_S + len(samples) / RATE_HZ))
+        self.handled_samples += len(pcm)
 
     def _on_frame(self, handle: StreamHandle, stream: _Stream, frame: NDArray[np.float32]) -> None:
         words_before = len(self._words(stream))
@@ -208,6 +211,7 @@ class FakeEngine:
         streaming = stream.options.mode is Mode.STREAMING
         if streaming and stream.options.interim_results and is_speech and words:
             hypothesis = Hypothesis(words)
+            self.told_results += 1
             stream.sink(Partial(hypothesis, len(words) - 1, stream.index, stream.start_s, time_s))
         grew = streaming and len(words) > words_before
         has_words = bool(words) if streaming else bool(stream.runs)
@@ -230,6 +234,7 @@ class FakeEngine:
             alternatives = [Hypothesis(words, 0.0, 0.9)]
             alternatives += [Hypothesis(words[:-1], -float(n), 0.1) for n in range(1, stream.options.max_alternatives)]
             kept = tuple(alternatives[: max(1, min(len(words), len(alternatives)))])
+            self.told_results += 1
             stream.sink(Final(kept, stream.index, words[0].start_s, words[-1].end_s))
             stream.index += 1
         stream.runs.clear()

@@ -327,10 +327,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder that gets the model and its tokenizer")
     parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
     parser.add_argument("--dev-corpus", default="", metavar="PREFIX", help="only corpora of --dev that begin so")
-    shape = ("width of the model", "heads of attention", "width inside the feed-forward", "blocks")
-    for field, what in zip(dataclasses.fields(NeuralLMConfig)[1:], shape, strict=True):  # all but the vocabulary
-        option, told = f"--{field.name.replace('_', '-')}", f"{what}; default: {field.default}"
-        parser.add_argument(option, type=int, default=field.default, help=told)
+    told = {"d_model": "width", "n_heads": "heads of attention", "ffn_dim": "feed-forward width", "layers": "blocks"}
+    for name, what in told.items():
+        default = getattr(NeuralLMConfig(), name)
+        option, text = f"--{name.replace('_', '-')}", f"{what}; default: {default}"
+        parser.add_argument(option, type=int, default=default, help=text)
     parser.add_argument("--steps", type=positive, default=7500, help="updates; default: 7500")
     parser.add_argument("--batch-tokens", type=positive, default=5120, help="padded tokens a batch; default: 5120")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate; default: 0.003")

@@ -200,19 +200,24 @@ def test_ending_early_gives_finals_then_the_reason() -> None:
     run(scenario)
 
 
+async def words_of_an_engine_behind(session: AsyncSession, engine: FakeEngine, for_s: float) -> list[str]:
+    """More audio than the session may buffer, pushed to an engine that does nothing for so long."""
+    engine.gate.clear()
+    pushing = asyncio.create_task(session.push(linear16(say(*[1, 1.0] * 5))))
+    await asyncio.sleep(for_s)
+    engine.gate.set()
+    await pushing
+    await session.finish()
+    return await words(session)
+
+
 def test_idle_timer_fires_while_nobody_pushes_but_not_while_the_engine_is_behind() -> None:
     async def idle(session: AsyncSession, engine: FakeEngine) -> None:
         with pytest.raises(StreamIdle):
             await words(session)
 
     async def behind(session: AsyncSession, engine: FakeEngine) -> None:
-        engine.gate.clear()
-        pushing = asyncio.create_task(session.push(linear16(say(*[1, 1.0] * 5))))
-        await asyncio.sleep(0.6)
-        engine.gate.set()
-        await pushing
-        await session.finish()
-        assert await words(session) == ["one"] * 5
+        assert await words_of_an_engine_behind(session, engine, 0.6) == ["one"] * 5
 
     run(idle, idle_timeout_s=0.2)
     run(behind, idle_timeout_s=0.2, max_buffered_s=4.0)
@@ -239,13 +244,7 @@ def test_an_idle_timeout_that_passes_while_the_engine_is_behind_keeps_no_loop_bu
     monkeypatch.setattr(AsyncSession, "_on_timer", lambda session: (fired.append(None), original(session)))
 
     async def scenario(session: AsyncSession, engine: FakeEngine) -> None:
-        engine.gate.clear()
-        pushing = asyncio.create_task(session.push(linear16(say(*[1, 1.0] * 5))))
-        await asyncio.sleep(0.3)
-        engine.gate.set()
-        await pushing
-        await session.finish()
-        await words(session)
+        await words_of_an_engine_behind(session, engine, 0.3)
 
     run(scenario, idle_timeout_s=0.1, max_buffered_s=4.0)
     assert 0 < len(fired) < 50
