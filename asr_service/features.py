@@ -66,6 +66,10 @@ class LogMel(nn.Module):
         mel = self.spectrogram(waveform).transpose(-1, -2)
         return (torch.log(mel + self.config.floor) - self.mean) / self.std
 
+    def silence(self, frames: int) -> Tensor:
+        """Features of digital silence, (frames, F)."""
+        return self.whole(self.mean.new_zeros(self.config.n_fft + (frames - 1) * self.config.hop_length))
+
     def step(self, pcm: Tensor, carry: Tensor | None, *, last: bool = False) -> tuple[Tensor, Tensor]:
         """One chunk of a stream: (N,) new samples and the carry of the step before → ((T, F), new carry).
 

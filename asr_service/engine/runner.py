@@ -17,12 +17,18 @@ from torch import Tensor
 
 from asr_service.decoding.config import DecodingConfig
 from asr_service.engine.voice_activity import VoiceBands
+from asr_service.features import STEP_FRAMES
 from asr_service.model.bundle import Bundle
 from asr_service.model.cache import EncoderCache
 from asr_service.model.encoder import EncoderOutput
 from asr_service.model.packed import packed
 from asr_service.model.precision import DTYPES, supported_precision
 from asr_service.parts import Parts, at_once
+
+# Where a recording begins with its first word (push to talk, a tight cut), an encoder that was trained on recordings
+# which begin before it loses that word. So it hears this much silence first, in feature frames; what it says of that is
+# left out.
+LEAD_FRAMES = 3 * STEP_FRAMES
 
 
 @dataclass(slots=True)
@@ -72,14 +78,31 @@ class ModelRunner:
         self.lookahead_features = bundle.streaming.lookahead_frames * subsampling
         front_end = bundle.front_end
         self._voice_bands = VoiceBands(front_end.spectrogram.mel_scale.fb.numpy(), front_end.config.sample_rate_hz)
-        geometry = bundle.streaming
-        self._cache = EncoderCache.empty(
-            bundle.model.config,
+        self._lead = front_end.silence(LEAD_FRAMES)
+        self._cache, self._begun = self._empty_cache(streams), self._empty_cache(1)
+        if bundle.model.config.positions == "rotary":  # others are not encoded in chunks
+            self._begin()
+
+    def _empty_cache(self, streams: int) -> EncoderCache:
+        geometry = self.bundle.streaming
+        return EncoderCache.empty(
+            self.bundle.model.config,
             streams,
             geometry.left_frames,
             geometry.chunk_frames + geometry.lookahead_frames,
             dtype=DTYPES[self.precision],
         )
+
+    @torch.inference_mode()
+    def _begin(self) -> None:
+        """What a stream carries when it begins: it has heard silence, in steps that no geometry's cache is too small
+        for.
+        """
+        for start in range(0, LEAD_FRAMES, STEP_FRAMES):
+            step = self._lead[start : start + STEP_FRAMES].unsqueeze(0)
+            self.bundle.model.encoder.forward_chunk(step, torch.tensor([STEP_FRAMES]), self._begun)
+        for slot in range(len(self._cache.position)):
+            self.reset(slot)
 
     @torch.inference_mode()
     def features(
@@ -96,7 +119,7 @@ class ModelRunner:
 
     def reset(self, slot: int) -> None:
         """A new stream begins in this slot."""
-        self._cache.reset(slot)
+        self._cache.begin(slot, self._begun)
 
     @torch.inference_mode()
     def encode_chunks(
@@ -117,11 +140,9 @@ class ModelRunner:
         )
         return self._encoded(output, -(-lengths // self.bundle.model.config.subsampling))
 
-    @torch.inference_mode()
     def encode_whole(self, features: NDArray[np.float32]) -> Encoded:
         """One utterance, (T, F), with full context."""
-        output = self.bundle.model.encode(torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)]))
-        return self._encoded(output)[0]
+        return self.encode_utterances([features])[0]
 
     def encode_utterances(self, utterances: Sequence[NDArray[np.float32]]) -> list[Encoded]:
         """Utterances, (T, F) each, with full context, padded to the longest and encoded in one batch."""
@@ -130,13 +151,21 @@ class ModelRunner:
     @torch.inference_mode()
     def utterance_parts(self, utterances: Sequence[NDArray[np.float32]]) -> Parts[list[Encoded]]:
         """`encode_utterances` block by block of the encoder."""
-        lengths = [len(features) for features in utterances]
+        lengths = [LEAD_FRAMES + len(features) for features in utterances]
         padded = np.zeros((len(utterances), max(lengths), self.bundle.model.config.n_mels), dtype=np.float32)
-        for row, features in zip(padded, utterances, strict=True):
+        padded[:, :LEAD_FRAMES] = self._lead
+        for row, features in zip(padded[:, LEAD_FRAMES:], utterances, strict=True):
             row[: len(features)] = features
         output = yield from self.bundle.model.encoder.parts(torch.from_numpy(padded), torch.tensor(lengths))
         yield
-        return self._encoded(output)
+        config = self.bundle.model.config
+        phones, pieces = LEAD_FRAMES // config.subsampling, LEAD_FRAMES // config.output_subsampling
+        return [
+            dataclasses.replace(
+                whole, phones=whole.phones[phones:], pieces=whole.pieces[pieces:], hidden=whole.hidden[pieces:]
+            )
+            for whole in self._encoded(output)
+        ]
 
     def _encoded(self, output: EncoderOutput, heard: Tensor | None = None) -> list[Encoded]:
         """`heard`: (B,) frames of 40 ms that were encoded, where that is more than the output's lengths."""

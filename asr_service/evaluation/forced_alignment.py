@@ -26,7 +26,7 @@ from asr_service.model.bundle import Bundle
 # Of a phone posterior (see model/encoder.py).
 PHONE_FRAME_S = 0.04
 # Bumped whenever the times of the same clip, text and bundle would change.
-ALIGNMENT_VERSION = 2
+ALIGNMENT_VERSION = 3
 
 
 class SpokenWord(NamedTuple):

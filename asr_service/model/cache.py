@@ -123,10 +123,13 @@ class EncoderCache:
         layered = [tensor for layer in self.layers for tensor in (layer.key, layer.value, layer.conv)]
         return [*layered, self.stem1, self.stem2, self.position, self.filled]
 
-    def reset(self, row: int) -> None:
-        """Make a row as new. Every value is overwritten, so nothing of the stream before is left."""
-        for tensor in self._tensors():
-            tensor[row] = 0
+    def begin(self, row: int, after: EncoderCache) -> None:
+        """A new stream in a row, which goes on where the one stream of `after` is.
+
+        Every value is overwritten, so nothing of the stream before is left.
+        """
+        for tensor, begun in zip(self._tensors(), after._tensors(), strict=True):
+            tensor[row] = begun[0]
 
     def advance(self, rows: Tensor, kept: Tensor, stem1: Tensor, stem2: Tensor, convs: Sequence[Tensor]) -> None:
         """End a step of `rows` (B,), of which `kept` (B,) frames at the stem's rate are for good.

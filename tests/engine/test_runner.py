@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from asr_service.engine.runner import ModelRunner
+from asr_service.engine.runner import LEAD_FRAMES, Encoded, ModelRunner
 from asr_service.model.bundle import Bundle
+from asr_service.model.encoder import ChunkMask
 from tests.precisions import PRECISIONS, needs_bf16
 
 # bf16 rounds alike whatever else is in the batch, but for sums that are taken in another order.
@@ -93,10 +94,39 @@ def test_the_lower_phones_share_in_what_is_searched_whole_and_in_chunks(
         mean = (1 - share) * above + share * below
         expected = mean - np.log(np.exp(mean).sum(-1, keepdims=True))
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[precision])
-    output = mixed.bundle.model.encode(torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)]))
+    led = torch.cat([mixed.bundle.front_end.silence(LEAD_FRAMES), torch.from_numpy(features)])
+    output = mixed.bundle.model.encode(led.unsqueeze(0), torch.tensor([len(led)]))
     assert output.lower_phone_logits is not None
-    of_lower = torch.log_softmax(output.lower_phone_logits[0].float(), dim=-1).numpy()
+    of_lower = torch.log_softmax(output.lower_phone_logits[0, LEAD_FRAMES // 4 :].float(), dim=-1).numpy()
     np.testing.assert_allclose(answers[0][2], of_lower, rtol=0, atol=1e-4)
+
+
+def in_steps(runner: ModelRunner, features: NDArray[np.float32]) -> Encoded:
+    """Features without look-ahead, a few at a time, in a slot as it is."""
+    parts = [
+        runner.encode_chunks([0], [part], [len(part)])[0] for part in np.split(features, range(8, len(features), 8))
+    ]
+    return Encoded(
+        np.concatenate([part.phones for part in parts]),
+        np.concatenate([part.pieces for part in parts]),
+        torch.cat([part.hidden for part in parts]),
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_said_at_once_is_encoded_as_if_after_a_short_silence(tiny_bundle: Bundle, precision: str) -> None:
+    runner = ModelRunner(tiny_bundle, streams=1, threads=1, precision=precision)
+    lead = tiny_bundle.front_end.silence(LEAD_FRAMES)
+    features = np.concatenate(spoken(runner, 4))[: 2 * runner.chunk_features]
+    model, led = runner.bundle.model, torch.cat([lead, torch.from_numpy(features)])
+    mask = ChunkMask(2, tiny_bundle.streaming.left_frames)
+    for encoded, output in (
+        (runner.encode_whole(features), model.encode(led.unsqueeze(0), torch.tensor([len(led)]))),
+        (in_steps(runner, features), model.encoder(led.unsqueeze(0), torch.tensor([len(led)]), mask)),
+    ):
+        assert (len(encoded.phones), len(encoded.pieces)) == (len(features) // 4, len(features) // 8)
+        expected = output.hidden[0, LEAD_FRAMES // 8 :].float()
+        torch.testing.assert_close(encoded.hidden.float(), expected, rtol=0, atol=TOLERANCES[precision])
 
 
 @needs_bf16

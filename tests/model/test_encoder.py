@@ -250,14 +250,14 @@ def test_a_row_that_is_reset_leaks_nothing_of_the_stream_before() -> None:
     poison(cache, 1)
     poisoned = streamed(model, features, lengths, 4, 8, cache)
     assert (poisoned[1][0] - fresh[1][0]).abs().max() > 0.01  # poison is poison
-    cache = EncoderCache.empty(model.config, 2, 8, 4)
+    cache, unused = EncoderCache.empty(model.config, 2, 8, 4), EncoderCache.empty(model.config, 1, 8, 4)
     poison(cache, 1)
-    cache.reset(1)
+    cache.begin(1, unused)
     for row in range(2):
         for ours, expected in zip(streamed(model, features, lengths, 4, 8, cache)[row], fresh[row], strict=True):
             torch.testing.assert_close(ours, expected, rtol=0, atol=0)
-        cache.reset(0)
-        cache.reset(1)
+        cache.begin(0, unused)
+        cache.begin(1, unused)
 
 
 def test_a_row_that_is_reset_is_sound_whatever_the_stream_before_has_broken() -> None:
@@ -270,7 +270,7 @@ def test_a_row_that_is_reset_is_sound_whatever_the_stream_before_has_broken() ->
         *(x for layer in cache.layers for x in (layer.key, layer.value, layer.conv)),
     ):
         tensor[1] = torch.nan
-    cache.reset(1)
+    cache.begin(1, EncoderCache.empty(model.config, 1, 8, 4))
     fresh = streamed(model, features, lengths, 4, 8)
     assert_same(streamed(model, features, lengths, 4, 8, cache)[1], fresh[1])
 
