@@ -9,6 +9,7 @@ deviation of the training data (CMVN), stored in the bundle: a maximum or mean o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,7 @@ class LogMel(nn.Module):
 
     def silence(self, frames: int) -> Tensor:
         """Features of digital silence, (frames, F)."""
-        return self.whole(self.mean.new_zeros(self.config.n_fft + (frames - 1) * self.config.hop_length))
+        return ((math.log(self.config.floor) - self.mean) / self.std).repeat(frames, 1)
 
     def step(self, pcm: Tensor, carry: Tensor | None, *, last: bool = False) -> tuple[Tensor, Tensor]:
         """One chunk of a stream: (N,) new samples and the carry of the step before → ((T, F), new carry).

@@ -37,7 +37,8 @@ def posteriors(
 ) -> list[DevUtterance]:
     """Encode utterances `rows` whole or in chunks, or read what an earlier call that would give the same has left."""
     weights = hashlib.sha256((bundle.directory / WEIGHTS_FILE).read_bytes()).hexdigest()
-    geometry = dataclasses.astuple(bundle.streaming) if mode is Mode.STREAMING else ()
+    streaming = bundle.streaming
+    geometry = dataclasses.astuple(streaming) if mode is Mode.STREAMING else (streaming.lead_frames,)
     recordings = [store.recordings[row] for row in rows]
     lower_phones = DecodingConfig.from_dict(bundle.decoding).lower_phones
     made_of = [weights, rows, recordings, mode.value, geometry, lower_phones]

@@ -234,22 +234,27 @@ class BundleConfig:
         like: a bundle's directory, or the name of a model of the package: all its other files and settings are taken,
             language models among them; nothing else then.
         decoding: search settings, as in a bundle's config.json; tuned on `tuning_speakers`.
+        lead_frames: silence before the first frame, see `StreamingConfig`: for training data that begins before its
+            first words.
     """
 
     ngram_order: int = 0
     language_model: str = ""
     like: str = ""
     decoding: dict[str, Any] = field(default_factory=dict)
+    lead_frames: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError that names an order outside its limits, or says that there are two language models."""
+        """Raises ValueError that names what is outside its limits, or says that there are two language models."""
         if self.ngram_order:
             within("bundle", self, {"ngram_order": (MIN_ORDER, MAX_ORDER)})
         if self.ngram_order and self.language_model:
             raise ValueError("[bundle] has both ngram_order and language_model: one of them")
-        if self.like and (self.ngram_order or self.language_model or self.decoding):
+        if self.like and (self.ngram_order or self.language_model or self.decoding or self.lead_frames):
             raise ValueError("[bundle] like takes everything from that bundle: nothing can be beside it")
         DecodingConfig.from_dict(self.decoding)
+        if self.lead_frames < 0 or self.lead_frames % 2:
+            raise ValueError(f"[bundle] lead_frames is {self.lead_frames}, must be an even number of 40 ms frames")
 
     @property
     def like_directory(self) -> Path:

@@ -68,7 +68,8 @@ def make_bundle(stage: Stage, texts: Sequence[str]) -> Path:
         return out
     path = out / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "decoding": wanted.decoding}, indent=2) + "\n", encoding="utf-8")
+    config["decoding"], config["streaming"]["lead_frames"] = wanted.decoding, wanted.lead_frames
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if wanted.ngram_order:
         estimate(texts, out / LM_FILE, order=wanted.ngram_order)
     elif wanted.language_model:

@@ -29,7 +29,7 @@ from training.data import PcmStore, Utterance
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, encode
 from training.ranking import IN_CONFIG, tune_ranking
-from training.recipe import load_recipe
+from training.recipe import BundleConfig, load_recipe
 from training.results import RECIPES, make_bundle
 from training.selection import training_store, training_utterances
 from training.stages import stage
@@ -67,9 +67,9 @@ def tune_beam(tree: PronunciationTree, dev: Sequence[DevUtterance]) -> LexiconBe
     return dataclasses.replace(start, lm_weight=best[0], word_score=best[1])
 
 
-def bundle_table(ngram_order: int, beam: LexiconBeamOptions, ranking: Mapping[str, float]) -> str:
-    """The recipe's [bundle] with these weights."""
-    lines = ["[bundle]", f"ngram_order = {ngram_order}"]
+def bundle_table(bundle: BundleConfig, beam: LexiconBeamOptions, ranking: Mapping[str, float]) -> str:
+    """A recipe's [bundle] with these weights."""
+    lines = ["[bundle]", f"ngram_order = {bundle.ngram_order}", f"lead_frames = {bundle.lead_frames}"]
     for mode in Mode:
         lines += [f"[bundle.decoding.{mode.value}]", f"lm_weight = {beam.lm_weight}", f"word_score = {beam.word_score}"]
     lines += ["[bundle.decoding.rescoring]", *(f"{IN_CONFIG[name]} = {ranking[name]:.2f}" for name in _RANKED)]
@@ -115,7 +115,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     oracle = sum(int(errors.min()) for _, errors in lists)
     weights, errors = tune_ranking(lists, _RANKED)
     print(f"ranked: WER {errors / words:.2%}; best of each list {oracle / words:.2%}; weights {weights}")
-    print(f"\n{bundle_table(recipe.bundle.ngram_order, beam, weights)}")
+    print(f"\n{bundle_table(recipe.bundle, beam, weights)}")
 
 
 if __name__ == "__main__":

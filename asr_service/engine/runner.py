@@ -25,11 +25,6 @@ from asr_service.model.packed import packed
 from asr_service.model.precision import DTYPES, supported_precision
 from asr_service.parts import Parts, at_once
 
-# Where a recording begins with its first word (push to talk, a tight cut), an encoder that was trained on recordings
-# which begin before it loses that word. So it hears this much silence first, in feature frames; what it says of that is
-# left out.
-LEAD_FRAMES = 3 * STEP_FRAMES
-
 
 @dataclass(slots=True)
 class Encoded:
@@ -78,7 +73,7 @@ class ModelRunner:
         self.lookahead_features = bundle.streaming.lookahead_frames * subsampling
         front_end = bundle.front_end
         self._voice_bands = VoiceBands(front_end.spectrogram.mel_scale.fb.numpy(), front_end.config.sample_rate_hz)
-        self._lead = front_end.silence(LEAD_FRAMES)
+        self._lead = front_end.silence(bundle.streaming.lead_frames * subsampling)
         self._cache, self._begun = self._empty_cache(streams), self._empty_cache(1)
         if bundle.model.config.positions == "rotary":  # others are not encoded in chunks
             self._begin()
@@ -98,7 +93,7 @@ class ModelRunner:
         """What a stream carries when it begins: it has heard silence, in steps that no geometry's cache is too small
         for.
         """
-        for start in range(0, LEAD_FRAMES, STEP_FRAMES):
+        for start in range(0, len(self._lead), STEP_FRAMES):
             step = self._lead[start : start + STEP_FRAMES].unsqueeze(0)
             self.bundle.model.encoder.forward_chunk(step, torch.tensor([STEP_FRAMES]), self._begun)
         for slot in range(len(self._cache.position)):
@@ -151,15 +146,16 @@ class ModelRunner:
     @torch.inference_mode()
     def utterance_parts(self, utterances: Sequence[NDArray[np.float32]]) -> Parts[list[Encoded]]:
         """`encode_utterances` block by block of the encoder."""
-        lengths = [LEAD_FRAMES + len(features) for features in utterances]
+        lead = len(self._lead)
+        lengths = [lead + len(features) for features in utterances]
         padded = np.zeros((len(utterances), max(lengths), self.bundle.model.config.n_mels), dtype=np.float32)
-        padded[:, :LEAD_FRAMES] = self._lead
-        for row, features in zip(padded[:, LEAD_FRAMES:], utterances, strict=True):
+        padded[:, :lead] = self._lead
+        for row, features in zip(padded[:, lead:], utterances, strict=True):
             row[: len(features)] = features
         output = yield from self.bundle.model.encoder.parts(torch.from_numpy(padded), torch.tensor(lengths))
         yield
         config = self.bundle.model.config
-        phones, pieces = LEAD_FRAMES // config.subsampling, LEAD_FRAMES // config.output_subsampling
+        phones, pieces = lead // config.subsampling, lead // config.output_subsampling
         return [
             dataclasses.replace(
                 whole, phones=whole.phones[phones:], pieces=whole.pieces[pieces:], hidden=whole.hidden[pieces:]

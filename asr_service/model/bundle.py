@@ -46,22 +46,27 @@ DEFAULT_MODEL = "en-s"
 
 @dataclass(frozen=True, slots=True)
 class StreamingConfig:
-    """Geometry of chunked encoding, in 40 ms frames, all even.
+    """Geometry of encoding, in 40 ms frames, all even.
 
     Attributes:
         chunk_frames: frames that a step adds to the transcript.
         left_frames: frames before them that they see.
         lookahead_frames: frames after them that they see, and that the next step encodes again: a frame at the end of
             a chunk would otherwise have no future at all, which costs more words than a longer chunk saves.
+        lead_frames: silence that the encoder hears before the first frame, of a whole utterance too, and that is left
+            out of what it gives. A model that was trained on recordings which begin before their first word loses a
+            first word that nothing is before (push to talk, a tight cut); to one that was trained on such clips alone,
+            silence is strange.
     """
 
     chunk_frames: int = 16
     left_frames: int = 128
     lookahead_frames: int = 8
+    lead_frames: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("chunk_frames", 2), ("left_frames", 2), ("lookahead_frames", 0)):
-            value = getattr(self, name)
+        for name, value in dataclasses.asdict(self).items():
+            least = 2 if name in ("chunk_frames", "left_frames") else 0
             if isinstance(value, bool) or not isinstance(value, int) or value < least or value % 2:
                 raise ConfigError(
                     f"streaming.{name} is {value!r}, must be an even number of 40 ms frames from {least} on"

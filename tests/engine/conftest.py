@@ -89,7 +89,7 @@ def make_tiny_bundle(folder: Path, *, phones: bool = True) -> Path:
         config,
         name="tiny",
         pieces=pieces,
-        streaming=StreamingConfig(chunk_frames=16, left_frames=32, lookahead_frames=4),
+        streaming=StreamingConfig(chunk_frames=16, left_frames=32, lookahead_frames=4, lead_frames=6),
         decoding=decoding.to_dict(),
         lexicon=Lexicon(WORDS) if phones else None,
     )

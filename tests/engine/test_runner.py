@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from asr_service.engine.runner import LEAD_FRAMES, Encoded, ModelRunner
+from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.model.bundle import Bundle
 from asr_service.model.encoder import ChunkMask
 from tests.precisions import PRECISIONS, needs_bf16
@@ -17,6 +17,7 @@ from tests.precisions import PRECISIONS, needs_bf16
 # bf16 rounds alike whatever else is in the batch, but for sums that are taken in another order.
 TOLERANCES = {"fp32": 1e-4, "bf16": 0.02}
 CHUNKS = 5
+LEAD = 24  # feature frames of the tiny bundle
 
 
 def spoken(runner: ModelRunner, seed: int) -> list[NDArray[np.float32]]:
@@ -94,10 +95,10 @@ def test_the_lower_phones_share_in_what_is_searched_whole_and_in_chunks(
         mean = (1 - share) * above + share * below
         expected = mean - np.log(np.exp(mean).sum(-1, keepdims=True))
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[precision])
-    led = torch.cat([mixed.bundle.front_end.silence(LEAD_FRAMES), torch.from_numpy(features)])
+    led = torch.cat([mixed.bundle.front_end.silence(LEAD), torch.from_numpy(features)])
     output = mixed.bundle.model.encode(led.unsqueeze(0), torch.tensor([len(led)]))
     assert output.lower_phone_logits is not None
-    of_lower = torch.log_softmax(output.lower_phone_logits[0, LEAD_FRAMES // 4 :].float(), dim=-1).numpy()
+    of_lower = torch.log_softmax(output.lower_phone_logits[0, LEAD // 4 :].float(), dim=-1).numpy()
     np.testing.assert_allclose(answers[0][2], of_lower, rtol=0, atol=1e-4)
 
 
@@ -116,7 +117,7 @@ def in_steps(runner: ModelRunner, features: NDArray[np.float32]) -> Encoded:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_is_said_at_once_is_encoded_as_if_after_a_short_silence(tiny_bundle: Bundle, precision: str) -> None:
     runner = ModelRunner(tiny_bundle, streams=1, threads=1, precision=precision)
-    lead = tiny_bundle.front_end.silence(LEAD_FRAMES)
+    lead = tiny_bundle.front_end.silence(LEAD)
     features = np.concatenate(spoken(runner, 4))[: 2 * runner.chunk_features]
     model, led = runner.bundle.model, torch.cat([lead, torch.from_numpy(features)])
     mask = ChunkMask(2, tiny_bundle.streaming.left_frames)
@@ -125,7 +126,7 @@ def test_what_is_said_at_once_is_encoded_as_if_after_a_short_silence(tiny_bundle
         (in_steps(runner, features), model.encoder(led.unsqueeze(0), torch.tensor([len(led)]), mask)),
     ):
         assert (len(encoded.phones), len(encoded.pieces)) == (len(features) // 4, len(features) // 8)
-        expected = output.hidden[0, LEAD_FRAMES // 8 :].float()
+        expected = output.hidden[0, LEAD // 8 :].float()
         torch.testing.assert_close(encoded.hidden.float(), expected, rtol=0, atol=TOLERANCES[precision])
 
 

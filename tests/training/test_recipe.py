@@ -157,7 +157,7 @@ WRONG = {
         "downsample_after": ('"a"',),
         "vocab_size": ("3",),
     },
-    "bundle": {"ngram_order": ("1", "7", "-2", "3.0")},
+    "bundle": {"ngram_order": ("1", "7", "-2", "3.0"), "lead_frames": ("1", "-2", "2.0")},
     "finetune": {
         "freeze": ('"encoder"',),
         "rank": ('"8"', "8.5", "0"),

@@ -225,16 +225,21 @@ def test_only_a_recipe_of_the_repository_changes_its_records(
         assert (folder / "results" / "an4.json").exists() == (folder / "RESULTS.md").exists() == written
 
 
-def test_the_n_gram_of_a_bundle_is_of_its_utterances_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_has_what_its_recipe_says_and_an_n_gram_of_its_utterances_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def export(arguments: list[str]) -> None:
         out = Path(arguments[arguments.index("--out") + 1])
         out.mkdir()
-        (out / CONFIG_FILE).write_text("{}")
+        (out / CONFIG_FILE).write_text('{"name": "x", "streaming": {"chunk_frames": 8}}')
 
     monkeypatch.setattr("training.stages.export_main", export)
-    stage = Stage((), Recipe("x", bundle=BundleConfig(ngram_order=2)), tmp_path, None)
-    bundle = make_bundle(stage, ["mister smith"])
+    wanted = BundleConfig(ngram_order=2, decoding={"n_best": 7}, lead_frames=6)
+    bundle = make_bundle(Stage((), Recipe("x", bundle=wanted), tmp_path, None), ["mister smith"])
     assert "\tmister smith" in (bundle / LM_FILE).read_text()
+    config = json.loads((bundle / CONFIG_FILE).read_text())
+    streaming = {"chunk_frames": 8, "lead_frames": 6}
+    assert config == {"name": "x", "streaming": streaming, "decoding": {"n_best": 7}}
 
 
 def test_utterances_are_grouped_by_corpus() -> None:

@@ -176,6 +176,7 @@ def test_a_bundle_like_another_has_nothing_else_and_the_other_is_there(folder: P
     for text, told in (
         ('like = "nowhere"', r"one\.toml: \[bundle\] like: nowhere is no bundle"),
         ('like = "nowhere"\nngram_order = 2', "like takes everything from that bundle"),
+        ('like = "nowhere"\nlead_frames = 6', "like takes everything from that bundle"),
     ):
         recipe.write_text(f"[bundle]\n{text}\n")
         with pytest.raises(ValueError, match=told):
