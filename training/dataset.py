@@ -31,6 +31,9 @@ from training.recipe import AugmentConfig
 
 __all__ = ["BatchMaker", "Example", "cmvn", "make_batch", "make_examples", "pad_targets"]
 
+# Feature frames to one of `AugmentConfig.lead_frames`, 40 ms.
+LEAD_RATIO = 4
+
 # Shorter than any word, and at the fastest speed still a few frames.
 MIN_UTTERANCE_S = 0.1
 # So much of a manifest's duration, and this share of it, may be rounding or an encoder's delay.
@@ -181,6 +184,9 @@ class BatchMaker:
             generator = torch.Generator().manual_seed(rng.getrandbits(63))
             features = warped(features, [self._tract(rng) for _ in rows], SAMPLE_RATE_HZ)
             features = spec_augment(features, lengths, self.augment, generator)
+        if lead := self.augment.lead_frames * LEAD_RATIO:
+            silence = self._front_end.silence(lead).expand(len(features), -1, -1)
+            features, lengths = torch.cat([silence, features], dim=1), lengths + lead
         chosen = [
             [] if empty else [self.examples[i] for i in row.parts] for row, empty in zip(rows, silent, strict=True)
         ]

@@ -58,7 +58,9 @@ class FineTuning:
         if recipe.finetune is None:
             raise ValueError(f"the recipe {recipe.name} has no [finetune]")
         self.config: FinetuneConfig = recipe.finetune
-        self.recipe = dataclasses.replace(recipe, model=base.model.config)
+        # What the encoder will hear first when it serves, it hears first when it learns.
+        augment = dataclasses.replace(recipe.augment, lead_frames=base.streaming.lead_frames)
+        self.recipe = dataclasses.replace(recipe, model=base.model.config, augment=augment)
         self.base, self.folder, self.device = base, folder, device
         self._check_base()
         searched = base if lm is None else with_lm(base, lm)

@@ -157,6 +157,7 @@ class AugmentConfig:
             speaker, as many as fit into a length drawn up to `join_longest_s`, with pauses drawn from a range.
         pad_probability, pad_s: share of the batches with silence or room tone before and after each row, and its range.
         silence_probability: share of the utterances replaced by background noise that has no words.
+        lead_frames: silence before every utterance, from the first step on (see `StreamingConfig`).
         room_probability, rooms: share of the utterances heard in a simulated room, and how many rooms there are.
         noise_probability, noise_snr_db: share of the utterances with additive noise, and its range of ratios.
         noise_slope: the noise's density falls by 1/f^slope, 0 white, 2 brown; drawn from this range.
@@ -181,6 +182,7 @@ class AugmentConfig:
     pad_probability: float = 0.0
     pad_s: tuple[float, float] = (0.1, 1.5)
     silence_probability: float = 0.0
+    lead_frames: int = 0
     room_probability: float = 0.0
     rooms: int = 200
     noise_probability: float = 0.0
@@ -206,7 +208,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         """Raises ValueError that names a share outside 0 to 1, a range that is none, or a size outside its limits."""
         shares = [name for name in self.__slots__ if name.endswith(("_probability", "_share", "_fraction"))]
-        counts = ("start_step", "freq_masks", "freq_width", "time_masks", "chunk_start_step", "left")
+        counts = ("start_step", "freq_masks", "freq_width", "time_masks", "chunk_start_step", "left", "lead_frames")
         limits = dict.fromkeys(shares, SHARE) | dict.fromkeys(counts, AT_LEAST_0)
         within("augment", self, limits | {"views": (1, 2), "rooms": AT_LEAST_1, "join_longest_s": ABOVE_0})
         for name, least in _RANGES.items():

@@ -60,6 +60,10 @@ def test_the_target_is_gone_through_as_often_as_the_old_data_allow_and_none_of_t
     assert Counter(Counter(example.index for example in run.trainer.examples).values()) == {5: 3, 1: 4}
 
 
+def test_the_model_learns_after_the_silence_that_it_hears_when_it_serves(run: FineTuning) -> None:
+    assert run.trainer.recipe.augment.lead_frames == run.base.streaming.lead_frames == 6
+
+
 def test_looks_are_at_fewer_utterances_than_the_report(run: FineTuning, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[tuple[str, int]] = []
 
