@@ -58,6 +58,8 @@ class FineTuning:
         if recipe.finetune is None:
             raise ValueError(f"the recipe {recipe.name} has no [finetune]")
         self.config: FinetuneConfig = recipe.finetune
+        if recipe.augment.lead_frames:
+            raise ValueError("[augment] lead_frames cannot be in a recipe with [finetune]: it is the bundle's")
         # What the encoder will hear first when it serves, it hears first when it learns.
         augment = dataclasses.replace(recipe.augment, lead_frames=base.streaming.lead_frames)
         self.recipe = dataclasses.replace(recipe, model=base.model.config, augment=augment)

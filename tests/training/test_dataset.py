@@ -36,18 +36,6 @@ def maker(corpus: Corpus, config: AugmentConfig, device: torch.device = CPU) -> 
     return BatchMaker(one_speaker(corpus), corpus.store, corpus.front_end(), config, device)
 
 
-@pytest.mark.parametrize("augmented", [True, False])
-def test_every_utterance_begins_after_the_silence_that_its_recipe_wants(corpus: Corpus, augmented: bool) -> None:
-    config = dataclasses.replace(PLAIN, views=2)
-    plain = maker(corpus, config)(range(3), "seed", augmented=augmented)
-    led = maker(corpus, dataclasses.replace(config, lead_frames=6))(range(3), "seed", augmented=augmented)
-    torch.testing.assert_close(led.lengths, plain.lengths + 24)
-    silence = corpus.front_end().whole(torch.zeros(512 + 23 * 160))
-    torch.testing.assert_close(led.features[:, :24], silence.expand(len(led.features), -1, -1))
-    torch.testing.assert_close(led.features[:, 24:], plain.features, rtol=0, atol=0)
-    assert led.seconds == plain.seconds
-
-
 def test_augmentation_that_does_nothing_gives_the_features_of_the_recordings(corpus: Corpus) -> None:
     augmented = maker(corpus, PLAIN)(range(4), "seed")
     plain = make_batch(corpus.examples[:4], corpus.store, corpus.front_end())

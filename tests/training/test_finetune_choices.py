@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from tests.engine.conftest import make_tiny_bundle
 from training.data import Utterance
 from training.finetune_config import FinetuneConfig
 from training.finetune_run import FineTuning
-from training.recipe import DataConfig, OptimConfig, Recipe
+from training.recipe import AugmentConfig, DataConfig, OptimConfig, Recipe
 
 RECIPE = Recipe(
     "chosen",
@@ -62,6 +64,12 @@ def test_the_target_is_gone_through_as_often_as_the_old_data_allow_and_none_of_t
 
 def test_the_model_learns_after_the_silence_that_it_hears_when_it_serves(run: FineTuning) -> None:
     assert run.trainer.recipe.augment.lead_frames == run.base.streaming.lead_frames == 6
+
+
+def test_a_recipe_that_says_what_the_bundle_says_is_refused(run: FineTuning, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, augment=AugmentConfig(lead_frames=4))
+    with pytest.raises(ValueError, match=r"\[augment\] lead_frames cannot be in a recipe with \[finetune\]"):
+        FineTuning(recipe, run.base, tmp_path, device=torch.device("cpu"), workers=1)
 
 
 def test_looks_are_at_fewer_utterances_than_the_report(run: FineTuning, monkeypatch: pytest.MonkeyPatch) -> None:
