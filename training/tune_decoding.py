@@ -40,6 +40,7 @@ from asr_service.decoding.timing import WordGraph, words_log_likelihood
 from asr_service.engine.runner import Encoded
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
+from asr_service.parts import at_once
 from asr_service.types import Mode
 from training.command_line import command_parser
 from training.data import PcmStore, Utterance
@@ -179,14 +180,16 @@ def joint_texts(
     bundle: Bundle, encoded: Encoded, options: JointBeamOptions, spelling: Spelling | None = None
 ) -> list[str]:
     """The joint beam's hypotheses, best first."""
-    found = joint_beam_search(
-        bundle.model.decoder,
-        encoded.hidden,
-        torch.from_numpy(encoded.pieces),
-        bos_id=bundle.pieces.bos_id,
-        eos_id=bundle.pieces.eos_id,
-        options=options,
-        spelling=spelling,
+    found = at_once(
+        joint_beam_search(
+            bundle.model.decoder,
+            encoded.hidden,
+            torch.from_numpy(encoded.pieces),
+            bos_id=bundle.pieces.bos_id,
+            eos_id=bundle.pieces.eos_id,
+            options=options,
+            spelling=spelling,
+        )
     )
     return [bundle.pieces.decode(hypothesis.token_ids) for hypothesis in found]
 

@@ -50,7 +50,7 @@ class DecodingConfig:
     neural_margin: float = 6.0
     streaming_neural_margin: float = 4.0
     confidence_scale: float = 0.3
-    agreement: int = 3
+    agreement: int = 24
     hold_back_s: float = 0.0
     confidence: ConfidenceModels = field(default_factory=ConfidenceModels)
 

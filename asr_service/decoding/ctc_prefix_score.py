@@ -29,9 +29,6 @@ class PrefixState:
     blank: Tensor
     last: Tensor
 
-    def select(self, index: Tensor) -> PrefixState:
-        return PrefixState(self.non_blank[index], self.blank[index], self.last[index])
-
     @property
     def complete(self) -> Tensor:
         """(N,) log-probability that the prefix is the whole labelling."""
@@ -42,38 +39,37 @@ class CTCPrefixScorer:
     """Prefix scores over one utterance's log-probabilities, (T, V)."""
 
     def __init__(self, log_probs: Tensor, *, blank_id: int = 0) -> None:
-        self._log_probs = log_probs.double()
-        zero = self._log_probs.new_zeros(1, log_probs.shape[1])
-        self._total = torch.cat([zero, self._log_probs.cumsum(dim=0)])  # (T + 1, V), log of the running product X
+        by_token = log_probs.double().t().contiguous()
+        self._log_probs = by_token  # (V, T)
+        zero = by_token.new_zeros(len(by_token), 1)
+        self._total = torch.cat([zero, by_token.cumsum(dim=1)], dim=1)  # (V, T + 1), log of the running product X
         self._blank_id = blank_id
 
     def start(self) -> PrefixState:
         """The empty prefix, N = 1."""
-        blank = self._total[:, self._blank_id].unsqueeze(0)
+        blank = self._total[self._blank_id].unsqueeze(0)
         return PrefixState(torch.full_like(blank, IMPOSSIBLE), blank, torch.tensor([-1], device=blank.device))
 
-    def extend(self, state: PrefixState, candidates: Tensor) -> tuple[Tensor, PrefixState]:
-        """Score every prefix with each of its candidates, (N, K) token ids.
-
-        Returns:
-            scores: (N, K) log-probability of all labellings that start with the extended prefix.
-            extended: the N·K extended prefixes, row n·K + k.
+    def scores(self, state: PrefixState, candidates: Tensor) -> Tensor:
+        """(N, K) log-probabilities of all labellings that start with a prefix and one of its candidates, (N, K) token
+        ids.
         """
-        n, k = candidates.shape
-        either = torch.logaddexp(state.non_blank, state.blank)
+        either = torch.logaddexp(state.non_blank, state.blank)[:, :-1]
         repeats = (candidates == state.last.unsqueeze(1)).unsqueeze(-1)
-        phi = torch.where(repeats, state.blank.unsqueeze(1), either.unsqueeze(1))[..., :-1]  # (N, K, T)
-        emitted = self._log_probs.t()[candidates]  # (N, K, T)
-        scores = torch.logsumexp(phi + emitted, dim=-1)
-        non_blank = self._recur(phi, self._total.t()[candidates])
-        blank = self._recur(non_blank[..., :-1], self._total[:, self._blank_id])
-        flat = PrefixState(non_blank.flatten(0, 1), blank.flatten(0, 1), candidates.flatten())
-        assert flat.non_blank.shape[0] == n * k
-        return scores, flat
+        phi = torch.where(repeats, state.blank[:, :-1].unsqueeze(1), either.unsqueeze(1))  # (N, K, T)
+        return torch.logsumexp(phi + self._log_probs[candidates], dim=-1)
+
+    def extended(self, state: PrefixState, rows: Tensor, tokens: Tensor) -> PrefixState:
+        """M prefixes, each of them that in row `rows` (M,) of `state` and one of `tokens` (M,)."""
+        before, blank = state.non_blank[rows, :-1], state.blank[rows, :-1]
+        repeats = (tokens == state.last[rows]).unsqueeze(-1)
+        phi = torch.where(repeats, blank, torch.logaddexp(before, blank))
+        non_blank = self._recur(phi, self._total[tokens])
+        return PrefixState(non_blank, self._recur(non_blank[:, :-1], self._total[self._blank_id]), tokens)
 
     @staticmethod
     def _recur(phi: Tensor, total: Tensor) -> Tensor:
-        """r[t] = x[t]·(r[t-1] + φ[t-1]) with r[0] = 0: φ (…, T), log X (…, T + 1) → log r (…, T + 1)."""
+        """r[t] = x[t]·(r[t-1] + φ[t-1]) with r[0] = 0: φ (M, T), log X (M, T + 1) or (T + 1,) → log r (M, T + 1)."""
         summed = torch.logcumsumexp(phi - total[..., :-1], dim=-1)
         result = summed + total[..., 1:]
         return torch.cat([torch.full_like(result[..., :1], IMPOSSIBLE), result], dim=-1)

@@ -4,7 +4,7 @@ Dimensions: S encoder frames, D model, N beam rows, U tokens of each, K candidat
 
 The decoder says what comes next, the CTC whether the audio bears it out. CTC also bounds the length, so nothing loops:
 a hypothesis is at most `max_token_ratio` times as long as the greedy CTC's, plus `max_extra_tokens`. A lexicon's words
-may go before other spellings (`Spelling`).
+may go before other spellings (`Spelling`). Words that were shown already can be given: all hypotheses start with them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from asr_service.decoding.ctc_prefix_score import CTCPrefixScorer, PrefixState
 from asr_service.decoding.hinted_pieces import HintedPieces
 from asr_service.decoding.spelling import Spelling
 from asr_service.model.decoder import Decoder
-
-_SPECIAL_TOKENS = 3  # blank, begin and end, which no text has
+from asr_service.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +112,15 @@ class _Beam:
             for row, score in zip(self.tokens.tolist(), scores.tolist(), strict=True)
         ]
 
-    def extended(
-        self, log_probs: Tensor, ctc: CTCPrefixScorer, options: JointBeamOptions
-    ) -> tuple[_Beam, Tensor, float]:
+    def grown(self, log_probs: Tensor, ctc: CTCPrefixScorer, options: JointBeamOptions) -> tuple[_Beam, Tensor, float]:
         """The best rows that are one token longer, which row each continues (N,), and the score of the first.
 
-        `log_probs`: (N, V) of the next token under the decoder, -inf for those that no text has.
+        `log_probs`: (N, V) of the next token under the decoder, -inf for those that cannot come, the same in each row.
         """
-        best, candidates = log_probs.topk(min(options.candidates, log_probs.shape[1] - _SPECIAL_TOKENS), dim=-1)
-        by_ctc, prefixes = ctc.extend(self.prefixes, candidates)
+        possible = int(torch.isfinite(log_probs[0]).sum())
+        best, candidates = log_probs.topk(min(options.candidates, possible), dim=-1)
         by_attention = self.attention.unsqueeze(1) + best
-        scores = (1 - options.ctc_weight) * by_attention + options.ctc_weight * by_ctc
+        scores = (1 - options.ctc_weight) * by_attention + options.ctc_weight * ctc.scores(self.prefixes, candidates)
         reached = [
             [
                 scorer.extended(place, token_id)
@@ -136,16 +133,34 @@ class _Beam:
             scores += torch.tensor([place.score for place in places], dtype=scores.dtype).view_as(scores)
         score, index = scores.flatten().topk(min(options.beam_size, scores.numel()))
         rows = index // candidates.shape[1]
-        beam = _Beam(
-            torch.cat([self.tokens[rows], candidates.flatten()[index].unsqueeze(1)], dim=1),
+        beam = self._with(
+            rows,
+            candidates.flatten()[index],
             by_attention.flatten()[index],
-            prefixes.select(index),
-            self.scorers,
             [[places[chosen] for chosen in index.tolist()] for places in reached],
+            ctc,
         )
         return beam, rows, float(score[0])
 
+    def followed_by(self, token_id: int, log_probs: Tensor, ctc: CTCPrefixScorer) -> _Beam:
+        """Each row with this token, whatever it scores; `log_probs` as in `grown`."""
+        rows = torch.arange(len(self.tokens))
+        reached = [
+            [scorer.extended(place, token_id) for place in places]
+            for scorer, places in zip(self.scorers, self.places, strict=True)
+        ]
+        tokens = torch.full_like(rows, token_id)
+        return self._with(rows, tokens, self.attention + log_probs[:, token_id], reached, ctc)
 
+    def _with(
+        self, rows: Tensor, tokens: Tensor, attention: Tensor, places: list[list[Any]], ctc: CTCPrefixScorer
+    ) -> _Beam:
+        """Rows `rows` (M,), each with one of `tokens` (M,); `attention` (M,) and `places` are theirs already."""
+        longer = torch.cat([self.tokens[rows], tokens.unsqueeze(1)], dim=1)
+        return _Beam(longer, attention, ctc.extended(self.prefixes, rows, tokens), self.scorers, places)
+
+
+@torch.inference_mode()
 def joint_beam_search(
     decoder: Decoder,
     memory: Tensor,
@@ -156,29 +171,39 @@ def joint_beam_search(
     options: JointBeamOptions,
     spelling: Spelling | None = None,
     hints: HintedPieces | None = None,
-) -> list[TokenHypothesis]:
+    prefix: Sequence[int] = (),
+    after_prefix: Tensor | None = None,
+) -> Parts[list[TokenHypothesis]]:
     """Search one utterance: `encoder_out` (S, D) and CTC log-probabilities (S, V) → finished hypotheses, best first.
 
     `spelling`: what a lexicon says of the words, `hints`: what the stream expects; both add to the joint score.
+    `prefix`: tokens that every hypothesis starts with, however unlikely; `after_prefix`: (V,), true for those that may
+    follow right after them.
 
-    Deterministic. An utterance of no frames has the empty hypothesis only.
+    Deterministic; one token of every row between two yields. An utterance of no frames has the empty hypothesis only.
     """
     if memory.shape[0] == 0:
         return [TokenHypothesis((), 0.0)]
-    longest = max_tokens(ctc_log_probs, options)
+    longest = max(max_tokens(ctc_log_probs, options), len(prefix))
     ctc = CTCPrefixScorer(ctc_log_probs)
     beam = _Beam.start(ctc.start(), [scorer for scorer in (spelling, hints) if scorer is not None])
     cache = decoder.start(memory.unsqueeze(0), capacity=longest + 1)
     last = torch.tensor([bos_id])
     finished: list[TokenHypothesis] = []
-    for length in range(longest + 1):
+    for token_id in prefix:
+        beam = beam.followed_by(token_id, decoder.step(last, cache).double(), ctc)
+        last = beam.tokens[:, -1]
+        yield
+    for length in range(len(prefix), longest + 1):
         log_probs = decoder.step(last, cache).double()
         finished += beam.finished(log_probs[:, eos_id], options)
         finished = sorted(finished, key=lambda hypothesis: -hypothesis.score)[: options.beam_size]
         if length == longest:
             break
         log_probs[:, [0, bos_id, eos_id]] = -torch.inf
-        beam, rows, best_score = beam.extended(log_probs, ctc, options)
+        if prefix and length == len(prefix) and after_prefix is not None:
+            log_probs[:, ~after_prefix] = -torch.inf
+        beam, rows, best_score = beam.grown(log_probs, ctc, options)
         last = beam.tokens[:, -1]
         cache.reorder(rows)
         # Scores only fall from here (but for the reward), so once the worst finished one is out of reach, stop. With
@@ -186,4 +211,5 @@ def joint_beam_search(
         reachable = best_score + options.length_reward * longest
         if hints is None and len(finished) == options.beam_size and reachable < finished[-1].score:
             break
+        yield
     return finished

@@ -1,7 +1,7 @@
-"""Word pieces: CTC prefix beam while somebody speaks, joint CTC/attention beam over the whole utterance.
+"""Word pieces: CTC prefix beam while somebody speaks, then joint CTC/attention beam over the whole utterance.
 
 For a bundle without a lexicon or a language model. Every spelling is possible; where there is a lexicon its words go
-before others, and the phone CTC has a say in the joint beam's ranking.
+before others, and the phone CTC has a say in the joint beam's ranking. Its hypotheses go on from the stable words.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from asr_service.tokenizer import WordPieces
 
 
 class PieceSearch(UtteranceSearch):
-    """Live hypotheses by the prefix beam; finals by the joint beam in accurate mode, else by the prefix beam."""
+    """Live hypotheses by the prefix beam, finals by the joint beam."""
 
     def __init__(
         self,
         bundle: Bundle,
         live: PrefixBeamOptions,
-        joint: JointBeamOptions | None,
+        joint: JointBeamOptions,
         spelling: Spelling | None,
         *,
         limit: int,
@@ -46,24 +46,24 @@ class PieceSearch(UtteranceSearch):
         hold_back_s: float = 0.0,
         hints: PhraseHints | None = None,
     ) -> None:
-        """`joint` None: finals come from the prefix beam too, and so start with what was shown. `hints`: what the
-        stream expects to hear.
-        """
+        """`agreement` None: no live hypotheses, which nobody would see. `hints`: what the stream expects to hear."""
         self.frame_s = bundle.model.config.output_subsampling * FRAME_S
         super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement, hold_back_s=hold_back_s)
         self._bundle, self._joint, self._spelling = bundle, joint, spelling
         self._hints = HintedPieces(hints, bundle.pieces.pieces) if hints is not None else None
         self._beam = CtcPrefixBeam(bundle.pieces.pieces, live, hints=self._hints)
+        begins = [bundle.pieces.starts_word(token_id) for token_id in range(bundle.pieces.vocab_size)]
+        self._begins_word = torch.tensor(begins)
 
     def reset(self) -> None:
         super().reset()
         self._beam.begin()
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
-        if self._joint is None:
-            self._beam.step(encoded.pieces)
-            return self._beam.frames, self._beam.best().words
-        return self._frames + len(encoded.pieces), ()
+        if not self._live:
+            return self._frames + len(encoded.pieces), ()
+        self._beam.step(encoded.pieces)
+        return self._beam.frames, self._beam.best().words
 
     def _shared(self) -> int:
         # The last word of a hypothesis may still grow: it is never shared. Of all, the first and the last in order
@@ -71,29 +71,32 @@ class PieceSearch(UtteranceSearch):
         texts = [hypothesis.texts[:-1] for hypothesis in self._beam.beam()]
         return shared_length(min(texts), max(texts))
 
+    @torch.inference_mode()
     def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
-        yield from ()
-        if self._joint is None:
-            return [(hypothesis.words, hypothesis.score) for hypothesis in self._beam.finish()]
-        pieces = self._pieces()
-        with torch.inference_mode():
-            found = joint_beam_search(
-                self._bundle.model.decoder,
-                self._hidden(),
-                pieces,
-                bos_id=WordPieces.bos_id,
-                eos_id=WordPieces.eos_id,
-                options=self._joint,
-                spelling=self._spelling,
-                hints=self._hints,
-            )
-            texts = [self._bundle.pieces.decode(hypothesis.token_ids) for hypothesis in found]
-            pronounced = self._pronounced(texts)
-        weight = self._joint.phones
-        scores = [hypothesis.score + weight * phones for hypothesis, phones in zip(found, pronounced, strict=True)]
-        ranked = sorted(zip(found, scores, strict=True), key=lambda entry: -entry[1])
-        aligned = [(self._align(hypothesis.token_ids, pieces.numpy()), score) for hypothesis, score in ranked]
-        return [(words, score) for words, score in aligned if words is not None]
+        pieces, stable = self._pieces(), " ".join(word.text for word in self._stabiliser.stable)
+        found = yield from joint_beam_search(
+            self._bundle.model.decoder,
+            self._hidden(),
+            pieces,
+            bos_id=WordPieces.bos_id,
+            eos_id=WordPieces.eos_id,
+            options=self._joint,
+            spelling=self._spelling,
+            hints=self._hints,
+            prefix=self._bundle.pieces.encode(stable),
+            after_prefix=self._begins_word,
+        )
+        pronounced = self._pronounced([self._bundle.pieces.decode(hypothesis.token_ids) for hypothesis in found])
+        yield
+        weight, log_probs = self._joint.phones, pieces.numpy()
+        ranked: list[tuple[Sequence[TimedWord], float]] = []
+        for hypothesis, phones in zip(found, pronounced, strict=True):
+            words = self._align(hypothesis.token_ids, log_probs)
+            yield
+            if words is not None:
+                ranked.append((words, hypothesis.score + weight * phones))
+        # Where the frames hold none of them, the stable words remain.
+        return sorted(ranked, key=lambda entry: -entry[1]) or [((), 0.0)]
 
     def _pronounced(self, texts: Sequence[str]) -> list[float]:
         """Log-likelihoods of the texts' phones under the phone CTC, each word's first pronunciation.

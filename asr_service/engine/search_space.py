@@ -107,7 +107,7 @@ class SearchSpace:
             return PieceSearch(
                 self._bundle,
                 config.pieces,
-                config.joint if accurate else None,
+                config.joint,
                 self._spelling,
                 limit=limit,
                 confidence_scale=config.confidence_scale,

@@ -23,22 +23,29 @@ def test_prefix_score_is_the_sum_over_all_labellings_that_start_with_it(walk: tu
     state, prefix = scorer.start(), ()
     assert math.exp(state.complete.item()) == pytest.approx(probabilities[()], rel=1e-6)
     for token in walk:
-        scores, extended = scorer.extend(state, torch.tensor([[1, 2, 3]]))
+        scores = scorer.scores(state, torch.tensor([[1, 2, 3]]))
         for column, candidate in enumerate((1, 2, 3)):
             grown = (*prefix, candidate)
             expected = sum(p for labels, p in probabilities.items() if labels[: len(grown)] == grown)
             assert math.exp(scores[0, column].item()) == pytest.approx(expected, rel=1e-6, abs=1e-12)
-        state, prefix = extended.select(torch.tensor([token - 1])), (*prefix, token)
+        state, prefix = scorer.extended(state, torch.tensor([0]), torch.tensor([token])), (*prefix, token)
         assert math.exp(state.complete.item()) == pytest.approx(probabilities[prefix], rel=1e-6, abs=1e-12)
 
 
 def test_prefixes_scored_together_equal_each_alone() -> None:
     scorer = CTCPrefixScorer(random_log_probs(40, 8, 0))
-    _, first = scorer.extend(scorer.start(), torch.tensor([[1, 2, 3, 4]]))
-    together, _ = scorer.extend(first, torch.tensor([[1, 2, 5]] * 4))
+    first = scorer.extended(scorer.start(), torch.tensor([0, 0, 0, 0]), torch.tensor([1, 2, 3, 4]))
+    candidates = torch.tensor([[1, 2, 5]] * 4)
+    together = scorer.scores(first, candidates)
+    rows, tokens = torch.tensor([3, 0, 3]), torch.tensor([4, 2, 5])
+    longer = scorer.extended(first, rows, tokens)
     for row in range(4):
-        alone, _ = scorer.extend(first.select(torch.tensor([row])), torch.tensor([[1, 2, 5]]))
-        torch.testing.assert_close(together[row : row + 1], alone)
+        alone = scorer.extended(scorer.start(), torch.tensor([0]), torch.tensor([row + 1]))
+        torch.testing.assert_close(together[row : row + 1], scorer.scores(alone, candidates[:1]))
+    for place, (row, token) in enumerate(zip(rows.tolist(), tokens.tolist(), strict=True)):
+        alone = scorer.extended(scorer.start(), torch.tensor([0]), torch.tensor([row + 1]))
+        alone = scorer.extended(alone, torch.tensor([0]), torch.tensor([token]))
+        torch.testing.assert_close(longer.complete[place], alone.complete[0])
 
 
 def test_a_long_and_certain_utterance_keeps_its_precision() -> None:
@@ -51,7 +58,7 @@ def test_a_long_and_certain_utterance_keeps_its_precision() -> None:
     scorer = CTCPrefixScorer(log_probs)
     state = scorer.start()
     for _ in range(200):
-        _, state = scorer.extend(state, torch.tensor([[1]]))
+        state = scorer.extended(state, torch.tensor([0]), torch.tensor([1]))
     expected = -torch.nn.functional.ctc_loss(
         log_probs.double().unsqueeze(1), torch.ones(1, 200, dtype=torch.long), [frames], [200], reduction="sum"
     )

@@ -16,6 +16,7 @@ from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
+from asr_service.parts import at_once
 from asr_service.tokenizer import WORD_START, WordPieces
 from asr_service.types import PhraseHint
 
@@ -73,11 +74,10 @@ def test_the_joint_beam_adds_the_boosts_to_what_it_finds_without() -> None:
     options = JointBeamOptions(beam_size=400, candidates=size - 3)
     found = []
     for hints in (None, HintedPieces(HINTS, PIECES)):
-        with torch.no_grad():
-            answer = joint_beam_search(
-                decoder, memory, ctc, bos_id=WordPieces.bos_id, eos_id=WordPieces.eos_id, options=options, hints=hints
-            )
-        found.append({hypothesis.token_ids: hypothesis.score for hypothesis in answer})
+        parts = joint_beam_search(
+            decoder, memory, ctc, bos_id=WordPieces.bos_id, eos_id=WordPieces.eos_id, options=options, hints=hints
+        )
+        found.append({hypothesis.token_ids: hypothesis.score for hypothesis in at_once(parts)})
     plain, hinted = found
     everything = {ids for n in range(4) for ids in itertools.product(range(3, size), repeat=n)}
     assert plain.keys() >= {ids for ids in everything if len(ids) <= 2}
@@ -116,7 +116,7 @@ class Speller:
 
 def test_the_joint_beam_does_not_stop_before_a_phrase_has_its_boost() -> None:
     ids = tuple(PIECES.index(piece) for piece in ("▁a", "b", "c"))
-    found = joint_beam_search(
+    parts = joint_beam_search(
         Speller(*ids),  # type: ignore[arg-type]
         torch.zeros(6, 16),
         torch.log_softmax(torch.zeros(6, len(PIECES)), dim=-1),
@@ -125,4 +125,4 @@ def test_the_joint_beam_does_not_stop_before_a_phrase_has_its_boost() -> None:
         options=JointBeamOptions(beam_size=1, ctc_weight=0.0),
         hints=HintedPieces(PhraseHints([PhraseHint("abc", 9.0)]), PIECES),
     )
-    assert [hypothesis.token_ids for hypothesis in found] == [ids]
+    assert [hypothesis.token_ids for hypothesis in at_once(parts)] == [ids]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_li
 from asr_service.decoding.spelling import Spelling
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
+from asr_service.parts import at_once
 from asr_service.tokenizer import WordPieces
 
 VOCABULARY = 6  # blank, begin, end and three pieces
@@ -27,17 +29,21 @@ def search(
     ctc: torch.Tensor,
     options: JointBeamOptions,
     spelling: Spelling | None = None,
+    prefix: Sequence[int] = (),
+    after_prefix: torch.Tensor | None = None,
 ) -> list:
-    with torch.no_grad():
-        return joint_beam_search(
-            decoder,
-            memory,
-            ctc,
-            bos_id=WordPieces.bos_id,
-            eos_id=WordPieces.eos_id,
-            options=options,
-            spelling=spelling,
-        )
+    parts = joint_beam_search(
+        decoder,
+        memory,
+        ctc,
+        bos_id=WordPieces.bos_id,
+        eos_id=WordPieces.eos_id,
+        options=options,
+        spelling=spelling,
+        prefix=prefix,
+        after_prefix=after_prefix,
+    )
+    return at_once(parts)
 
 
 @pytest.mark.parametrize("unknown", [None, -0.7, -50.0])
@@ -68,6 +74,26 @@ def test_a_beam_that_keeps_everything_finds_the_best_of_all(
     assert [h.score for h in possible] == pytest.approx([expected[h.token_ids] for h in possible], abs=1e-4)
     assert found[0].token_ids == everything[best]
     assert found[0].score == pytest.approx(scores[best].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("may_follow", [None, (4,)])
+def test_given_tokens_a_beam_that_keeps_everything_finds_the_best_of_all_that_start_with_them(
+    decoder: Decoder, may_follow: tuple[int, ...] | None
+) -> None:
+    memory = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
+    ctc = torch.log_softmax(torch.randn(4, VOCABULARY, generator=torch.Generator().manual_seed(6)), dim=-1)
+    options, prefix = JointBeamOptions(beam_size=200, candidates=3), (5, 3)
+    after = None if may_follow is None else torch.tensor([token in may_follow for token in range(VOCABULARY)])
+    found = search(decoder, memory, ctc, options, prefix=prefix, after_prefix=after)
+    nexts = may_follow or range(3, VOCABULARY)
+    expected = {prefix, *((*prefix, one) for one in nexts)}
+    expected |= {(*prefix, one, two) for one in nexts for two in range(3, VOCABULARY)}
+    assert {h.token_ids for h in found} == expected
+    everything = {h.token_ids: h.score for h in search(decoder, memory, ctc, options)}
+    shared = [h for h in found if everything.get(h.token_ids, -1000.0) > -1000.0]
+    assert len(shared) > 3
+    assert [h.score for h in shared] == pytest.approx([everything[h.token_ids] for h in shared], abs=1e-4)
+    assert prefix != max(everything, key=everything.__getitem__)[:2], "the best of all starts otherwise"
 
 
 def test_hypotheses_come_best_first_without_repeats_and_the_same_each_time(decoder: Decoder) -> None:

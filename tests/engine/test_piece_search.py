@@ -12,6 +12,7 @@ from asr_service.decoding.rescoring import ctc_log_likelihoods
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.piece_search import PieceSearch
 from asr_service.engine.runner import Encoded, ModelRunner
+from asr_service.engine.search import UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
 from asr_service.lexicon import phone_ids
 from asr_service.model.transformer import Transformer
@@ -62,10 +63,13 @@ def test_words_lie_where_they_were_said_whether_or_not_the_encoder_merges_frames
     tiny_bundle, downsample_after: int | None, frame_s: float
 ) -> None:
     config = dataclasses.replace(tiny_bundle.model.config, downsample_after=downsample_after)
-    bundle = dataclasses.replace(tiny_bundle, model=Transformer(config).eval(), lexicon=None, lm_path=None)
+    decoding = {**tiny_bundle.decoding, "joint": {"ctc_weight": 1.0, "candidates": 1000}}
+    bundle = dataclasses.replace(
+        tiny_bundle, model=Transformer(config).eval(), lexicon=None, lm_path=None, decoding=decoding
+    )
     search = SearchSpace(bundle).new_search(StreamOptions(Mode.STREAMING))
     tokens = bundle.pieces.encode("tick")
-    log_probs = np.full((50, bundle.pieces.vocab_size), -12.0, dtype=np.float32)
+    log_probs = np.full((50, bundle.pieces.vocab_size), -40.0, dtype=np.float32)
     log_probs[np.arange(50), [0] * 30 + tokens + [0] * (20 - len(tokens))] = -0.01
     search.step(Encoded(np.zeros((50, 0), dtype=np.float32), log_probs, torch.zeros(50, config.d_model)))
     (word,) = search.final(offset_s=1.0)[0].words
@@ -95,3 +99,51 @@ def test_a_word_that_may_still_grow_is_not_stable_though_all_hypotheses_have_it(
         shown.append((hypothesis.text, stable))
     assert len(shown) > 1
     assert shown == [(bundle.pieces.decode(tokens[:count]), 0) for count in range(1, len(tokens) + 1)]
+
+
+def live(bundle, encoded: Encoded, agreement: int) -> UtteranceSearch:
+    """A live search that has gone along all of it, eight frames of `encoder_out` at a time."""
+    decoding = {**bundle.decoding, "agreement": agreement}
+    space = SearchSpace(dataclasses.replace(bundle, lm_path=None, decoding=decoding))
+    search = space.new_search(StreamOptions(Mode.STREAMING, max_alternatives=8))
+    ratio = len(encoded.phones) // len(encoded.pieces)
+    for begin in range(0, len(encoded.pieces), 8):
+        end = begin + 8
+        phones = encoded.phones[ratio * begin : ratio * end]
+        search.step(Encoded(phones, encoded.pieces[begin:end], encoded.hidden[begin:end]))
+    return search
+
+
+def test_where_no_word_is_stable_a_live_final_is_that_of_the_whole_utterance(tiny_bundle, encoded) -> None:
+    search = live(tiny_bundle, encoded, agreement=1000)
+    assert search.partial(offset_s=0.0)[1] == 0
+    assert [hypothesis.text for hypothesis in search.final(offset_s=0.0)] == texts(tiny_bundle, encoded)
+
+
+def test_a_live_final_starts_with_the_stable_words_whatever_the_decoder_would_rather_have(tiny_bundle, encoded) -> None:
+    search = live(tiny_bundle, encoded, agreement=2)
+    hypothesis, count = search.partial(offset_s=0.0)
+    stable = [word.text for word in hypothesis.words[:count]]
+    assert stable and stable != texts(tiny_bundle, encoded)[0].split()[:count]
+    found = [[word.text for word in hypothesis.words] for hypothesis in search.final(offset_s=0.0)]
+    assert found and all(words[:count] == stable for words in found)
+
+
+def test_what_comes_after_the_stable_words_is_in_the_final(tiny_bundle) -> None:
+    tokens = tiny_bundle.pieces.encode("tick baa")
+    said = [label for token in tokens for label in (token, 0)]
+    log_probs = np.full((len(said), tiny_bundle.pieces.vocab_size), -40.0, dtype=np.float32)
+    log_probs[np.arange(len(said)), said] = 0.0
+    decoding = {**tiny_bundle.decoding, "joint": {"ctc_weight": 1.0, "candidates": 1000}, "pieces": {"beam_size": 1}}
+    bundle = dataclasses.replace(tiny_bundle, decoding=decoding, lexicon=None)
+    search = live(bundle, Encoded(np.zeros((len(said), 0)), log_probs, torch.zeros(len(said), 32)), agreement=0)
+    hypothesis, count = search.partial(offset_s=0.0)
+    assert (hypothesis.text, count) == ("tick baa", 1)
+    assert search.final(offset_s=0.0)[0].text == "tick baa"
+
+
+def test_a_final_is_made_token_by_token(tiny_bundle, encoded) -> None:
+    """So that others on the engine's thread need not wait for all of it."""
+    search = live(tiny_bundle, encoded, agreement=2)
+    parts = sum(1 for _ in search.final_parts(offset_s=0.0))
+    assert parts > len(tiny_bundle.pieces.encode(search.final(offset_s=0.0)[0].text))

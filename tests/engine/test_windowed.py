@@ -171,7 +171,8 @@ def test_no_audio_leaves_a_window_before_its_words_are_committed(
     full_context_bundle: Bundle, tiny_bundle: Bundle, merges_frames: bool
 ) -> None:
     """A word a second; each is heard where the window holds it, and nowhere else."""
-    bundle = dataclasses.replace(tiny_bundle if merges_frames else full_context_bundle, lexicon=None, lm_path=None)
+    base, by_ctc = tiny_bundle if merges_frames else full_context_bundle, {"ctc_weight": 1.0, "candidates": 1000}
+    bundle = dataclasses.replace(base, lexicon=None, lm_path=None, decoding={**base.decoding, "joint": by_ctc})
     frame, spoken = (8 if merges_frames else 4), sorted(WORDS)[:12]
     space = SearchSpace(bundle)
     steps, finals = (space.new_search(StreamOptions(Mode.STREAMING)) for _ in range(2))
