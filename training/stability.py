@@ -24,7 +24,7 @@ from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
 FRAME_S = 0.04
-AGREEMENTS = (2, 4, 6, 8, 12)
+AGREEMENTS = (2, 4, 6, 8, 12, 24)
 
 
 def measure(
