@@ -300,9 +300,9 @@ class PhraseHintSettings:
 
     Attributes:
         max_phrases, max_characters: of a request in all. Their tree is built before the stream opens, on a thread of
-            its own, unless another stream brought the same phrases lately. It takes some 100 ms at most, and how
-            unknown words sound is guessed besides: 20 ms a word, 10 s for as many as are guessed of a request.
-        default_boost: of hints that name none.
+            its own, unless another stream brought the same lately. It takes 100 ms at most, and to guess how unknown
+            words sound 20 ms a word, 10 s for as many as are guessed of a request.
+        default_boost, default_boost_per_letter: of hints that name none; short words are soon heard in others.
         max_waiting: calls whose trees wait to be built; the next one is refused.
     """
 
@@ -311,13 +311,13 @@ class PhraseHintSettings:
     max_phrases: int = 2000
     max_characters: int = 20_000
     default_boost: float = 10.0
+    default_boost_per_letter: float = 1.25
     max_waiting: int = 64
 
     MOST_PHRASES: typing.ClassVar[int] = 5000
     MAX_CHARACTERS: typing.ClassVar[int] = 100
     MAX_WORDS: typing.ClassVar[int] = 10
     MAX_BOOST: typing.ClassVar[float] = 20.0
-    # Each different boost makes the search a little dearer.
     MAX_BOOSTS: typing.ClassVar[int] = 4
     # Clients send the same phrases with each stream: so many of their trees are kept.
     KEPT_TREES: typing.ClassVar[int] = 8
@@ -332,6 +332,11 @@ class PhraseHintSettings:
         _in_range(self, "max_phrases", 0, self.MOST_PHRASES)
         _in_range(self, "max_characters", 0, self.MOST_PHRASES * self.MAX_CHARACTERS)
         _in_range(self, "default_boost", 0, self.MAX_BOOST)
+        _in_range(self, "default_boost_per_letter", 0, self.MAX_BOOST)
+
+    def boost(self, phrase: str) -> float:
+        """Of a phrase that comes without."""
+        return min(self.default_boost, self.default_boost_per_letter * sum(map(len, phrase.split())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,11 +356,7 @@ class Settings:
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Read a settings file; without one, the defaults.
-
-    Raises:
-        ConfigError: the file cannot be read, or a name or value in it is wrong; the message names both.
-    """
+    """Read a settings file; without one, the defaults. Raises ConfigError that names the file and what is wrong."""
     if path is None:
         return Settings()
     try:

@@ -20,7 +20,7 @@ import dataclasses
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ MOST_OCCURRENCES = 2
 RARE = -5.0
 _DRAWS = 2000
 _WIDTH = 26
+# What a phrase is given.
+Boost = Callable[[str], float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,9 +162,9 @@ class Trial:
     mode: Mode
     chunk_frames: int
 
-    def figures(self, words: Sequence[str], more: Sequence[str], boost: float) -> Figures:
-        """With `words` and `more` as hints where `boost` is above 0; recall is that of `words`."""
-        hints = [PhraseHint(word, boost) for word in (*words, *more) if boost > 0]
+    def figures(self, words: Sequence[str], more: Sequence[str], boost: Boost | None) -> Figures:
+        """With `words` and `more` as hints; without any where there is no `boost`. Recall is that of `words`."""
+        hints = [PhraseHint(word, boost(word)) for word in (*words, *more)] if boost else []
         texts, cost = recognise(self.space, self.dev, self.mode, hints, self.chunk_frames)
         return figures([utterance.text for utterance in self.dev], texts, set(words), {*words, *more}, cost)
 
@@ -199,7 +201,9 @@ def report(
     more: int,
     seed: int,
 ) -> None:
-    """Print the tables; `reported`: the boost of the reported half, None for the one with the fewest errors."""
+    """Print the tables; `reported`: the boost of the reported half, None for that of `boosts` with the fewest errors,
+    without `boosts` for what a server gives hints that name none.
+    """
     assert bundle.lexicon is not None and bundle.lm_path is not None
     model = WordLanguageModel(bundle.lm_path, tuple(bundle.lexicon))
     rare = set(rare_words(dev, bundle.lexicon, model))
@@ -216,34 +220,39 @@ def report(
     print(f"{'':{_WIDTH}s}  recall     rest     WER alarms  a second   recall                 rest")
     if boosts:
         trial, words = trials["odd"], drawn["odd"]
-        before = trial.figures(words, [], 0.0)
+        before = trial.figures(words, [], None)
         print(row("odd, no hints", before), flush=True)
         results = {}
         for boost in boosts:
-            results[boost] = trial.figures(words, [], boost)
+            results[boost] = trial.figures(words, [], _flat(boost))
             print(row(f"odd, boost {boost:g}", results[boost], before), flush=True)
         # The fewest errors in all: what words that were not said cost, and what words that were said save.
         reported = reported or min(boosts, key=lambda boost: (results[boost].wer, boost))
-    boost = reported or PhraseHintSettings().default_boost
+    boost, name = (_flat(reported), f"{reported:g}") if reported else (PhraseHintSettings().boost, "default")
     trial, words = trials["even"], drawn["even"]
-    before = trial.figures(words, [], 0.0)
+    before = trial.figures(words, [], None)
     print(row("even, no hints", before), flush=True)
-    for name, added in ((f"even, boost {boost:g}", []), (f"even, {boost:g}, +{len(others)} others", others)):
-        print(row(name, trial.figures(words, added, boost), before), flush=True)
-    _report_unknown(Trial(space, dev, mode, bundle.streaming.chunk_frames), bundle.lexicon, others, boost)
+    for label, added in ((f"even, boost {name}", []), (f"even, {name}, +{len(others)} others", others)):
+        print(row(label, trial.figures(words, added, boost), before), flush=True)
+    _report_unknown(Trial(space, dev, mode, bundle.streaming.chunk_frames), bundle.lexicon, others, boost, name)
 
 
-def _report_unknown(trial: Trial, lexicon: Lexicon, others: Sequence[str], boost: float) -> None:
+def _flat(boost: float) -> Boost:
+    """The same for each phrase."""
+    return lambda phrase: boost  # noqa: ARG005
+
+
+def _report_unknown(trial: Trial, lexicon: Lexicon, others: Sequence[str], boost: Boost, name: str) -> None:
     """The utterances with words that the lexicon lacks, and as many distractors as there are such words."""
     unknown = sorted({word for utterance in trial.dev for word in utterance.text.split() if word not in lexicon})
     having = [utterance for utterance in trial.dev if set(unknown) & set(utterance.text.split())]
     if not unknown:
         return
     trial = dataclasses.replace(trial, dev=having)
-    before = trial.figures(unknown, [], 0.0)
+    before = trial.figures(unknown, [], None)
     print(f"{len(unknown)} words that the lexicon lacks, {len(having)} utterances with them")
     print(row("unknown, no hints", before), flush=True)
-    print(row(f"unknown, boost {boost:g}", trial.figures(unknown, others[: len(unknown)], boost), before), flush=True)
+    print(row(f"unknown, boost {name}", trial.figures(unknown, others[: len(unknown)], boost), before), flush=True)
 
 
 def main() -> None:
@@ -254,7 +263,9 @@ def main() -> None:
     parser.add_argument("--words", type=positive, default=100, help="how many rare words of each half are expected")
     parser.add_argument("--distractors", type=positive, default=1000, help="words beside them; default: 1000")
     parser.add_argument("--boosts", type=float, nargs="*", default=[8.0, 11.0, 14.0, 17.0, 20.0], help="to try")
-    parser.add_argument("--boost", type=float, help="to report; the best of --boosts, or the default, without it")
+    parser.add_argument(
+        "--boost", type=float, help="to report; without it the best of --boosts, and without these the server's"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the words that are drawn; default: 0")
     arguments = parser.parse_args()
     with told_in_one_line("hints_report"):

@@ -27,7 +27,7 @@ def add_hint_options(parser: argparse.ArgumentParser) -> None:
         type=boost,
         metavar="N",
         help=f"they are taken to be e^N times as likely, N up to {PhraseHintSettings.MAX_BOOST:g} "
-        f"(default, and for 0: the settings', {PhraseHintSettings().default_boost:g})",
+        f"(default, and for 0: the settings', {PhraseHintSettings().default_boost:g}, less for short ones)",
     )
 
 

@@ -145,16 +145,15 @@ def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tu
             raise InvalidField(
                 f"{field}.boost is {group.boost:.9g}; it must be 0 to {settings.MAX_BOOST:g}", field=f"{field}.boost"
             )
-        boost = group.boost or settings.default_boost
-        boosts.add(boost)
+        boosts |= {group.boost} - {0.0}
         if len(boosts) > settings.MAX_BOOSTS:
             raise InvalidField(
                 f"{FIELD} has more than {settings.MAX_BOOSTS} different boosts, the most of a request", field=FIELD
             )
-        found += [
-            PhraseHint(_normalised(phrase, f"{field}.phrases[{number}]", settings), boost)
-            for number, phrase in enumerate(group.phrases)
+        texts = [
+            _normalised(phrase, f"{field}.phrases[{number}]", settings) for number, phrase in enumerate(group.phrases)
         ]
+        found += [PhraseHint(text, group.boost or settings.boost(text)) for text in texts]
     return tuple(found)
 
 

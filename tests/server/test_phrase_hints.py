@@ -32,7 +32,9 @@ from tests.server.messages import config as first_message
 ROOT = Path(__file__).resolve().parents[2]
 MODES = (Mode.STREAMING, Mode.ACCURATE)
 INFO = EngineInfo("m", ("en",), MODES, ("phrase_hints",), max_streams=1, chunk_s=0.64)
-SETTINGS = Settings(phrase_hints=PhraseHintSettings(max_phrases=6, max_characters=300, default_boost=7.0))
+SETTINGS = Settings(
+    phrase_hints=PhraseHintSettings(max_phrases=6, max_characters=300, default_boost=7.0, default_boost_per_letter=2.0)
+)
 
 
 def taken(*groups: pb.PhraseHints, info: EngineInfo = INFO) -> tuple[PhraseHint, ...]:
@@ -48,12 +50,15 @@ def test_hints_are_normalised_as_the_models_words_are() -> None:
     groups = (
         pb.PhraseHints(phrases=["Kato", " Jean-Luc  O\u2019Brien ", "caf\u00e9"], boost=3.5),
         pb.PhraseHints(phrases=["'tis"]),
+        pb.PhraseHints(phrases=["Al", "a b c"]),
     )
     assert taken(*groups) == (
         PhraseHint("kato", 3.5),
         PhraseHint("jean luc o'brien", 3.5),
         PhraseHint("cafe", 3.5),
         PhraseHint("'tis", 7.0),
+        PhraseHint("al", 4.0),
+        PhraseHint("a b c", 6.0),
     )
     assert taken() == ()
 
@@ -98,7 +103,7 @@ def test_hints_that_break_a_limit_are_refused_by_field_and_limit(groups, field: 
         [{"phrases": ["a"] * 6}],
         [{"phrases": ["a" * 100] * 3}],
         [{"phrases": ["b " * 10]}],
-        [{"phrases": ["a"], "boost": n} for n in (0.5, 7.0, 20.0, 3.0)],
+        [{"phrases": ["a"], "boost": n} for n in (0.5, 7.0, 20.0, 3.0, 0.0)],
     ],
     ids=["phrases", "characters", "words", "boosts"],
 )
