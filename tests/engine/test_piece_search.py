@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.rescoring import ctc_log_likelihoods
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.piece_search import PieceSearch
@@ -147,3 +148,10 @@ def test_a_final_is_made_token_by_token(tiny_bundle, encoded) -> None:
     search = live(tiny_bundle, encoded, agreement=2)
     parts = sum(1 for _ in search.final_parts(offset_s=0.0))
     assert parts > len(tiny_bundle.pieces.encode(search.final(offset_s=0.0)[0].text))
+
+
+def test_the_stable_words_remain_where_the_frames_hold_no_spelling_of_them(tiny_bundle) -> None:
+    log_probs = np.full((1, tiny_bundle.pieces.vocab_size), -4.0, dtype=np.float32)
+    search = live(tiny_bundle, Encoded(np.full((2, 40), -4.0, dtype=np.float32), log_probs, torch.zeros(1, 32)), 1000)
+    search._stabiliser._stable = (TimedWord("tick", 0, 1), TimedWord("baa", 0, 1))
+    assert [hypothesis.text for hypothesis in search.final(offset_s=0.0)] == ["tick baa"]
