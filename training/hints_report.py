@@ -223,12 +223,13 @@ def report(
         before = trial.figures(words, [], None)
         print(row("odd, no hints", before), flush=True)
         results = {}
-        for boost in boosts:
-            results[boost] = trial.figures(words, [], _flat(boost))
-            print(row(f"odd, boost {boost:g}", results[boost], before), flush=True)
+        for tried in boosts:
+            results[tried] = trial.figures(words, [], _flat(tried))
+            print(row(f"odd, boost {tried:g}", results[tried], before), flush=True)
         # The fewest errors in all: what words that were not said cost, and what words that were said save.
-        reported = reported or min(boosts, key=lambda boost: (results[boost].wer, boost))
-    boost, name = (_flat(reported), f"{reported:g}") if reported else (PhraseHintSettings().boost, "default")
+        reported = reported or min(boosts, key=lambda tried: (results[tried].wer, tried))
+    boost: Boost = _flat(reported) if reported else PhraseHintSettings().boost
+    name = f"{reported:g}" if reported else "default"
     trial, words = trials["even"], drawn["even"]
     before = trial.figures(words, [], None)
     print(row("even, no hints", before), flush=True)
