@@ -70,7 +70,7 @@ def test_words_lie_where_they_were_said_whether_or_not_the_encoder_merges_frames
     )
     search = SearchSpace(bundle).new_search(StreamOptions(Mode.STREAMING))
     tokens = bundle.pieces.encode("tick")
-    log_probs = np.full((50, bundle.pieces.vocab_size), -40.0, dtype=np.float32)
+    log_probs = np.full((50, bundle.pieces.vocab_size), -12.0, dtype=np.float32)
     log_probs[np.arange(50), [0] * 30 + tokens + [0] * (20 - len(tokens))] = -0.01
     search.step(Encoded(np.zeros((50, 0), dtype=np.float32), log_probs, torch.zeros(50, config.d_model)))
     (word,) = search.final(offset_s=1.0)[0].words
