@@ -16,6 +16,7 @@ RANK = {
     "types": 0,
     "errors": 0,
     "parts": 0,
+    "parent_process": 0,
     "torchaudio_guard": 0,
     "toml_types": 0,
     "config": 1,

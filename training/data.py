@@ -28,6 +28,7 @@ from tqdm import tqdm
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.evaluation.references.rows import Row, text_field
 from asr_service.evaluation.references.text import seconds
+from asr_service.parent_process import end_with_parent
 from training.manifest import corpus_and_text, read_rows
 from training.spoken import as_said
 
@@ -235,7 +236,7 @@ def _decode_all(utterances: Sequence[Utterance], listing: str, folder: Path, wor
     # Beside the old file, not into it: a run may have it mapped.
     partial = folder / "samples.partial"
     try:
-        with partial.open("wb") as file, ProcessPoolExecutor(workers) as pool:
+        with partial.open("wb") as file, ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
             decoded = tqdm(
                 pool.map(_decode_or_reason, utterances, chunksize=32), total=len(utterances), desc="decoding"
             )

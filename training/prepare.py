@@ -26,6 +26,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from asr_service.commands.option_types import positive
+from asr_service.parent_process import end_with_parent
 from asr_service.tokenizer import WordPieces
 from training.atomic import atomic_text
 from training.command_line import command_parser
@@ -63,7 +64,7 @@ class Verdict:
 def inspect_all(records: Iterable[Record], inspector: Inspector, *, workers: int) -> list[Inspection]:
     """Inspections in the order of the records, by `workers` processes, with a progress bar."""
     listed = list(records)
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         return list(tqdm(pool.map(inspector, listed, chunksize=16), total=len(listed), desc="checking", unit="utt"))
 
 

@@ -36,6 +36,7 @@ from asr_service.model.bundle import (
     Bundle,
     load_bundle,
 )
+from asr_service.parent_process import end_with_parent
 from asr_service.types import Mode
 from training.command_line import command_parser
 from training.data import Utterance
@@ -83,7 +84,8 @@ def measurements(
     """Corpus, system and what was measured, for each, `jobs` at a time in processes of their own; prints as it goes."""
     systems = [system for system in SYSTEMS if bundle.lm_path is not None or not system.endswith(", LM")]
     tasks = [(corpus, system) for corpus in corpora for system in systems]
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=end_with_parent) as pool:
         places = [bundle.directory] * len(tasks)
         found = pool.map(_measure, places, [corpora[corpus] for corpus, _ in tasks], [system for _, system in tasks])
         for (corpus, system), result in zip(tasks, found, strict=True):

@@ -20,7 +20,7 @@ from typing import Any
 
 from asr_service.commands.serve import SERVER
 from asr_service.commands.wording import said
-from asr_service.server.workers import end_with_parent
+from asr_service.parent_process import end_with_parent
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CLIP = SAMPLES / "demo.flac"

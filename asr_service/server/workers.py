@@ -7,7 +7,6 @@ starts the workers, starts one again that was killed or has lost its engine, and
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import math
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from asr_service.errors import ConfigError
+from asr_service.parent_process import end_with_parent
 
 log = logging.getLogger("asr.workers")
 
@@ -32,9 +32,6 @@ TOLD_AGAIN_S = 1.0
 and systemd's SIGTERM to every one of the service, and a parent passes on to its child what the child has had, too.
 """
 _POLL_S = 0.2
-# Looked up before a fork: behind one the loader's lock may be held by a thread that is not there.
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
-_PR_SET_PDEATHSIG = 1
 _TOLD_TWICE_S = 5.0  # how long a worker may take to end at once
 # How a worker ends that was told to: before it handles signals by one, or with the 130 of the command line.
 _STOPPED = (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130)
@@ -136,14 +133,6 @@ def stop_signals() -> list[signal.Signals]:
     """
     hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGTERM, signal.SIGINT, *hang_up]
-
-
-def end_with_parent() -> None:
-    """In a process that begins: when the thread that started it is gone, killed without a word, the kernel sends it
-    SIGTERM (Linux; elsewhere nothing does).
-    """
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Workers:
