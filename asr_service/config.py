@@ -318,7 +318,6 @@ class PhraseHintSettings:
     MAX_CHARACTERS: typing.ClassVar[int] = 100
     MAX_WORDS: typing.ClassVar[int] = 10
     MAX_BOOST: typing.ClassVar[float] = 20.0
-    MAX_BOOSTS: typing.ClassVar[int] = 4
     # Clients send the same phrases with each stream: so many of their trees are kept.
     KEPT_TREES: typing.ClassVar[int] = 8
     # Words of a request whose pronunciations are guessed, and their letters in all: a letter takes about 1 ms of CPU.

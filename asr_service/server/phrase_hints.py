@@ -126,7 +126,6 @@ class HintPreparation:
 def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:
     """Check and normalise. Raises InvalidField that names the field, with its place, and the limit."""
     found: list[PhraseHint] = []
-    boosts: set[float] = set()
     characters = 0
     for place, group in enumerate(hints):
         field = f"{FIELD}[{place}]"
@@ -144,11 +143,6 @@ def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tu
         if not 0 <= group.boost <= settings.MAX_BOOST:
             raise InvalidField(
                 f"{field}.boost is {group.boost:.9g}; it must be 0 to {settings.MAX_BOOST:g}", field=f"{field}.boost"
-            )
-        boosts |= {group.boost} - {0.0}
-        if len(boosts) > settings.MAX_BOOSTS:
-            raise InvalidField(
-                f"{FIELD} has more than {settings.MAX_BOOSTS} different boosts, the most of a request", field=FIELD
             )
         texts = [
             _normalised(phrase, f"{field}.phrases[{number}]", settings) for number, phrase in enumerate(group.phrases)

@@ -81,7 +81,6 @@ def test_what_is_typed_for_an_apostrophe_is_one(apostrophe: str) -> None:
         ([{"phrases": ["a"], "boost": 20.00001}], "config.phrase_hints[0].boost", "is 20.0000095; it must be 0 to 20"),
         ([{"phrases": ["a"], "boost": -1.0}], "config.phrase_hints[0].boost", "0 to 20"),
         ([{"phrases": ["a"], "boost": float("nan")}], "config.phrase_hints[0].boost", "0 to 20"),
-        ([{"phrases": ["a"], "boost": n} for n in range(1, 6)], "config.phrase_hints", "4 different boosts"),
         ([{"phrases": ["a\0"]}], "config.phrase_hints[0].phrases[0]", "a to z"),
         ([{"phrases": ["channel 4"]}], "config.phrase_hints[0].phrases[0]", "numbers as words"),
         ([{"phrases": ["\u5317\u4eac"]}], "config.phrase_hints[0].phrases[0]", "a to z"),
@@ -103,9 +102,9 @@ def test_hints_that_break_a_limit_are_refused_by_field_and_limit(groups, field: 
         [{"phrases": ["a"] * 6}],
         [{"phrases": ["a" * 100] * 3}],
         [{"phrases": ["b " * 10]}],
-        [{"phrases": ["a"], "boost": n} for n in (0.5, 7.0, 20.0, 3.0, 0.0)],
+        [{"phrases": ["a"], "boost": n} for n in (0.5, 7.0, 20.0, 3.0, 0.0, 4.0)],
     ],
-    ids=["phrases", "characters", "words", "boosts"],
+    ids=["phrases", "characters", "words", "a boost each"],
 )
 def test_hints_at_the_limits_are_taken(groups) -> None:
     assert len(taken(*(pb.PhraseHints(**group) for group in groups))) == sum(len(group["phrases"]) for group in groups)
