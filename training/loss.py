@@ -19,7 +19,8 @@ from asr_service.model.encoder import ChunkMask, EncoderOutput
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.augmentation.device import on_device
-from training.mmi import mmi_loss
+from training.ctc import ctc_losses
+from training.mmi import mmi_losses
 from training.recipe import LossConfig
 
 
@@ -69,23 +70,12 @@ def target_counts(batch: Batch) -> dict[str, int]:
     }
 
 
-def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """CTC negative log-likelihood, summed over the batch (Graves et al. 2006); logits (B, T, V).
-
-    An utterance with too few frames for its target has no alignment: it adds nothing here (`zero_infinity`), and the
-    data preparation counts such utterances.
-    """
-    log_probs = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
-    return F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=0, reduction="sum", zero_infinity=True)
-
-
-def consistency_loss(logits: Tensor, lengths: Tensor) -> Tensor:
+def consistency_loss(own: Tensor, lengths: Tensor) -> Tensor:
     """How far two views of the same utterances are apart, summed over frames (CR-CTC, Yao et al. 2025).
 
-    logits (2·B, T, V), row i and row i + B alike but for their distortions. Each view learns from the other as it is:
-    KL(sg(q) ‖ p) + KL(sg(p) ‖ q), sg holding the gradient back.
+    Log-probabilities (2·B, T, V), row i and row i + B alike but for their distortions. Each view learns from the other
+    as it is: KL(sg(q) ‖ p) + KL(sg(p) ‖ q), sg holding the gradient back.
     """
-    own = torch.log_softmax(logits.float(), dim=-1)
     other = own.detach().roll(len(own) // 2, dims=0)
     apart = F.kl_div(own, other, reduction="none", log_target=True).sum(-1)
     inside = torch.arange(own.shape[1], device=own.device) < lengths.unsqueeze(1)
@@ -104,6 +94,10 @@ def attention_loss(model: Transformer, batch: Batch, output: EncoderOutput, smoo
     return F.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing, ignore_index=-100, reduction="sum"
     )
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits.float(), dim=-1)
 
 
 def losses(
@@ -129,19 +123,21 @@ def losses(
     weights = {"ctc": config.ctc, "attention": config.attention}
     weights |= dict.fromkeys(("phone_consistency", "piece_consistency"), config.consistency)
     if output.lower_phone_logits is not None:
-        phones = (batch.phones, batch.phone_lengths)
-        sums["lower_phone_ctc"] = ctc_loss(output.lower_phone_logits, output.phone_lengths, *phones)
-        upper = model.phone_logits(output)
-        assert upper is not None
-        sums["phone_ctc"] = ctc_loss(upper, output.phone_lengths, *phones)
+        phones = (output.phone_lengths, batch.phones, batch.phone_lengths)
+        sums["lower_phone_ctc"] = ctc_losses(_log_probs(output.lower_phone_logits), *phones).sum()
+        upper_logits = model.phone_logits(output)
+        assert upper_logits is not None
+        upper = _log_probs(upper_logits)
+        right = ctc_losses(upper, *phones)
+        sums["phone_ctc"] = right.sum()
         weights |= {"lower_phone_ctc": config.lower_phone_ctc, "phone_ctc": config.phone_ctc}
         if trigram is not None:
-            sums["phone_mmi"] = mmi_loss(upper, output.phone_lengths, *phones, trigram)
+            sums["phone_mmi"] = mmi_losses(upper, *phones, trigram, right).sum()
             weights["phone_mmi"] = config.phone_mmi
         if paired:
             sums["phone_consistency"] = consistency_loss(upper, output.phone_lengths)
-    pieces = model.ctc_logits(output)
-    sums["ctc"] = ctc_loss(pieces, output.lengths, batch.tokens, batch.token_lengths)
+    pieces = _log_probs(model.ctc_logits(output))
+    sums["ctc"] = ctc_losses(pieces, output.lengths, batch.tokens, batch.token_lengths).sum()
     if paired:
         sums["piece_consistency"] = consistency_loss(pieces, output.lengths)
     sums["attention"] = attention

@@ -113,14 +113,12 @@ def log_priors(targets: Tensor, target_lengths: Tensor, trigram: Tensor) -> Tens
     return torch.where(inside, log_probs, 0.0).sum(1)
 
 
-def mmi_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, trigram: Tensor) -> Tensor:
-    """The objective summed over the batch; logits (B, T, N). Never below 0.
+def mmi_losses(
+    log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, trigram: Tensor, right: Tensor
+) -> Tensor:
+    """The objective, (B,), of log-probabilities (B, T, N), none below 0; `right` are their `ctc.ctc_losses`.
 
-    An utterance with too few frames for its targets has no path: it adds nothing.
+    An utterance with too few frames for its targets has no path: 0.
     """
-    log_probs = torch.log_softmax(logits.float(), dim=-1)
-    right = F.ctc_loss(
-        log_probs.transpose(0, 1), targets, lengths, target_lengths, blank=0, reduction="none", zero_infinity=True
-    )
     losses = log_denominators(log_probs, lengths, trigram) + right - log_priors(targets, target_lengths, trigram)
-    return torch.where(right > 0, losses, 0.0).sum()  # 0 stands for infinity
+    return torch.where(right > 0, losses, 0.0)  # 0 stands for infinity

@@ -8,10 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.mmi import log_denominators, log_priors, mmi_loss, phone_trigram
+from training.ctc import ctc_losses
+from training.mmi import log_denominators, log_priors, mmi_losses, phone_trigram
 
 PHONES = 4
 TRIGRAM = phone_trigram([[1, 2, 3, 1], [2, 2, 1], [3, 1, 1, 2]], PHONES).double()
+
+
+def mmi_loss(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, trigram: Tensor) -> Tensor:
+    arguments = (torch.log_softmax(logits.float(), dim=-1), lengths, targets, target_lengths)
+    return mmi_losses(*arguments, trigram, ctc_losses(*arguments)).sum()
 
 
 def collapsed(path: tuple[int, ...]) -> list[int]:

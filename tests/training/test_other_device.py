@@ -27,7 +27,7 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def ctc_loss(log_probs: Tensor, targets: Tensor, lengths: Tensor, target_lengths: Tensor, **_: object) -> Tensor:
         assert {each.device for each in (log_probs, targets, lengths, target_lengths)} == {META}
-        return log_probs.sum()
+        return log_probs.sum((0, 2))
 
     monkeypatch.setattr(torch.nn.functional, "ctc_loss", ctc_loss)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
