@@ -222,8 +222,9 @@ class AugmentConfig:
             )
         if not self.chunks or min(self.chunks) < 2 or any(chunk % 2 for chunk in self.chunks):
             raise ValueError(f"[augment] chunks is {self.chunks}, must be one or more even numbers from 2 up")
-        if self.left % 2:
-            raise ValueError(f"[augment] left is {self.left}, must be even")
+        for name in ("left", "lead_frames"):
+            if getattr(self, name) % 2:
+                raise ValueError(f"[augment] {name} is {getattr(self, name)}, must be even")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,3 +43,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=1, help="of torch; default: 1")
     add_device_option(parser)
     parser.add_argument("--save-minutes", type=minutes, default=4.0, help="between checkpoints; default: 4")
+
+
+def add_pace_options(parser: argparse.ArgumentParser) -> None:
+    """`--max-minutes` and `--compile`."""
+    parser.add_argument(
+        "--max-minutes", type=minutes, help="save and stop so long after the start; the same command goes on"
+    )
+    parser.add_argument("--compile", action="store_true", help="the encoder's blocks by torch.compile, for GPUs")

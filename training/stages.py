@@ -4,12 +4,14 @@
 
 A stage's run lies in RUNS/NAME (RUNS/NAME-seedN with `--seed`, which is that of every stage), and what it gives in
 RUNS/NAME/bundle: its weights, or the mean of these and of what it began with. A stage that is finished is not trained
-again (what another recipe trained is refused), one that was interrupted goes on: with the same command. Keep all their
-folders until then.
+again (what another recipe trained is refused), one that was interrupted goes on: with the same command, as on a machine
+with a time limit (`--max-minutes 9`: the exit status is 2 until all is done). Keep all their folders until then.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from training.initial import check_shape
 from training.lexicon import LEXICON_FILE
 from training.mistakes import told_in_one_line
 from training.recipe import Recipe
-from training.run_options import add_run_options
+from training.run_options import add_pace_options, add_run_options
 from training.same_run import check_finished
 from training.spent import SPENT_FILE, Spent, spent, timed
 from training.train import main as train_main
@@ -53,22 +55,24 @@ class Stage:
         """Of this stage and those before."""
         return self.recipe.optim.max_steps + (self.start.steps if self.start else 0)
 
-    def train(self) -> None:
-        """Train what is not finished of this stage and those before, whose bundles are made.
+    def train(self, until: float = math.inf) -> None:
+        """Train what is not finished of this stage and those before, whose bundles are made; `until` a time of
+        `time.monotonic`.
 
-        Raises ValueError for a folder that holds the run of another recipe, where a signal ended a run, and under
-        torchrun.
+        Raises ValueError for a folder that holds the run of another recipe, where a signal or the time ended a run, and
+        under torchrun.
         """
         check_alone("a chain of stages")
         if self.start is not None:
-            self.start.train()
+            self.start.train(until)
             self.start.export()
         if self._finished():
             return
         begins = [] if self.start is None else ["--init-from", str(self.start.bundle)]
+        limit = [] if until == math.inf else ["--max-minutes", str(max(0.0, until - time.monotonic()) / 60)]
         print(f"{self.recipe.name}: training in {self.folder}", flush=True)
         with timed(self.folder):
-            train_main([*self.options, *begins])
+            train_main([*self.options, *begins, *limit])
         if not self._finished():
             raise ValueError(f"{self.folder} was interrupted; the same command goes on")
 
@@ -129,14 +133,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("stages", __doc__)
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file; those before lie beside it")
     add_run_options(parser)
+    add_pace_options(parser)
     parser.add_argument("--seed", type=int, help="of every stage, instead of each recipe's own")
     arguments = parser.parse_args(argv)
     options = ["--runs", arguments.runs, "--threads", arguments.threads, "--device", arguments.device]
     options += ["--save-minutes", arguments.save_minutes]
     options += [] if arguments.seed is None else ["--seed", arguments.seed]
+    options += ["--compile"] if arguments.compile else []
+    until = math.inf if arguments.max_minutes is None else time.monotonic() + 60 * arguments.max_minutes
     with told_in_one_line("stages"):
         last = stage(arguments.config, [str(option) for option in options])
-        last.train()
+        last.train(until)
         last.export()
 
 

@@ -39,7 +39,7 @@ from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
 from training.mistakes import told_in_one_line
 from training.recipe import DEV_LONGEST_S, Recipe, load_recipe, read_table
-from training.run_options import add_run_options, minutes
+from training.run_options import add_pace_options, add_run_options
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
@@ -54,15 +54,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_run_options(parser)
     parser.add_argument("--init-from", type=Path, help="bundle or checkpoint whose weights the run starts from")
     parser.add_argument("--evaluate-every", type=positive, default=500, help="steps between looks at dev")
-    parser.add_argument(
-        "--max-minutes", type=minutes, help="save and stop so long after the start; the same command goes on"
-    )
     parser.add_argument("--seed", type=int, help="instead of the recipe's; the run's folder is then NAME-seedN")
     parser.add_argument("--hold-out", action="store_true", help="train without the recipe's tuning_speakers")
     parser.add_argument("--max-steps", type=int, help="instead of the recipe's")
     parser.add_argument("--accumulate", type=int, help="batches an update, instead of the recipe's")
     parser.add_argument("--batch-seconds", type=float, help="padded seconds a batch, instead of the recipe's")
-    parser.add_argument("--compile", action="store_true", help="the encoder's blocks by torch.compile, for GPUs")
+    add_pace_options(parser)
     return parser.parse_args(argv)
 
 

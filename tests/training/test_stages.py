@@ -99,6 +99,26 @@ def test_a_stage_that_was_interrupted_goes_on_and_those_before_stay_as_they_are(
     assert whole.spent().wall_s == pytest.approx(sum(of.wall_s for of in each)) and whole.steps == 14
 
 
+def test_a_limit_of_time_is_the_whole_commands_and_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+
+    def train(arguments: list[str]) -> None:
+        told.append(arguments)
+        train_main(arguments)
+
+    monkeypatch.setattr(stages, "train_main", train)
+    with pytest.raises(SystemExit, match="2"):
+        main([*options(folder), "--max-minutes", "0"])
+    assert capsys.readouterr().err.endswith(f"stages: {folder}/runs/one was interrupted; the same command goes on\n")
+    main([*options(folder), "--max-minutes", "10"])
+    left = [float(arguments[arguments.index("--max-minutes") + 1]) for arguments in told]
+    assert left[0] == 0.0
+    assert 10.0 >= left[1] > left[2] > left[3] > 5.0
+    assert (folder / "runs" / "three" / "bundle").exists()
+
+
 def test_a_seed_is_that_of_every_stage(folder: Path) -> None:
     last: stages.Stage | None = stage(folder / "three.toml", ["--runs", "r", "--seed", "9"])
     found = []
