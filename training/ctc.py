@@ -56,11 +56,9 @@ class _Ctc(torch.autograd.Function):
     def forward(ctx: Any, log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
         _check(log_probs, lengths, targets, target_lengths)
         arguments = (log_probs.detach().contiguous(), lengths, targets.contiguous(), target_lengths)
-        best = arguments[0].amax(-1)
-        losses, occupied, doubtful = map(
-            torch.from_numpy, _forward_backward(*(each.numpy() for each in (arguments[0].exp(), best, *arguments[1:])))
-        )
-        doubtful |= arguments[0].amin((1, 2)) < _LEAST
+        doubtful = ~(arguments[0].amin((1, 2)) >= _LEAST)  # NaN is, too
+        inputs = (arguments[0].exp(), arguments[0].amax(-1), *arguments[1:], doubtful)
+        losses, occupied = map(torch.from_numpy, _forward_backward(*(each.numpy() for each in inputs)))
         if bool(doubtful.any()):
             losses[doubtful], occupied[doubtful] = _in_logarithms(*(each[doubtful] for each in arguments))
         ctx.save_for_backward(occupied)
@@ -106,24 +104,26 @@ def _forward_backward(
     lengths: NDArray[np.int64],
     targets: NDArray[np.int64],
     target_lengths: NDArray[np.int64],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Losses (B,), how long each label is occupied, (B, T, V), both 0 where there is no path; and whether a path that
-    counts may have been dropped, (B,). `best`: (B, T) log-probability of the likeliest label.
+    doubtful: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Losses (B,) and how long each label is occupied, (B, T, V), both 0 where there is no path.
+
+    `best`: (B, T) log-probability of the likeliest label. Rows that are `doubtful` (B,) are left out, and those become
+    it where a path that counts may have been dropped.
     """
     losses = np.zeros(probs.shape[0], dtype=np.float32)
     occupied = np.zeros(probs.shape, dtype=np.float32)
-    doubtful = np.zeros(probs.shape[0], dtype=np.bool_)
     for row in range(len(lengths)):
         emitted, tokens = probs[row, : lengths[row]], targets[row, : target_lengths[row]]
         direct = np.ones(len(tokens) + 1)  # 0 where a label repeats the one before, and needs a blank between
         for i in range(1, len(tokens)):
             direct[i] = tokens[i] != tokens[i - 1]
-        if len(emitted) >= len(tokens) + (direct == 0.0).sum():
+        if not doubtful[row] and len(emitted) >= len(tokens) + (direct == 0.0).sum():
             states = _forward(emitted, best[row], tokens, direct)
             losses[row], doubtful[row] = -np.log(states[2]).sum(), states[3]
             if not doubtful[row]:
                 _backward(emitted, tokens, direct, states, occupied[row])
-    return losses, occupied, doubtful
+    return losses, occupied
 
 
 @compiled

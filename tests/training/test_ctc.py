@@ -94,6 +94,20 @@ def test_a_label_that_is_all_but_impossible_is_still_learnt() -> None:
     torch.testing.assert_close(logits.grad.sum(1), torch.tensor([[1.0, -1.0, 0.0]]))
 
 
+def test_a_label_that_no_float_holds_in_the_only_frame() -> None:
+    logits = torch.tensor([[[500.0, 0.0]]], requires_grad=True)
+    losses = ctc_losses(torch.log_softmax(logits, dim=-1), torch.tensor([1]), torch.tensor([[1]]), torch.tensor([1]))
+    assert losses.tolist() == [500.0]
+
+
+def test_what_is_no_number_makes_its_row_none_and_no_other() -> None:
+    logits = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
+    logits[1, 2:] = torch.nan
+    targets, target_lengths = pad_targets([(1, 2), (1, 2), (3,)])
+    losses = ctc_losses(torch.log_softmax(logits, dim=-1), torch.tensor([6, 6, 6]), targets, target_lengths)
+    assert torch.isfinite(losses).tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize(
     ("name", "lengths", "targets", "target_lengths"),
     [("lengths", 7, 1, 1), ("target_lengths", 6, 1, 2), ("targets", 6, 5, 1), ("targets", 6, -1, 1)],
