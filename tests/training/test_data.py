@@ -269,7 +269,7 @@ def test_decoding_uses_the_cores_that_the_process_may_use(tmp_path: Path, monkey
     asked = []
 
     class Pool(ThreadPoolExecutor):
-        def __init__(self, workers: int) -> None:
+        def __init__(self, workers: int, **_: object) -> None:
             asked.append(workers)
             super().__init__(1)
 
