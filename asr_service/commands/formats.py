@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from asr_service.commands.subtitles import subtitles
 from asr_service.types import RecognitionResult, Word
 
 FORMATS = ("text", "json", "srt", "vtt")
-
-# A subtitle: at most two lines that fit a screen, not longer than can be read in comfort, none across a pause.
-MAX_CUE_CHARACTERS = 84
-MAX_CUE_S = 7.0
-MAX_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +39,6 @@ def render(transcripts: Iterable[Transcript], form: str) -> Iterator[str]:
             yield json.dumps(_json(transcript), ensure_ascii=False)
         else:
             yield from subtitles(transcript.words, form)
-
-
-def subtitles(words: Sequence[Word], form: str) -> Iterator[str]:
-    """Lines of a subtitle file, `form` "srt" or "vtt"."""
-    if form == "vtt":
-        yield "WEBVTT"
-        yield ""
-    for number, cue in enumerate(cues(words), 1):
-        if form == "srt":
-            yield str(number)
-        mark = "," if form == "srt" else "."
-        yield f"{_clock(cue[0].start_s, mark)} --> {_clock(cue[-1].end_s, mark)}"
-        yield " ".join(word.text for word in cue)
-        yield ""
-
-
-def cues(words: Iterable[Word]) -> Iterator[list[Word]]:
-    """Words that are shown together."""
-    cue: list[Word] = []
-    for word in words:
-        if cue:
-            characters = sum(len(shown.text) + 1 for shown in cue) + len(word.text)
-            too_long = characters > MAX_CUE_CHARACTERS or word.end_s - cue[0].start_s > MAX_CUE_S
-            if too_long or word.start_s - cue[-1].end_s > MAX_PAUSE_S:
-                yield cue
-                cue = []
-        cue.append(word)
-    if cue:
-        yield cue
-
-
-def _clock(seconds: float, mark: str) -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
 
 
 def _json(transcript: Transcript) -> dict[str, object]:

@@ -1,46 +1,16 @@
-"""Subtitles and latency numbers, as pure functions."""
+"""Latency numbers and the view of a live stream, as pure functions."""
 
 from __future__ import annotations
 
-import itertools
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.commands.formats import MAX_CUE_CHARACTERS, MAX_CUE_S, MAX_PAUSE_S, cues, subtitles
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time, percentile, summary
 from asr_service.commands.live_view import _last_columns
 from asr_service.types import Hypothesis, RecognitionResult, Word
-
-
-@st.composite
-def spoken(draw: st.DrawFn) -> list[Word]:
-    words, time_s = [], 0.0
-    for _ in range(draw(st.integers(0, 40))):
-        time_s += draw(st.floats(0, 2))
-        start_s = time_s
-        time_s += draw(st.floats(0.01, 1))
-        words.append(Word("w" * draw(st.integers(1, 12)), start_s, time_s, 0.9))
-    return words
-
-
-@given(spoken())
-def test_cues_hold_all_words_in_order_and_none_is_too_long(words: list[Word]) -> None:
-    made = list(cues(words))
-    assert [word for cue in made for word in cue] == words
-    for cue in made:
-        assert len(" ".join(word.text for word in cue)) <= MAX_CUE_CHARACTERS
-        assert len(cue) == 1 or cue[-1].end_s - cue[0].start_s <= MAX_CUE_S
-        for one, two in itertools.pairwise(cue):
-            assert two.start_s - one.end_s <= MAX_PAUSE_S
-
-
-def test_subrip_and_webvtt_differ_in_header_number_and_mark() -> None:
-    words = [Word("hello", 3661.0, 3661.5, 0.9)]
-    assert list(subtitles(words, "srt")) == ["1", "01:01:01,000 --> 01:01:01,500", "hello", ""]
-    assert list(subtitles(words, "vtt")) == ["WEBVTT", "", "01:01:01.000 --> 01:01:01.500", "hello", ""]
 
 
 class Clock:
