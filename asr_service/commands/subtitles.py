@@ -10,6 +10,7 @@ from asr_service.types import Word
 
 # A subtitle: at most two lines that fit a screen, not longer than can be read in comfort, none across a pause.
 LINE_CHARACTERS = 42
+MAX_CUE_CHARACTERS = 2 * LINE_CHARACTERS
 MAX_CUE_S = 7.0
 MAX_PAUSE_S = 1.0
 # What a second of pause at a cue's end is worth, in squares of the characters that another cue lacks to be full.
@@ -45,7 +46,7 @@ def cues(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
             too_long = cue[-1].end_s - cue[0].start_s > MAX_CUE_S or pause_s > MAX_PAUSE_S
             if len(cue) > 1 and (too_long or not _fit([word.text for word in cue], characters)):
                 break
-            cost = costs[begin] + (2 * LINE_CHARACTERS - characters) ** 2 - _worth(words, begin)
+            cost = costs[begin] + (MAX_CUE_CHARACTERS - characters) ** 2 - _worth(words, begin)
             if cost < best:
                 best, best_begin = cost, begin
         costs.append(best)
@@ -67,10 +68,10 @@ def _worth(words: Sequence[Word], begin: int) -> float:
 
 def _fit(words: Sequence[str], characters: int) -> bool:
     """Whether words of so many characters, with the spaces between them, fit into two lines."""
+    if not LINE_CHARACTERS < characters <= MAX_CUE_CHARACTERS:
+        return characters <= LINE_CHARACTERS
     first_lines = itertools.accumulate(len(word) + 1 for word in words)  # each with the space after it
-    return characters <= LINE_CHARACTERS or any(
-        first - 1 <= LINE_CHARACTERS and characters - first <= LINE_CHARACTERS for first in first_lines
-    )
+    return any(first - 1 <= LINE_CHARACTERS and characters - first <= LINE_CHARACTERS for first in first_lines)
 
 
 def _lines(words: Sequence[str]) -> list[str]:

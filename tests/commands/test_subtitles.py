@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.commands.subtitles import (
     LINE_CHARACTERS,
+    MAX_CUE_CHARACTERS,
     MAX_CUE_S,
     MAX_PAUSE_S,
     cues,
     subtitles,
 )
+from asr_service.evaluation.references.subtitles import read_subtitles
 from asr_service.types import Word
 
 
@@ -33,6 +37,7 @@ def test_cues_hold_all_words_in_order_and_none_is_too_long(words: list[Word]) ->
     made = list(cues(words))
     assert [word for cue in made for word in cue] == words
     for cue in made:
+        assert len(" ".join(word.text for word in cue)) <= MAX_CUE_CHARACTERS
         assert len(cue) == 1 or cue[-1].end_s - cue[0].start_s <= MAX_CUE_S
         for one, two in itertools.pairwise(cue):
             assert two.start_s - one.end_s <= MAX_PAUSE_S
@@ -77,7 +82,21 @@ def test_a_long_cue_has_two_lines_of_like_lengths() -> None:
 
 
 @given(spoken())
-def test_lines_fit_the_screen_and_hold_what_was_said(words: list[Word]) -> None:
-    shown = [line for line in list(subtitles(words, "vtt"))[2:] if line and "-->" not in line]
-    assert " ".join(shown) == " ".join(word.text for word in words)
-    assert all(len(line) <= LINE_CHARACTERS for line in shown)
+def test_a_cue_has_at_most_two_lines_that_fit_the_screen(words: list[Word]) -> None:
+    shown = "\n".join(subtitles(words, "srt"))
+    made = [cue.split("\n")[2:] for cue in shown.rstrip("\n").split("\n\n") if cue]
+    assert " ".join(line for lines in made for line in lines) == " ".join(word.text for word in words)
+    for lines in made:
+        assert len(lines) <= 2
+        assert all(len(line) <= LINE_CHARACTERS for line in lines)
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_what_is_written_is_read_as_a_reference(tmp_path: Path, form: str) -> None:
+    text = "we shall not cease from exploration and the end of all our exploring will be to arrive where we started"
+    path = tmp_path / f"clip.{form}"
+    path.write_text("\n".join(subtitles(said(text), form)) + "\n", encoding="utf-8")
+    (tmp_path / "clip.wav").touch()
+    problems: list[str] = []
+    assert [reference.text for reference in read_subtitles(path, problems)] == [text]
+    assert not problems
