@@ -85,7 +85,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.html is not None:
         from asr_service.evaluation.report import write_report
 
-        write_report(arguments.html, evaluations[0], other=evaluations[1], audio=arguments.audio)
+        write_report(arguments.html, evaluations[0], comparison, audio=arguments.audio)
         print(f"report: {arguments.html}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from bisect import bisect_right
@@ -28,17 +29,19 @@ from asr_service.evaluation.references.rows import (
     text_field,
 )
 from asr_service.evaluation.references.subtitles import read_subtitles
-from asr_service.evaluation.references.text import numbered, seconds
+from asr_service.evaluation.references.text import numbered, seconds, unpacked
 from asr_service.evaluation.store import load
 from asr_service.types import Word
 
-# The names under which a row has what was recognised: a manifest with a column of predictions has both texts.
-HYPOTHESIS = ("hypothesis", "hyp", "pred_text", "prediction", *TEXT)
+# The names under which a row has what was recognised. A file without any of them has it as its text; one with them has
+# both, and its text is what was said.
+PREDICTION = ("hypothesis", "hyp", "pred_text", "prediction")
 WORD = ("word", "text")
 START = ("start", "start_s", "start_time")
 END = ("end", "end_s", "end_time")
 CONFIDENCE = ("confidence", "conf", "probability")
 FORMATS = ("jsonl", "csv", "tsv", "ctm", "trn", "kaldi", "srt", "vtt", "evaluation")
+_LEFT_OUT = "%s: %d words lie in segments that are not scored and are left out"
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +76,7 @@ def read_outputs(
 
 def format_of(path: Path) -> str:
     """The format of a file of hypotheses by its name and content; "" where it is none of FORMATS."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".").lower()
+    suffix = unpacked(path).suffix.removeprefix(".").lower()
     if path.is_dir() or suffix in {"", "txt"}:
         return "kaldi"
     if suffix in {"json", "jsonl"}:
@@ -90,23 +93,23 @@ def format_of(path: Path) -> str:
 def _read_table(path: Path, problems: list[str]) -> list[Output]:
     rows = list(table_rows(path, problems))
     columns = list(rows[0][1]) if rows else []
-    for what, names in (("hypothesis", HYPOTHESIS), ("id", (*ID, *AUDIO))):
+    for what, names in (("hypothesis", (*PREDICTION, *TEXT)), ("id", (*ID, *AUDIO))):
         if rows and not {*names} & {*columns}:  # once, and not once a row
             problems.append(f"{path}:1: no column for the {what} ({', '.join(names)}); there are {', '.join(columns)}")
             rows = []
     return _read_rows(rows, problems)
 
 
-def _read_rows(rows: Iterable[tuple[str, Row]], problems: list[str]) -> list[Output]:
-    outputs = []
+def _read_rows(found: Iterable[tuple[str, Row]], problems: list[str]) -> list[Output]:
+    rows, outputs = list(found), []
+    hypothesis = PREDICTION if any(name in row for _, row in rows for name in PREDICTION) else TEXT
     for place, row in rows:
         try:
-            text = field(row, HYPOTHESIS)
-            if text is None:
-                raise ValueError(f"no hypothesis: none of the fields {', '.join(HYPOTHESIS)}")
+            if field(row, hypothesis) is None:
+                raise ValueError(f"no hypothesis: none of the fields {', '.join(hypothesis)}, or null")
             if not (utterance_id := row_id(row)):
                 raise ValueError("neither audio_filepath nor id")
-            outputs.append(Output(utterance_id, text_field(row, HYPOTHESIS), tuple(_words(row.get("words")))))
+            outputs.append(Output(utterance_id, text_field(row, hypothesis), tuple(_words(row.get("words")))))
         except ValueError as error:
             problems.append(f"{place}: {error}")
     return outputs
@@ -148,20 +151,29 @@ def _read_ctm(path: Path, references: Sequence[Reference], problems: list[str]) 
     for reference in references:
         if reference.duration_s is not None and {"recording", "channel"} <= reference.fields.keys():
             segments[str(reference.fields["recording"]), str(reference.fields["channel"])].append(reference)
+    unscored: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    of_files = {id(reference.unscored): reference.unscored for reference in references}
+    for part in itertools.chain.from_iterable(of_files.values()):
+        unscored[part.recording, part.channel].append((part.begin_s, part.end_s))
     outputs: list[Output] = []
     for (recording, channel), words in ctm_words(path, problems).items():
+        apart, place = unscored[recording, channel], f"{path}: {recording}"
         if parts := segments.get((recording, channel)):
             parts.sort(key=lambda part: (part.offset_s, -_end_s(part)))
-            outputs += _by_segment(words, parts, f"{path}: {recording}")
+            outputs += _by_segment(words, parts, apart, place)
+        elif apart:
+            _log.warning(_LEFT_OUT, place, len(words))
         else:
             outputs.append(_output(ctm_id(recording, channel), words))
     return outputs
 
 
-def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place: str) -> Iterator[Output]:
+def _by_segment(
+    words: list[tuple[Word, bool]], segments: list[Reference], apart: list[tuple[float, float]], place: str
+) -> Iterator[Output]:
     """Every word belongs to the segment that its middle lies in, or else to the nearest one.
 
-    None is dropped but those outside all segments where nothing is to be scored.
+    None is dropped but those outside all segments where nothing is to be scored, `apart`.
     """
     begins, longer = [segment.offset_s for segment in segments], _longer_before(segments)
     taken: list[list[tuple[Word, bool]]] = [[] for _ in segments]
@@ -170,7 +182,7 @@ def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place
         middle_s = (word.start_s + word.end_s) / 2
         index = _nearest(middle_s, segments, begins, longer)
         if _distance_s(segments[index], middle_s) > 0:
-            if any(begin_s <= middle_s <= end_s for begin_s, end_s in segments[index].unscored):
+            if any(begin_s <= middle_s <= end_s for begin_s, end_s in apart):
                 unscored += 1
                 continue
             outside += 1
@@ -178,7 +190,7 @@ def _by_segment(words: list[tuple[Word, bool]], segments: list[Reference], place
         moved = Word(word.text, max(0.0, word.start_s - start_s), max(0.0, word.end_s - start_s), word.confidence)
         taken[index].append((moved, known))
     if unscored:
-        _log.warning("%s: %d words lie in segments that are not scored and are left out", place, unscored)
+        _log.warning(_LEFT_OUT, place, unscored)
     if outside:
         _log.warning("%s: %d words lie in no segment and are scored with the nearest", place, outside)
     for segment, found in zip(segments, taken, strict=True):

@@ -10,6 +10,16 @@ FieldValue = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
+class Unscored:
+    """A part of a recording in which nothing is scored: what another system has there counts nowhere."""
+
+    recording: str
+    channel: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """One utterance of a test set.
 
@@ -20,8 +30,7 @@ class Reference:
         offset_s, duration_s: which part of the audio; a duration of None is up to its end.
         speaker, corpus: "" where unknown.
         fields: every other field of the manifest, by name.
-        unscored: from and to when in the recording nothing is scored, in seconds: what another system has there counts
-            nowhere.
+        unscored: of all recordings of the file that it comes from.
     """
 
     utterance_id: str
@@ -32,4 +41,4 @@ class Reference:
     speaker: str = ""
     corpus: str = ""
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
-    unscored: tuple[tuple[float, float], ...] = ()
+    unscored: tuple[Unscored, ...] = ()

@@ -60,7 +60,7 @@ def _over_processes(processes: int, system: System, references: Sequence[Referen
             for end in ready:
                 try:
                     message = end.recv()
-                except EOFError:
+                except (EOFError, OSError):  # the latter in the middle of a result
                     ended = workers.pop(end)
                     ended.join()
                     for utterance_id in waiting.pop(end):

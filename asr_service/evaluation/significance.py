@@ -135,7 +135,15 @@ def compare(a: Evaluation, b: Evaluation, *more: Evaluation, samples: int = 2000
     ]
     p_values = [max(segments.p, bootstrap.p) for _, _, segments, bootstrap in drafts]
     pairs = tuple(
-        _pair((names[first], names[second]), (rows[first], rows[second]), segments, bootstrap, p, adjusted)
+        _pair(
+            (names[first], names[second]),
+            (evaluations[first].wer, evaluations[second].wer),
+            (rows[first], rows[second]),
+            segments,
+            bootstrap,
+            p,
+            adjusted,
+        )
         for (first, second, segments, bootstrap), p, adjusted in zip(drafts, p_values, holm(p_values), strict=True)
     )
     correction = (
@@ -151,15 +159,19 @@ def paired_bootstrap(
 ) -> PairedBootstrap:
     """Draw speakers or utterances, the same for both systems, and look at the difference of the rates.
 
-    p is twice the share of draws on the other side of zero, counted with one draw more so that it is never 0.
+    p is twice the share of draws on the other side of zero, counted with one draw more so that it is never 0. Which of
+    the two comes first changes signs and nothing else.
     """
     counts = np.array(
         [(a.words.errors, b.words.errors, a.words.reference_words) for a, b in zip(first, second, strict=True)],
         dtype=np.int64,
     ).reshape(-1, 3)
     over, units = sampling_units(counts, [row.reference.speaker for row in first])
-    drawn = np.concatenate(list(resampled_sums(units, samples=samples, seed=seed)))
-    differences = (drawn[:, 0] - drawn[:, 1]) / np.maximum(1, drawn[:, 2])
+    # Units are drawn by their place in an order that the first column has a part in: so the data say which is first.
+    turned = units[:, [1, 0, 2]]
+    sign = -1 if sorted(turned.tolist()) < sorted(units.tolist()) else 1
+    drawn = np.concatenate(list(resampled_sums(units if sign > 0 else turned, samples=samples, seed=seed)))
+    differences = sign * (drawn[:, 0] - drawn[:, 1]) / np.maximum(1, drawn[:, 2])
     low, high = percentile_interval(differences, 0.95)
     total = counts.sum(axis=0)
     other_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
@@ -182,6 +194,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _pair(
     names: tuple[str, str],
+    wer: tuple[float, float],
     rows: tuple[Sequence[UtteranceScore], Sequence[UtteranceScore]],
     segments: MatchedPairs,
     bootstrap: PairedBootstrap,
@@ -189,13 +202,11 @@ def _pair(
     adjusted_p: float,
 ) -> PairComparison:
     errors = [(a.words.errors, b.words.errors) for a, b in zip(*rows, strict=True)]
-    words = sum(row.words.reference_words for row in rows[0])
     changes = [
         UtteranceDifference(row.reference.utterance_id, both)
         for row, both in zip(rows[0], errors, strict=True)
         if both[0] != both[1]
     ]
-    wer = (sum(first for first, _ in errors) / max(1, words), sum(second for _, second in errors) / max(1, words))
     better = None
     if adjusted_p < SIGNIFICANT_P:
         better = names[0] if bootstrap.difference < 0 else names[1]

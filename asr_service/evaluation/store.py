@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from asr_service.errors import ConfigError
 from asr_service.evaluation.bootstrap import wer_interval
 from asr_service.evaluation.latency_summary import latency_summary
 from asr_service.evaluation.problems import refuse_if_any
+from asr_service.evaluation.references.text import file_text
 from asr_service.evaluation.result import Evaluation, Interval, UtteranceScore
 from asr_service.evaluation.store_rows import NotAnEvaluation, array, mapping, number, read_row, text, whole, write_row
 
@@ -77,9 +79,9 @@ def load(path: Path) -> Evaluation:
     an utterance twice, or its figures are not those of its results.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        document = json.loads(file_text(path), parse_constant=_refuse_constant)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error
     try:

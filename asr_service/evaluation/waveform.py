@@ -16,13 +16,15 @@ from asr_service.streaming.audio_limits import stream_limits
 
 # Manifests round durations, and decoders differ by a frame: a part this close to the whole file is the whole file.
 ROUNDING_S = 0.1
+# What more of it is missing was cut off: a download or a copy that broke.
+MISSING_S = 1.0
 
 
 def read_waveform(reference: Reference, settings: Settings) -> NDArray[np.float32]:
     """16 kHz mono samples, shape (n,): those that the recogniser would make of the file itself.
 
     Raises:
-        OSError; InvalidAudio, also for a part that lies behind the recording's end.
+        OSError; InvalidAudio, also for a part that lies behind the recording's end, or of which more than MISSING_S do.
     """
     if reference.audio_path is None:
         raise InvalidAudio("the manifest names no audio")
@@ -31,6 +33,8 @@ def read_waveform(reference: Reference, settings: Settings) -> NDArray[np.float3
     start_s, duration_s = reference.offset_s, reference.duration_s
     if start_s and start_s >= length_s:
         raise InvalidAudio(f"the part from {start_s:g} s on lies behind the recording's end at {length_s:g} s")
+    if duration_s is not None and start_s + duration_s > length_s + MISSING_S:
+        raise InvalidAudio(f"the recording ends at {length_s:g} s, the manifest has {start_s + duration_s:g} s of it")
     if duration_s is None or start_s + duration_s > length_s - ROUNDING_S:
         return waveform[round(start_s * SAMPLE_RATE_HZ) :]
     return waveform[round(start_s * SAMPLE_RATE_HZ) : round((start_s + duration_s) * SAMPLE_RATE_HZ)]

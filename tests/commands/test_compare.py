@@ -78,6 +78,14 @@ def test_writes_a_report_of_two(saved, tmp_path, capsys):
     assert "No difference shown" in out.read_text(encoding="utf-8")
 
 
+def test_the_report_has_the_draws_that_were_asked_for(saved, tmp_path, capsys):
+    out = tmp_path / "out.html"
+    assert main(["compare", saved("a"), saved("b", seed=5), "--samples", "300", "--seed", "4", "--html", str(out)]) == 0
+    assert "(300 draws, seed 4)" in capsys.readouterr().out
+    page = out.read_text(encoding="utf-8")
+    assert "300 draws" in page and "2000 draws" not in page
+
+
 def test_other_utterances_are_exit_code_2_with_every_one_named(saved, capsys):
     assert main(["compare", saved("long", count=20), saved("short", count=12)]) == 2
     problems = capsys.readouterr().err.splitlines()

@@ -8,7 +8,9 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from asr_service.errors import BundleError, InvalidAudio
 from asr_service.evaluation.output import Output, Timing
@@ -18,11 +20,14 @@ from asr_service.types import Word
 
 @dataclass(frozen=True)
 class CountingSystem:
-    """`calls` is a file where each utterance recognised is noted; `refused` ids fail, `fatal` ones kill the process."""
+    """`calls` is a file where each utterance recognised is noted; `refused` ids fail, `fatal` ones kill the process,
+    `torn` ones in the middle of their result.
+    """
 
     calls: Path | None = None
     refused: tuple[str, ...] = ()
     fatal: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
     each_s: float = 0.0
     broken: bool = False
     name: str = "counting"
@@ -54,11 +59,18 @@ class CountingRecogniser:
             raise InvalidAudio("the file is empty (0 bytes)")
         if name in self._system.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+        if name in self._system.torn:
+            Connection._send = _half  # type: ignore[attr-defined]
         number = int(name.removeprefix("utt-"))
         words = tuple(Word(f"w{place}", number / 3 + place, number / 3 + place + 0.1, 1 / 3) for place in range(3))
         return Output(
             name, " ".join(word.text for word in words), words, Timing(number / 7, 1.0, word_latencies_s=(0.1,))
         )
+
+
+def _half(connection: Any, data: bytes) -> None:
+    os.write(connection.fileno(), data[: len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def references(count: int) -> list[Reference]:

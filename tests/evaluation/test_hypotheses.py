@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.errors import ConfigError
-from asr_service.evaluation.hypotheses import FORMATS, HYPOTHESIS, _by_segment, format_of, read_outputs
+from asr_service.evaluation.hypotheses import FORMATS, PREDICTION, _by_segment, format_of, read_outputs
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.references import read_references
+from asr_service.evaluation.references.rows import TEXT
 from asr_service.evaluation.scoring import score
 from asr_service.evaluation.store import save
 from asr_service.types import Word
@@ -134,13 +136,16 @@ def test_what_a_ctm_has_where_nothing_is_scored_counts_nowhere(
             f"talk 1 x 3 6 {ignored}",
             "talk 1 bob 5 8 good bye",
             f"talk 2 x 8 9 {ignored}",
+            f"room 1 x 0 9 {ignored}",
         )
     )
     spoken = [(0.2, "so"), (1.2, "hello"), (2.2, "there"), (4, "hm"), (5.2, "good"), (7, "bye"), (8.2, "bye")]
-    path = lines(tmp_path / "h.ctm", *(f"talk 1 {start_s} 0.5 {word} 0.5" for start_s, word in spoken))
+    channels = ("talk 2 8.2 0.5 noise 0.5", "room 1 1.0 0.5 noise 0.5", "room 1 2.0 0.5 noise 0.5")
+    path = lines(tmp_path / "h.ctm", *channels, *(f"talk 1 {start_s} 0.5 {word} 0.5" for start_s, word in spoken))
     texts = {output.utterance_id: output.text for output in read_outputs(path, references=references)}
     assert texts == {"talk-1-1-3": "hello there", "talk-1-5-8": "good bye bye"}  # the last is of another channel's
-    assert "2 words lie in segments that are not scored" in caplog.text
+    left_out = [text.split(": ")[1:] for text in caplog.messages if "are left out" in text and "words" in text]
+    assert [(channel, words.split()[0]) for channel, words in left_out] == [("talk", "1"), ("room", "2"), ("talk", "2")]
     assert "1 words lie in no segment" in caplog.text
 
 
@@ -187,7 +192,7 @@ def test_a_word_goes_to_the_nearest_of_all_segments_and_of_several_to_the_one_th
 
     taken = {
         word: row
-        for row, output in zip(rows, _by_segment(words, rows, ""), strict=True)
+        for row, output in zip(rows, _by_segment(words, rows, [], ""), strict=True)
         for word in output.text.split()
     }
     for number, middle in enumerate(middles):
@@ -200,7 +205,7 @@ def test_hypotheses_say_all_that_is_wrong(tmp_path: Path) -> None:
     word = {"word": "a", "start": 0, "end": 1, "confidence": 0.5}
     rows = [
         {"id": "1"},
-        {"hypothesis": "x"},
+        {"text": "x"},
         {"id": "3", "text": "x", "words": "x y"},
         {"id": "3", "text": "x", "words": [1]},
         {"id": "5", "text": "a", "words": [word | {"start": float("nan")}]},
@@ -209,7 +214,7 @@ def test_hypotheses_say_all_that_is_wrong(tmp_path: Path) -> None:
         {"id": "3", "text": "a", "words": [{"word": "a"}]},
     ]
     assert problems_of(lines(tmp_path / "h.jsonl", *(json.dumps(row) for row in rows))) == [
-        f"h.jsonl:1: no hypothesis: none of the fields {', '.join(HYPOTHESIS)}",
+        f"h.jsonl:1: no hypothesis: none of the fields {', '.join(TEXT)}, or null",
         "h.jsonl:2: neither audio_filepath nor id",
         "h.jsonl:4: words must be a list of objects",
         "h.jsonl:5: a word's start is nan, not a number of seconds from 0 on",
@@ -219,13 +224,38 @@ def test_hypotheses_say_all_that_is_wrong(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_said_is_no_hypothesis_where_the_file_has_predictions(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "text": "the cat", "pred_text": "the hat"},
+        {"id": "2", "text": "the cat", "pred_text": None},
+        {"id": "3", "text": "the cat"},
+        {"id": "4", "text": "the cat", "pred_text": ""},
+    ]
+    path = lines(tmp_path / "h.jsonl", *(json.dumps(row) for row in rows))
+    missing = f"no hypothesis: none of the fields {', '.join(PREDICTION)}, or null"
+    assert problems_of(path) == [f"h.jsonl:2: {missing}", f"h.jsonl:3: {missing}"]
+    kept = lines(tmp_path / "k.jsonl", *(json.dumps(row) for row in (rows[0], rows[3])))
+    assert read_outputs(kept) == [Output("1", "the hat"), Output("4", "")]
+
+
+@pytest.mark.parametrize("name", ["h.jsonl.gz", "h.json.gz", "h.csv.gz"])
+def test_what_was_written_is_read_back_packed(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name.removesuffix(".gz"))
+    packed = tmp_path / name
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_outputs(packed) == read_outputs(path)
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises((ManifestProblems, ConfigError), match=r"h\.\w+\.gz: Compressed file ended"):
+        read_outputs(packed, format=format_of(path))
+
+
 @pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_a_table_without_the_columns_has_one_problem_and_not_one_a_row(
     tmp_path: Path, suffix: str, separator: str
 ) -> None:
     rows = [f"{number}{separator}x" for number in range(3)]
     no_text = lines(tmp_path / f"t.{suffix}", f"id{separator}words said", *rows)
-    names = ", ".join(HYPOTHESIS)
+    names = ", ".join((*PREDICTION, *TEXT))
     assert problems_of(no_text) == [f"t.{suffix}:1: no column for the hypothesis ({names}); there are id, words said"]
     (problem,) = problems_of(lines(tmp_path / f"i.{suffix}", f"number{separator}hyp", *rows))
     assert problem.startswith(f"i.{suffix}:1: no column for the id (id, ")

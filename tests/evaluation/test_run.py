@@ -221,10 +221,11 @@ def test_processes_give_the_result_of_one_to_the_last_digit(tmp_path: Path) -> N
     assert len((tmp_path / "calls").read_text().split()) == 12
 
 
-def test_a_process_that_dies_is_told_for_each_utterance_it_had_left_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("how", ["fatal", "torn"])
+def test_a_process_that_dies_is_told_for_each_utterance_it_had_left_and_the_others_go_on(how: str) -> None:
     every = references(12)
     dead = [reference.utterance_id for reference in every if shard_of(reference.utterance_id, 2) == 0]
-    system = CountingSystem(fatal=(dead[1],))
+    system = CountingSystem(**{how: (dead[1],)})  # type: ignore[arg-type]
     outputs, failures = in_order(every, run(every, system, spread=over_processes(2)))
     assert [failure.utterance_id for failure in failures] == dead[1:]
     assert all("exit code -9" in failure.message for failure in failures)

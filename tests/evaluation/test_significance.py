@@ -1,10 +1,13 @@
 """Comparisons: what they refuse, what they conclude, and that they do not see differences in noise."""
 
+import math
 import random
 import re
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr_service.evaluation.problems import ManifestProblems
 from asr_service.evaluation.reference import Reference
@@ -54,6 +57,25 @@ def test_a_clear_difference_is_shown_and_the_better_system_named():
     assert f"points less [{low:.2f}, {high:.2f}]," in pair.verdict
     low, high = 100 * turned.bootstrap.interval.low, 100 * turned.bootstrap.interval.high
     assert f"points less [{-high:.2f}, {-low:.2f}]," in turned.verdict
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40), st.integers(0, 3))
+def test_which_system_comes_first_changes_signs_and_nothing_else(errors, seed):
+    references = [Reference(f"u{n}", "a b c d") for n in range(len(errors))]
+    one, other = (
+        score(references, [" ".join("abcd"[row[n] :]) for row in errors], samples=50, system="system") for n in (0, 1)
+    )
+    (pair,), (turned,) = (compare(*both, samples=100, seed=seed).pairs for both in ((one, other), (other, one)))
+    assert (pair.p, pair.bootstrap.p, pair.mapsswe.p) == (turned.p, turned.bootstrap.p, turned.mapsswe.p)
+    ours, theirs = pair.bootstrap.interval, turned.bootstrap.interval
+    assert (ours.low, ours.high) == pytest.approx((-theirs.high, -theirs.low))
+
+
+def test_without_a_reference_word_the_rates_are_those_of_the_systems():
+    references = [Reference("a", ""), Reference("b", "")]
+    none, some = (score(references, texts, samples=50, system="s") for texts in (["", ""], ["x", "y z"]))
+    (pair,) = compare(none, some).pairs
+    assert pair.wer == (none.wer, some.wer) == (0.0, math.inf)
 
 
 def test_noise_is_called_no_difference_shown():

@@ -203,11 +203,20 @@ def test_a_part_of_a_recording_is_that_part_and_a_rounded_duration_is_the_whole(
     np.testing.assert_array_equal(read_waveform(part, Settings()), whole[RATE_HZ : RATE_HZ * 3 // 2])
     rest = dataclasses.replace(recordings[1], offset_s=1.0)
     np.testing.assert_array_equal(read_waveform(rest, Settings()), whole[RATE_HZ:])
-    for duration_s in (4.4, 4.45, 4.5, 10.0):
+    for duration_s in (4.4, 4.45, 4.5, 5.4):
         rounded = dataclasses.replace(recordings[1], duration_s=duration_s)
         assert len(read_waveform(rounded, Settings())) == len(whole)
     with pytest.raises(InvalidAudio, match="behind the recording's end"):
         read_waveform(dataclasses.replace(recordings[1], offset_s=4.45), Settings())
+
+
+@pytest.mark.parametrize(("offset_s", "duration_s"), [(0.0, 5.6), (3.0, 2.6)])
+def test_a_recording_that_was_cut_off_is_not_scored_as_if_it_were_whole(
+    recordings: list[Reference], offset_s: float, duration_s: float
+) -> None:
+    cut_off = dataclasses.replace(recordings[1], offset_s=offset_s, duration_s=duration_s)
+    with pytest.raises(InvalidAudio, match=r"the recording ends at 4\.4\d* s, the manifest has 5\.6 s of it"):
+        read_waveform(cut_off, Settings())
 
 
 @pytest.mark.parametrize("with_lm", [True, False])

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.reference import Reference, Unscored
 from asr_service.evaluation.references.text import audio_beside, numbered, seconds
 from asr_service.types import Word
 
@@ -50,11 +50,11 @@ def read_stm(path: Path, problems: list[str]) -> list[Reference]:
     """`recording channel speaker begin end [<labels>] text` a line, one utterance each.
 
     Ids are `recording-channel-begin-end`; the recording is the file of that name beside the STM. Labels become the
-    field `labels`. Segments that NIST marks as not to be scored are left out, and their number is logged; the others of
-    their recording and channel know when they are (`unscored`).
+    field `labels`. Segments that NIST marks as not to be scored are left out, and their number is logged; the others
+    know where they are (`unscored`).
     """
     references = []
-    ignored: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    ignored: list[Unscored] = []
     for place, line in numbered(path, problems):
         if line.startswith(COMMENT):
             continue
@@ -70,7 +70,7 @@ def read_stm(path: Path, problems: list[str]) -> list[Reference]:
             if duration_s <= 0:
                 raise ValueError(f"the segment {begin} to {end} s is empty or runs backwards")
             if text.lower() == _IGNORED:
-                ignored[recording, channel].append((offset_s, offset_s + duration_s))
+                ignored.append(Unscored(recording, channel, offset_s, offset_s + duration_s))
                 continue
             if _ALTERNATIVES.search(text):
                 raise ValueError("alternatives ({ a / b }, (a) or @) are not supported")
@@ -82,11 +82,9 @@ def read_stm(path: Path, problems: list[str]) -> list[Reference]:
         name = f"{recording}-{channel}-{begin}-{end}"
         references.append(Reference(name, text, audio, offset_s, duration_s, speaker, fields=fields))
     if ignored:
-        _log.warning("%s: %d segments are marked %s and left out", path, sum(map(len, ignored.values())), _IGNORED)
-    return [
-        replace(one, unscored=tuple(ignored.get((str(one.fields["recording"]), str(one.fields["channel"])), ())))
-        for one in references
-    ]
+        _log.warning("%s: %d segments are marked %s and left out", path, len(ignored), _IGNORED)
+    unscored = tuple(ignored)
+    return [replace(one, unscored=unscored) for one in references]
 
 
 def _labels(text: str) -> tuple[str, str]:

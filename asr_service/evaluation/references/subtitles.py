@@ -7,27 +7,29 @@ import re
 from pathlib import Path
 
 from asr_service.evaluation.reference import Reference
-from asr_service.evaluation.references.text import audio_beside, file_lines
+from asr_service.evaluation.references.text import audio_beside, file_lines, unpacked
 
 _ARROW = "-->"
 _TIME = re.compile(r"(?:(\d+):)?([0-5]\d):([0-5]\d)[.,](\d{3})")
+_TIMES = re.compile(rf"{_TIME.pattern}\s*{_ARROW}\s*{_TIME.pattern}(?:\s.*)?")
 _MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
-_NOT_SPOKEN = ("NOTE", "STYLE", "REGION", "WEBVTT")
+_NOT_SPOKEN = frozenset({"NOTE", "STYLE", "REGION", "WEBVTT"})  # how a block of WebVTT begins
 
 
 def read_subtitles(path: Path, problems: list[str]) -> list[Reference]:
     """One reference: the text of all cues in their order, without markup, of the recording of that name beside it.
 
     Cues that overlap in full repeat a text for display; they are scored as they stand. A cue that ends before it
-    begins, or a time that is none, is a problem.
+    begins, or a time that is none, is a problem, and so are times in the middle of a cue: an empty line is missing.
     """
+    named = unpacked(path)
     spoken: list[str] = []
     cues = 0
     lines = [line.strip() for line in file_lines(path, problems)]
     for begin, block in _blocks(lines):
         times = next((index for index, line in enumerate(block) if _ARROW in line), None)
         if times is None:
-            if not block[0].startswith(_NOT_SPOKEN):
+            if named.suffix.lower() != ".vtt" or block[0].split()[0] not in _NOT_SPOKEN:
                 problems.append(f"{path}:{begin}: a cue without its times")
             continue
         cues += 1
@@ -37,12 +39,17 @@ def read_subtitles(path: Path, problems: list[str]) -> list[Reference]:
                 raise ValueError("the cue ends before it begins")
         except ValueError as error:
             problems.append(f"{path}:{begin + times}: {error}")
+        problems += [
+            f"{path}:{begin + index}: times in the middle of a cue, where an empty line is missing before it"
+            for index, line in enumerate(block)
+            if index > times and _TIMES.fullmatch(line)
+        ]
         spoken += [html.unescape(_MARKUP.sub("", line)) for line in block[times + 1 :]]
     if not cues:
         problems.append(f"{path}: no cue in it")
         return []
-    audio = audio_beside(path.parent, path.stem) or path.with_suffix(".wav")
-    return [Reference(path.stem, " ".join(" ".join(spoken).split()), audio, fields={"cues": cues})]
+    audio = audio_beside(path.parent, named.stem) or named.with_suffix(".wav")
+    return [Reference(named.stem, " ".join(" ".join(spoken).split()), audio, fields={"cues": cues})]
 
 
 def _blocks(lines: list[str]) -> list[tuple[int, list[str]]]:

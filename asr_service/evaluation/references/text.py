@@ -17,16 +17,26 @@ from asr_service.evaluation.reference import FieldValue
 AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a", ".sph", ".webm")
 
 
+def file_text(path: Path) -> str:
+    """A UTF-8 text, unpacked if its name ends in .gz. Raises OSError, EOFError, zlib.error or UnicodeDecodeError."""
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+
+
 def file_lines(path: Path, problems: list[str]) -> list[str]:
     """The lines of a UTF-8 text, unpacked if its name ends in .gz; none, and a problem, where it cannot be read."""
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig").split("\n")
+        return file_text(path).split("\n")
     except UnicodeDecodeError as error:
         problems.append(f"{path}: no UTF-8 at byte {error.start}")
     except (OSError, EOFError, zlib.error) as error:
         problems.append(f"{path}: {getattr(error, 'strerror', None) or error}")
     return []
+
+
+def unpacked(path: Path) -> Path:
+    """Its name without .gz."""
+    return path.with_suffix("") if path.suffix == ".gz" else path
 
 
 def numbered(path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:

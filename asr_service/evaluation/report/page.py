@@ -16,7 +16,7 @@ from asr_service.errors import ConfigError
 from asr_service.evaluation.report import view
 from asr_service.evaluation.report.sound import data_uris
 from asr_service.evaluation.result import NO_INTERVAL, Evaluation
-from asr_service.evaluation.significance import Comparison, compare
+from asr_service.evaluation.significance import Comparison
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -24,8 +24,8 @@ TEMPLATE = Path(__file__).parent / "template"
 def write_report(
     path: Path,
     evaluation: Evaluation,
+    comparison: Comparison | None = None,
     *,
-    other: Evaluation | None = None,
     audio: bool = False,
     vocabulary: Container[str] | None = None,
 ) -> None:
@@ -34,13 +34,12 @@ def write_report(
     Args:
         path: where to.
         evaluation: of the first system.
-        other: of the second, on the same test set.
+        comparison: of it with a second one, on the same test set; its first two systems are shown.
         audio: put recordings into the file, those with the most errors first, up to sound.MAX_AUDIO_BYTES.
         vocabulary: lower-case words, such as a bundle's lexicon; reference words outside it get a section.
 
-    Raises ConfigError where the file cannot be written, ManifestProblems where the two cannot be compared.
+    Raises ConfigError where the file cannot be written.
     """
-    comparison = compare(evaluation, other) if other is not None else None
     try:
         path.write_text(render(evaluation, comparison, audio=audio, vocabulary=vocabulary), encoding="utf-8")
     except OSError as error:

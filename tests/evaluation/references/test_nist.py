@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.evaluation.reference import Reference
+from asr_service.evaluation.reference import Reference, Unscored
 from asr_service.evaluation.references import read_references
 from tests.evaluation.references.manifests import lines, problems_of
 
@@ -32,7 +32,7 @@ def test_an_stm_gives_segments_with_labels_and_leaves_out_what_is_not_scored(
         2.25,
         "ann",
         fields=labelled,
-        unscored=((4.0, 9.0),),
+        unscored=(Unscored("talk", "1", 4.0, 9.0),),
     )
     assert (second.text, second.duration_s, "labels" in second.fields) == ("", 1.0, False)
     assert "1 segments are marked" in caplog.text

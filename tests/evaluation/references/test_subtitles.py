@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,27 @@ def test_subtitles_say_all_that_is_wrong(tmp_path: Path) -> None:
         "t.srt:5: a cue without its times",
         "t.srt:7: '00:00:61,000' is no time, which looks like 00:01:02.500",
     ]
+
+
+def test_an_empty_line_that_is_missing_before_a_cue_is_told(tmp_path: Path) -> None:
+    cues = ("1", "00:00:00,000 --> 00:00:01,000", "hello", "2", "00:00:01,000 --> 00:00:02,000", "a --> b")
+    missing = "times in the middle of a cue, where an empty line is missing before it"
+    assert problems_of(lines(tmp_path / "t.srt", *cues)) == [f"t.srt:5: {missing}"]
+    assert problems_of(lines(tmp_path / "t.vtt", "WEBVTT", "", *cues)) == [f"t.vtt:7: {missing}"]
+
+
+def test_only_webvtt_has_notes_and_a_word_that_begins_like_one_is_none(tmp_path: Path) -> None:
+    cue = ("00:00:00,000 --> 00:00:01,000", "hello")
+    assert problems_of(lines(tmp_path / "t.srt", *cue, "", "NOTE this is said")) == ["t.srt:4: a cue without its times"]
+    (reference,) = read_references(lines(tmp_path / "a.vtt", "WEBVTT", "", *cue, "", "NOTE this is not"))
+    assert reference.text == "hello"
+    assert problems_of(lines(tmp_path / "t.vtt", "WEBVTT", "", *cue, "", "NOTES are")) == [
+        "t.vtt:6: a cue without its times"
+    ]
+
+
+def test_packed_subtitles_are_those_of_the_recording_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "talk.mp3").touch()
+    packed = tmp_path / "talk.srt.gz"
+    packed.write_bytes(gzip.compress("\n".join(SRT).encode()))
+    assert read_references(packed) == read_references(lines(tmp_path / "talk.srt", *SRT))
