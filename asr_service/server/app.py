@@ -42,8 +42,7 @@ class SpeechServer:
     """One server on the running event loop.
 
     Args:
-        load: makes the engine, started by the server; runs in a thread while the port is already open, so that health
-            checks see NOT_SERVING rather than a refused connection.
+        load: makes the engine, started by the server; runs in a thread.
     """
 
     def __init__(self, settings: Settings, load: Callable[[], Engine]) -> None:
@@ -57,35 +56,47 @@ class SpeechServer:
         self.failed = asyncio.Event()  # the engine has; only a new process can help
         self.port = 0
 
-    async def listen(self) -> None:
+    async def open(self) -> None:
+        """Listen and load the model. Raises what these raise.
+
+        While the model loads, health checks see NOT_SERVING rather than a refused connection. Where others share the
+        port it loads first: the kernel gives whoever listens a share of the connections.
+        """
+        steps = [self._listen, self._load_model]
+        for step in reversed(steps) if self._settings.server.share_port else steps:
+            await step()
+        assert self._servicer.engine is not None
+        log.info("serving", extra={"fields": {"model": self._servicer.engine.info.model, "port": self.port}})
+
+    async def _listen(self) -> None:
         """Open the port. Raises ConfigError where that is not possible."""
         server_settings = self._settings.server
-        self._server = grpc.aio.server(interceptors=[self._interceptor], options=_channel_options(server_settings))
-        pb_grpc.add_SpeechServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        server = grpc.aio.server(interceptors=[self._interceptor], options=_channel_options(server_settings))
+        pb_grpc.add_SpeechServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if server_settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
-        await self._set_health(NOT_SERVING)
+            reflection.enable_server_reflection(names, server)
+        await self._set_health(NOT_SERVING if self._servicer.engine is None else SERVING)
         address = server_settings.address
         # gRPC finds out, too, but does not say why, and writes lines of its own to stderr.
         if problem := why_not(address, share_port=server_settings.share_port):
             raise ConfigError(f"cannot listen on {address}: {problem}")
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = server.add_insecure_port(address)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from error
-        await self._server.start()
+        await server.start()
+        self._server = server
         log.info("listening", extra={"fields": {"address": server_settings.address, "port": self.port}})
 
-    async def load(self) -> None:
-        """Load the model and begin to serve. Raises BundleError and the like from the loader."""
+    async def _load_model(self) -> None:
+        """Raises BundleError and the like from the loader."""
         engine = await asyncio.to_thread(self._load)
         engine.start()
         self._servicer.engine = engine
         await self._set_health(SERVING)
         self._watch = asyncio.create_task(self._watch_health(engine))
-        log.info("serving", extra={"fields": {"model": engine.info.model, "port": self.port}})
 
     async def stop(self, hurry: asyncio.Event | None = None) -> bool:
         """Drain and stop: running streams may end by themselves, then get their finals, then the port closes.
@@ -105,7 +116,8 @@ class SpeechServer:
         await _wait(self._servicer.wait_for_calls(), settings.drain_s, hurry)
         self._servicer.end_streams()
         await _wait(self._servicer.wait_for_calls(), settings.grace_s, hurry)
-        log.info("stopping", extra={"fields": {"calls_cut_off": self._servicer.live_calls}})
+        if self._server is not None:
+            log.info("stopping", extra={"fields": {"calls_cut_off": self._servicer.live_calls}})
         self._servicer.fail_calls(shutting_down)
         self._interceptor.stopping = True
         if self._server is not None:
@@ -182,8 +194,7 @@ async def serve(settings: Settings, load: Callable[[], Engine]) -> int:
     for number in stop_signals():
         loop.add_signal_handler(number, on_signal)
     server = SpeechServer(settings, lambda: _kept_for_good(load()))
-    await server.listen()
-    loading = asyncio.create_task(server.load())
+    loading = asyncio.create_task(server.open())
     stopped = asyncio.create_task(stopping.wait())
     failed = asyncio.create_task(server.failed.wait())
     try:
@@ -255,8 +266,7 @@ class ServerThread:
         self._loop = asyncio.get_running_loop()
         server = SpeechServer(self._settings, self._load)
         try:
-            await server.listen()
-            await server.load()
+            await server.open()
         except BaseException:
             await server.stop()
             raise

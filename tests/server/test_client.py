@@ -339,8 +339,7 @@ def test_asynchronous_client() -> None:
     async def main() -> None:
         settings = Settings(server=dataclasses.replace(ServerSettings(), address="localhost:0", drain_s=0.0))
         server = SpeechServer(settings, FakeEngine)
-        await server.listen()
-        await server.load()
+        await server.open()
         try:
             async with AsyncClient(f"localhost:{server.port}") as client:
                 assert (await client.recognize(wav())).transcript == "one two three"
