@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.demo import ServerProcess
 from asr_service.commands.option_types import positive
+from asr_service.commands.output_files import check_output_files
 
 if TYPE_CHECKING:
     from asr_service.bench.figures import Figures
@@ -250,6 +251,11 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         arguments.usage_error(f"--channels {arguments.channels} is more than the streams there are, {most} at most")
     if arguments.message_ms > 1000:
         arguments.usage_error("--message-ms must be at most 1000")
+    check_output_files(
+        arguments,
+        {"--json": arguments.json, "--png": arguments.png},
+        [*arguments.manifests, arguments.config, arguments.ca],
+    )
 
 
 def _numbers(text: str) -> list[int]:

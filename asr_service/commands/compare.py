@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr_service.commands.output_files import output_problem
+
 if TYPE_CHECKING:
     from asr_service.evaluation.result import Evaluation
     from asr_service.evaluation.significance import Comparison, PairComparison
@@ -68,7 +70,8 @@ def _usage(arguments: argparse.Namespace) -> list[str]:
         problems.append(f"--changes must be at least 0, not {arguments.changes}")
     if arguments.seed < 0:
         problems.append(f"--seed must be at least 0, not {arguments.seed}")
-    return problems
+    overwritten = output_problem({"--html": arguments.html}, arguments.evaluations)
+    return [*problems, overwritten] if overwritten else problems
 
 
 def _compare(arguments: argparse.Namespace) -> None:

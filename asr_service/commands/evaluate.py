@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.option_types import positive
+from asr_service.commands.output_files import check_output_files
 from asr_service.config import LATENCIES
 
 if TYPE_CHECKING:
@@ -179,6 +180,12 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         arguments.usage_error("--audio has no effect without --html")
     if arguments.real_time and not (arguments.server and arguments.mode == "streaming"):
         arguments.usage_error("--real-time is for --server with --mode streaming; in process the clock is virtual")
+    journal = None if arguments.hyp else _journal_path(arguments)
+    check_output_files(
+        arguments,
+        {"--json": arguments.json, "--html": arguments.html, "--journal": journal},
+        [*arguments.manifests, arguments.hyp, arguments.config, arguments.ca],
+    )
 
 
 def _of_another_system(arguments: argparse.Namespace, references: Sequence[Reference]) -> list[Output]:

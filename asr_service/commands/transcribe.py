@@ -14,6 +14,7 @@ from typing import Any
 from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.formats import FORMATS, Transcript, render
 from asr_service.commands.hints import add_hint_options, hint_fields, hint_groups
+from asr_service.commands.output_files import check_output_files
 from asr_service.commands.wording import said
 from asr_service.errors import AsrError
 from asr_service.types import RecognitionResult
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--channel counts from 1")
 
     check_server_options(arguments)
+    check_output_files(arguments, {"--output": arguments.output}, [*arguments.files, arguments.config, arguments.ca])
     hint_groups(arguments)
     failures: list[Path] = []
 
