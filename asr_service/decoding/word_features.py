@@ -42,7 +42,7 @@ class WordFeatures:
         pieces: NDArray[np.float32],
         attention: AttentionScores,
     ) -> NDArray[np.float64]:
-        """(W, F) for the words of one of `n_best`, whose entries have `scores` and frames of 40 ms; W is at least 1.
+        """(W, F) for the words of a hypothesis; `n_best` has `scores` and frames of 40 ms; W is at least 1.
 
         Of the utterance: `phones` (T4, N) and `pieces` (T8, V) are log-probabilities, `attention` the decoder's scores.
         """

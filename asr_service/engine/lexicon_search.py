@@ -73,6 +73,7 @@ class LexiconSearch(UtteranceSearch):
         self._attention: AttentionScores | None = None
         self._internal_lm: AttentionScores | None = None
         self._text: PrefixScores[TreeCache] | None = None
+        self._unread: list[tuple[Sequence[TimedWord], float]] = []
         self._bundle, self._weights, self._n_best = bundle, weights, n_best
         self._neural_lm = bundle.neural_lm if weights.neural_lm else None
         # Where nothing is read, nothing is saved by leaving hypotheses out.
@@ -86,6 +87,7 @@ class LexiconSearch(UtteranceSearch):
     def reset(self) -> None:
         super().reset()
         self._attention = self._internal_lm = self._text = None
+        self._unread = []
         self._beam.begin()
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
@@ -116,8 +118,9 @@ class LexiconSearch(UtteranceSearch):
         pronounced = ctc_log_likelihoods(self._phones(), [hypothesis.phone_ids for hypothesis in found])
         phones = pronounced.clamp(min=NO_ALIGNMENT).tolist()
         heard = yield from self._heard([hypothesis.words for hypothesis in found], phones, self._attention)
-        kept = self._worth_reading(heard)
+        kept, left = self._worth_reading(heard)
         scores = yield from self._read([heard[index] for index in kept])
+        self._unread = [(found[index].words, heard[index].score) for index in left[: self._limit]]
         ranked: list[tuple[Sequence[TimedWord], float]] = [
             (found[index].words, score) for index, score in zip(kept, scores, strict=True)
         ]
@@ -187,15 +190,20 @@ class LexiconSearch(UtteranceSearch):
             heard.append(_Heard(" ".join(words), score, n_gram))
         return heard
 
-    def _worth_reading(self, heard: Sequence[_Heard]) -> list[int]:
-        """Places of those that may win when the neural language model has read them, likely ones first.
+    def _beyond_ranking(self) -> Sequence[tuple[Sequence[TimedWord], float]]:
+        return self._unread
+
+    def _worth_reading(self, heard: Sequence[_Heard]) -> tuple[list[int], list[int]]:
+        """Places of those that may win when the neural language model has read them, and of the others; likely ones
+        first.
 
         The n-gram stands in for it: what is far below the best with that does not win with the other.
         """
         likely = [entry.score + self._weights.neural_lm * entry.n_gram for entry in heard]
         ranked = sorted(range(len(heard)), key=lambda index: -likely[index])
         least = likely[ranked[0]] - self._neural_margin
-        return [index for place, index in enumerate(ranked) if place < self._limit or likely[index] >= least]
+        may_win = sum(likely[index] >= least for index in ranked)
+        return ranked[:may_win], ranked[may_win:]
 
     def _read(self, heard: Sequence[_Heard]) -> Parts[list[float]]:
         """The log-linear sums: the scores with what the neural language model says, where there is one."""

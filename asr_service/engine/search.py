@@ -109,9 +109,17 @@ class UtteranceSearch(ABC):
         n_best, scores = [words for words, _ in found], [score for _, score in found]
         if not n_best or not n_best[0]:
             return ()
-        hypotheses = []
         # Where nothing at all comes later, it is no alternative to tell, but the words before are the less sure for it.
-        for words, score in [entry for entry in found if entry[0]][: self._limit]:
+        told = [entry for entry in found if entry[0]][: self._limit]
+        texts = {tuple(word.text for word in words) for words in n_best}
+        for words, score in self._beyond_ranking():
+            kept = self._stabiliser.splice(words)
+            text = tuple(word.text for word in kept)
+            if len(told) < self._limit and kept and text not in texts:
+                texts.add(text)
+                told.append((kept, min(score, told[-1][1])))
+        hypotheses = []
+        for words, score in told:
             yield
             sure = self._confidences(words, n_best, scores)
             placed = tuple(self._word(w, offset_s, c) for w, c in zip(words, sure, strict=True))
@@ -121,7 +129,7 @@ class UtteranceSearch(ABC):
     def _confidences(
         self, words: Sequence[TimedWord], n_best: Sequence[Sequence[TimedWord]], scores: Sequence[float]
     ) -> tuple[float, ...]:
-        """Of the words of one of `n_best`, whose entries have `scores`."""
+        """Of the words of a hypothesis; the entries of `n_best` have `scores`."""
         return word_confidences(words, n_best, posteriors(scores, self._confidence_scale).tolist())
 
     def reset(self) -> None:
@@ -144,6 +152,13 @@ class UtteranceSearch(ABC):
     @abstractmethod
     def _ranked(self) -> Parts[list[tuple[Sequence[TimedWord], float]]]:
         """The utterance's hypotheses with their final scores, best first, without repeats."""
+
+    def _beyond_ranking(self) -> Sequence[tuple[Sequence[TimedWord], float]]:
+        """Hypotheses that cannot win, likely ones first: what is told where more alternatives are wanted than ranked.
+
+        They are no part of the ranking, so that neither the best words nor how sure they are depend on what is told.
+        """
+        return ()
 
     def _phones(self) -> Tensor:
         """(T4, N) log-probabilities of the utterance so far."""

@@ -100,8 +100,21 @@ def test_what_the_n_gram_leaves_far_behind_is_not_read(bundle: Bundle, encoded: 
     assert near.keys() == set(in_order[:2])
     assert near == pytest.approx({words: every[words] for words in near}, abs=1e-3)
 
-    wanted = known_words(searched(bundle, encoded, WEIGHT, Mode.ACCURATE, margin=0.0, alternatives=3), bundle)
-    assert wanted.keys() == set(in_order[:3]), "alternatives that were asked for are ranked, however unlikely"
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_how_many_alternatives_are_told_changes_neither_the_words_nor_how_sure_they_are(
+    bundle: Bundle, encoded: Encoded, mode: Mode
+) -> None:
+    alone, one, many = (
+        searched(bundle, encoded, WEIGHT, mode, margin=0.0, alternatives=wanted).final(offset_s=0.0)
+        for wanted in (1, 2, 8)
+    )
+    assert (len(alone), len(one), len(many)) == (1, 2, 8), "those that are far behind are told, too"
+    assert alone == one[:1] == many[:1]
+    assert one == many[:2]
+    assert len({hypothesis.text for hypothesis in many}) == 8
+    scores = [hypothesis.score for hypothesis in many]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_a_spelled_word_far_behind_is_not_read(bundle: Bundle, encoded: Encoded) -> None:
