@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from asr_service.commands.stdout import StdoutLost, checked_stdout
 from asr_service.commands.wording import said
 from asr_service.errors import AsrError
 
@@ -42,16 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Usage errors exit with 2."""
     # Before torch is imported: OpenMP threads that spin while they wait starve whatever runs beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parsed = build_parser().parse_args(arguments)
+    command = "asr"
     try:
-        return int(parsed.run(parsed))
+        with checked_stdout():
+            parsed = build_parser().parse_args(arguments)
+            command = f"asr {parsed.command}"
+            return int(parsed.run(parsed))
     except AsrError as error:
-        print(f"asr {parsed.command}: {said(error)}", file=sys.stderr)  # noqa: T201
+        print(f"{command}: {said(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `asr transcribe ... | head`; stdout is gone, and the interpreter would flush it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except StdoutLost as error:
+        if error.problem:
+            print(f"{command}: cannot write to stdout: {error.problem}", file=sys.stderr)  # noqa: T201
+        return 1
+    except BrokenPipeError:  # of stderr: `asr stream ... 2>&1 | head`
         return 1
 
 

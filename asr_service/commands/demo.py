@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_service.commands.serve import SERVER
-from asr_service.commands.wording import said
+from asr_service.commands.wording import readable, said
 from asr_service.parent_process import end_with_parent
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -53,10 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.audio is None:
                 print(f"clip: {CLIP.name}, synthesised speech (see make_demo_clip.py beside it), at its own pace")
             demonstrate(server.address, audio, None if arguments.audio else REFERENCE.read_text(encoding="utf-8"))
-    except BrokenPipeError:  # who reads the words has gone; it is not the audio that failed
-        raise
     except (AsrError, OSError) as error:
-        print(f"asr demo: {audio}: {said(error)}", file=sys.stderr)
+        print(f"asr demo: {readable(audio)}: {said(error)}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         print(f"asr demo: {error}", file=sys.stderr)

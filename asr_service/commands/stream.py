@@ -18,7 +18,7 @@ from asr_service.commands.connection import add_server_options, check_server_opt
 from asr_service.commands.hints import add_hint_options, hint_fields
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time
 from asr_service.commands.live_view import LiveView
-from asr_service.commands.wording import said
+from asr_service.commands.wording import readable, said
 from asr_service.errors import AsrError
 from asr_service.types import RecognitionResult
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     log = SendLog(CHUNK_S)
     meter = LatencyMeter(log)
     view = LiveView(sys.stdout, sys.stderr, show_partials=arguments.show_partials)
-    name = "microphone" if arguments.mic else str(arguments.file)
+    name = "microphone" if arguments.mic else readable(arguments.file)
     with _server(arguments) as address, connection(arguments, address).client() as client, _until_interrupted() as stop:
         started = time.monotonic()
         failures: list[AsrError | OSError] = []
@@ -69,8 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
             chunks = log.noted(_until_damage(_chunks(arguments, stop), failures))
             options = {"phrase_hints": hints, "metadata": arguments.metadata}
             show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, **options)
-        except BrokenPipeError:  # who reads the words has gone; it is not the audio that failed
-            raise
         except (AsrError, OSError) as error:
             failures.append(error)
         if failures:

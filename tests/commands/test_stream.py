@@ -1,12 +1,9 @@
-"""`asr stream` at a terminal: interims that are taken back, Ctrl-C, a reader that has gone."""
+"""`asr stream` at a terminal: interims that are taken back, Ctrl-C."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,21 +61,3 @@ def test_ctrl_c_ends_a_file_and_what_was_sent_becomes_final(tmp_path: Path, caps
     told = capsys.readouterr()
     assert told.out == "one two\n"
     assert "real-time factor" in told.err
-
-
-@pytest.mark.parametrize("command", ["stream", "demo"])
-def test_a_reader_that_has_gone_is_no_fault_of_the_audio(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "a.wav"
-    soundfile.write(file, say(1, 2, 1.2, 3), 16_000)
-    reader, writer = os.pipe()
-    os.close(reader)
-    settings = Settings(server=ServerSettings(address="localhost:0", drain_s=0.0))
-    with ServerThread(settings, FakeEngine) as server, os.fdopen(writer, "w") as out:
-        running = contextlib.nullcontext(SimpleNamespace(address=server, model="tones", start_s=0.0))
-        monkeypatch.setattr("asr_service.commands.demo.ServerProcess", lambda _: running)
-        monkeypatch.setattr(sys, "stdout", out)
-        more = ["--server", server] if command == "stream" else []
-        assert main([command, str(file), *more]) == 1
-    assert capsys.readouterr().err == ""
