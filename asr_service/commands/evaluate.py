@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr_service.commands.connection import add_server_options, check_server_options, connection
-from asr_service.commands.option_types import positive
+from asr_service.commands.option_types import positive, unicode_text
 from asr_service.commands.output_files import check_output_files
+from asr_service.commands.wording import readable
 from asr_service.config import LATENCIES
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def register(subparsers: Any) -> None:
     scores = parser.add_argument_group("scores")
     scores.add_argument("--normalizer", choices=NORMALIZERS, default="basic", help="default: basic")
     scores.add_argument("--costs", choices=("equal", "sclite"), default="equal", help="of the alignment")
-    scores.add_argument("--name", default="", help="what to call the system (default: model and mode)")
+    scores.add_argument(
+        "--name", type=unicode_text, default="", help="what to call the system (default: model and mode)"
+    )
     scores.add_argument("--json", type=Path, metavar="FILE", help="write scores and every utterance there")
     scores.add_argument("--html", type=Path, metavar="FILE", help="write a report there")
     scores.add_argument("--audio", action="store_true", help="put recordings into the report")
@@ -130,7 +133,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     about = provenance(sys.argv[1:])
     journal = vocabulary = None
     if arguments.hyp:
-        name = arguments.hyp.name
+        name = readable(arguments.hyp.name)
         outputs = _of_another_system(arguments, references)
         about = _origin(arguments) | about
     else:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from asr_service.commands.option_types import boost
+from asr_service.commands.option_types import boost, unicode_text
 from asr_service.config import PhraseHintSettings
 
 
@@ -20,7 +20,12 @@ class PhraseGroup:
 
 def add_hint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--phrase", action="append", default=[], metavar="TEXT", help="a word or phrase to expect (repeatable)"
+        "--phrase",
+        type=unicode_text,
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a word or phrase to expect (repeatable)",
     )
     parser.add_argument(
         "--boost",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
+from asr_service.commands.wording import readable
 from asr_service.config import PhraseHintSettings
 
 # gRPC takes them without a word and sends its own.
@@ -17,6 +18,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
     return number
+
+
+def unicode_text(text: str) -> str:
+    """Text that can be sent and written. Raises ArgumentTypeError for bytes that the locale could not decode."""
+    if re.search(r"[\ud800-\udfff]", text):
+        raise argparse.ArgumentTypeError(f"{readable(text)} is no text in the encoding of the locale")
+    return text
 
 
 def boost(text: str) -> float:

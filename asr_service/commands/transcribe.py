@@ -15,7 +15,7 @@ from asr_service.commands.connection import add_server_options, check_server_opt
 from asr_service.commands.formats import FORMATS, Transcript, render
 from asr_service.commands.hints import add_hint_options, hint_fields, hint_groups
 from asr_service.commands.output_files import check_output_files
-from asr_service.commands.wording import said
+from asr_service.commands.wording import readable, said
 from asr_service.errors import AsrError
 from asr_service.types import RecognitionResult
 
@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
     if arguments.server and arguments.config:
         arguments.usage_error("--config has no effect with --server: it is the server that has the settings")
-    if arguments.channel < 0:
-        arguments.usage_error("--channel counts from 1")
-
+    _check_channel(arguments)
     check_server_options(arguments)
     check_output_files(arguments, {"--output": arguments.output}, [*arguments.files, arguments.config, arguments.ca])
     hint_groups(arguments)
@@ -69,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
             except (AsrError, OSError) as error:
                 failure = said(error)
             if finals or not failure:
-                yield Transcript(str(path), arguments.mode, tuple(finals), failure)
+                yield Transcript(readable(path), arguments.mode, tuple(finals), failure)
             if failure:
-                print(f"asr transcribe: {path}: {failure}", file=sys.stderr)
+                print(f"asr transcribe: {readable(path)}: {failure}", file=sys.stderr)
                 failures.append(path)
 
     recogniser = _by_server if arguments.server else _in_process
@@ -79,6 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
         for line in render(transcripts(recognise), arguments.format):
             print(line, file=output, flush=True)
     return 1 if failures else 0
+
+
+def _check_channel(arguments: argparse.Namespace) -> None:
+    from asr_service.audio import MAX_CHANNELS
+
+    if not 0 <= arguments.channel <= MAX_CHANNELS:
+        arguments.usage_error(f"--channel is {arguments.channel}, must be 1 to {MAX_CHANNELS}")
 
 
 @contextlib.contextmanager
@@ -143,4 +148,4 @@ def _output(path: Path | None) -> Iterator[Any]:
             with path.open("w", encoding="utf-8") as file:
                 yield file
         except OSError as error:
-            raise AsrError(f"cannot write {path}: {error.strerror}") from error
+            raise AsrError(f"cannot write {readable(path)}: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from asr_service.errors import AsrError
 
@@ -30,3 +31,8 @@ def said(error: AsrError | OSError) -> str:
     for field, option in _OPTIONS:
         message = field.sub(option, message)
     return message
+
+
+def readable(name: Path | str) -> str:
+    r"""A file's name as text that can be written anywhere: \xff for a byte that the locale could not decode."""
+    return str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
