@@ -350,8 +350,10 @@ class Settings:
     phrase_hints: PhraseHintSettings = field(default_factory=PhraseHintSettings)
 
     def __post_init__(self) -> None:
-        longest = self.engine.max_utterance_s
-        _in_range(self.endpointing, "max_utterance_s", EndpointingSettings.MIN_UTTERANCE_S, longest)
+        wanted, longest = self.endpointing.max_utterance_s, self.engine.max_utterance_s
+        if wanted > longest:
+            name, rule = "endpointing.max_utterance_s", f"at most engine.max_utterance_s, {longest:g}"
+            raise ConfigError(f"setting {name} is {wanted:g}, must be {rule}", field=name)
 
 
 def load_settings(path: Path | None = None) -> Settings:

@@ -84,3 +84,10 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None) -> None
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=str(path)):
         load_settings(path)
+
+
+def test_an_utterance_longer_than_the_engines_longest_is_told_of_that_setting() -> None:
+    with pytest.raises(ConfigError, match=r"must be at most engine\.max_utterance_s, 30"):
+        settings_from_tables({"endpointing": {"max_utterance_s": 60.0}})
+    settings = settings_from_tables({"endpointing": {"max_utterance_s": 60.0}, "engine": {"max_utterance_s": 60.0}})
+    assert settings.endpointing.max_utterance_s == 60.0

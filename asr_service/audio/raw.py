@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from asr_service.audio.pcm import ALAW, FLOAT_32, MULAW, SIGNED_16, FrameReader
+from asr_service.audio.sniff import HEADER_BYTES_OF_ANY, header_in
 from asr_service.audio.source import AUDIO_FIELD, RATE_FIELD, Pcm
 from asr_service.errors import InvalidAudio, InvalidField
 from asr_service.types import AudioEncoding, AudioFormat
@@ -15,11 +16,10 @@ SAMPLE_FORMATS = {
     AudioEncoding.MULAW: MULAW,
     AudioEncoding.ALAW: ALAW,
 }
-_WAV_HEADER_BYTES = 12
 
 
 class RawSource:
-    """Raises InvalidField without a rate, InvalidAudio when the bytes are a WAV file after all."""
+    """Raises InvalidField without a rate, InvalidAudio when the bytes are a file with a header after all."""
 
     def __init__(self, declared: AudioFormat) -> None:
         if declared.sample_rate_hz == 0:
@@ -39,14 +39,14 @@ class RawSource:
     def feed(self, data: bytes) -> Iterator[Pcm]:
         if self._head is not None:
             self._head += data
-            if len(self._head) < _WAV_HEADER_BYTES:
+            if len(self._head) < HEADER_BYTES_OF_ANY:
                 return
             data, self._head = self._head, None
-            # Read as samples a header is a click, and a 24-bit WAV is noise: better say so.
-            if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+            # Read as samples a header is a click, and a 24-bit WAV or compressed audio is noise: better say so.
+            if (header := header_in(data)) is not None:
                 raise InvalidAudio(
-                    f"audio: begins with a WAV header, but config.encoding is {self._encoding.name}; set it to WAV or"
-                    " leave it unset",
+                    f"audio: begins with a header of {header.name}, but config.encoding is {self._encoding.name};"
+                    f" set it to {header.name} or leave it unset",
                     field=AUDIO_FIELD,
                 )
         yield from self._samples(data)

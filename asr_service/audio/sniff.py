@@ -34,7 +34,7 @@ _CONTAINERS = (
     (_FLAC, AudioEncoding.FLAC),
     (b"OggS", AudioEncoding.OGG_OPUS),
 )
-_LONGEST_MAGIC = 12
+HEADER_BYTES_OF_ANY = 12
 _TEXT = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0D}
 
 
@@ -55,6 +55,21 @@ def identify_tagged(head: bytes, *, complete: bool) -> AudioEncoding | None:
     return AudioEncoding.FLAC if head.startswith(_FLAC) else AudioEncoding.MP3
 
 
+def header_in(head: bytes) -> AudioEncoding | None:
+    """The container whose header `head` is, of at least `HEADER_BYTES_OF_ANY` bytes; None for what may be samples.
+
+    An MP3 without a tag is told by two frames only: raw samples may look like one.
+    """
+    is_tag = head.startswith(b"ID3") and 2 <= head[3] <= 4 and max(head[6:10]) < 0x80
+    return AudioEncoding.MP3 if is_tag else _with_header(head)
+
+
+def _with_header(head: bytes) -> AudioEncoding | None:
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return AudioEncoding.WAV
+    return next((encoding for magic, encoding in _CONTAINERS if head.startswith(magic)), None)
+
+
 def identify(head: bytes, *, complete: bool) -> AudioEncoding | None:
     """Recognise a container by its first bytes; Ogg counts as OGG_OPUS whatever codec is inside.
 
@@ -68,13 +83,10 @@ def identify(head: bytes, *, complete: bool) -> AudioEncoding | None:
     Raises:
         EncodingUnknown: the bytes are of no container that is read here.
     """
-    if len(head) < _LONGEST_MAGIC and not complete:
+    if len(head) < HEADER_BYTES_OF_ANY and not complete:
         return None
-    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return AudioEncoding.WAV
-    for magic, encoding in _CONTAINERS:
-        if head.startswith(magic):
-            return encoding
+    if (header := _with_header(head)) is not None:
+        return header
     # Two bytes of sync are not enough: UTF-16 text and raw samples have them too. A second frame must follow.
     first = parse_header(head)
     if first is not None:

@@ -163,7 +163,7 @@ def _endpointing(
 
 
 def _seconds(duration: Duration, field: str, low: float, high: float) -> float:
-    if not 0 <= duration.nanos <= MAX_NANOS:
+    if abs(duration.nanos) > MAX_NANOS or duration.seconds * duration.nanos < 0:  # of one sign, as Duration says
         raise _invalid(f"{field}.nanos", duration.nanos, f"0 to {MAX_NANOS:,}")
     seconds = duration.seconds + duration.nanos * 1e-9
     if not low <= seconds <= high:

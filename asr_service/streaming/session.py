@@ -312,7 +312,8 @@ class Session:
             if output.start_s < self._cutoff_s:
                 self._on_final(output)
         elif isinstance(output, SpeechBegin | SpeechEnd):
-            if self._config.voice_activity_events and output.time_s < self._cutoff_s + TOLERANCE_S:
+            # After a time-out only the finals of what was said before it come.
+            if self._config.voice_activity_events and self._cutoff_s == float("inf"):
                 self._outbox.put(self._builder.voice_activity(output, received_s))
         elif isinstance(output, VoiceTimeout):
             self._on_voice_timeout(output)

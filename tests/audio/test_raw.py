@@ -135,9 +135,26 @@ def test_a_decoder_whose_blocks_were_dropped_is_done() -> None:
     assert len(decoder.finish()) == 0
 
 
-def test_a_wav_sent_as_raw_samples_is_refused() -> None:
-    with pytest.raises(InvalidAudio, match=r"WAV header, but config\.encoding is LINEAR16"):
-        decode(encoded("WAV"), raw(AudioEncoding.LINEAR16))
+@pytest.mark.parametrize(
+    ("head", "encoding"),
+    [
+        (b"RIFF\0\0\0\0WAVEfmt ", "WAV"),
+        (b"RF64\xff\xff\xff\xffWAVEds64", "WAV"),
+        (b"fLaC\0\0\0\x22", "FLAC"),
+        (b"OggS\0\2", "OGG_OPUS"),
+        (b"ID3\4\0\0\0\0\x0f\x7f", "MP3"),
+    ],
+)
+@pytest.mark.parametrize("declared", [AudioEncoding.LINEAR16, AudioEncoding.MULAW])
+def test_a_file_sent_as_raw_samples_is_refused(head: bytes, encoding: str, declared: AudioEncoding) -> None:
+    told = rf"header of {encoding}, but config\.encoding is {declared.name}; set it to {encoding} or leave it unset"
+    with pytest.raises(InvalidAudio, match=told):
+        decode(head + bytes(100), raw(declared))
+
+
+@pytest.mark.parametrize("head", [b"ID3\4\0\0\0\0\x0f\x80", b"ID3\xff\0\0\0\0\0\0", b"RIFF\0\0\0\0AVI ", b"Ogg\0"])
+def test_samples_that_begin_nearly_like_a_file_are_samples(head: bytes) -> None:
+    assert len(decode(head + bytes(100), raw(AudioEncoding.LINEAR16, 16_000))) == (len(head) + 100) // 2
 
 
 @pytest.mark.parametrize("samples", [0, 1, 5, 6, 10, 100])

@@ -154,6 +154,10 @@ def test_config_is_refused_alike_in_both_calls(
             {"voice_activity_timeout": {"speech_end_timeout": {"seconds": 2, "nanos": -1}}},
             "voice_activity_timeout.speech_end_timeout.nanos",
         ),
+        (
+            {"voice_activity_timeout": {"speech_end_timeout": {"seconds": -1, "nanos": -500_000_000}}},
+            "voice_activity_timeout.speech_end_timeout",
+        ),
         ({"endpointing": {"min_trailing_silence": {"seconds": -5}}}, "endpointing.min_trailing_silence"),
         ({"endpointing": {"max_utterance": {"seconds": 31}}}, "endpointing.max_utterance"),
         ({"endpointing": {"max_utterance": {"seconds": 2**40}}}, "endpointing.max_utterance"),

@@ -20,6 +20,7 @@ from asr_service.engine.interface import (
     Progress,
     Sink,
     SpeechBegin,
+    SpeechEnd,
     StreamHandle,
     StreamOptions,
     UtterancePolicy,
@@ -289,6 +290,7 @@ def test_what_was_said_after_a_voice_timeout_is_not_told(engine: HandDriven, clo
 
     stream = session(engine, clock, voice_activity_events=True, speech_end_timeout_s=1.0)
     engine.put(VoiceTimeout(3.0))
+    engine.put(SpeechEnd(3.0))
     engine.put(Final((hypothesis("before"),), 0, 0.0, 2.0))
     engine.put(SpeechBegin(4.0))
     engine.put(Partial(hypothesis("after", 4.0), 0, 1, 4.0, 4.5))
