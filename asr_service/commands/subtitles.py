@@ -12,6 +12,8 @@ from asr_service.types import Word
 LINE_CHARACTERS = 42
 MAX_CUE_CHARACTERS = 2 * LINE_CHARACTERS
 MAX_CUE_S = 7.0
+# One that is over sooner stays for as long where nothing follows: it could not be read.
+MIN_CUE_S = 1.0
 MAX_PAUSE_S = 1.0
 # What a second of pause at a cue's end is worth, in squares of the characters that another cue lacks to be full.
 _PAUSE_WORTH = 2000.0
@@ -22,11 +24,14 @@ def subtitles(words: Sequence[Word], form: str) -> Iterator[str]:
     if form == "vtt":
         yield "WEBVTT"
         yield ""
-    for number, cue in enumerate(cues(words), 1):
+    following = itertools.pairwise(itertools.chain(cues(words), [None]))
+    for number, (cue, after) in enumerate(following, 1):
+        assert cue is not None
         if form == "srt":
             yield str(number)
         mark = "," if form == "srt" else "."
-        yield f"{_clock(cue[0].start_s, mark)} --> {_clock(cue[-1].end_s, mark)}"
+        readable_s = min(cue[0].start_s + MIN_CUE_S, after[0].start_s if after else math.inf)
+        yield f"{_clock(cue[0].start_s, mark)} --> {_clock(max(cue[-1].end_s, readable_s), mark)}"
         yield from _lines([word.text for word in cue])
         yield ""
 

@@ -45,8 +45,20 @@ def test_cues_hold_all_words_in_order_and_none_is_too_long(words: list[Word]) ->
 
 def test_subrip_and_webvtt_differ_in_header_number_and_mark() -> None:
     words = [Word("hello", 3661.0, 3661.5, 0.9)]
-    assert list(subtitles(words, "srt")) == ["1", "01:01:01,000 --> 01:01:01,500", "hello", ""]
-    assert list(subtitles(words, "vtt")) == ["WEBVTT", "", "01:01:01.000 --> 01:01:01.500", "hello", ""]
+    assert list(subtitles(words, "srt")) == ["1", "01:01:01,000 --> 01:01:02,000", "hello", ""]
+    assert list(subtitles(words, "vtt")) == ["WEBVTT", "", "01:01:01.000 --> 01:01:02.000", "hello", ""]
+
+
+def test_a_short_cue_stays_for_a_second_or_until_the_next_one() -> None:
+    words = [Word("yes", 0.0, 0.3, 0.9), Word("no", 2.0, 2.4, 0.9), Word("well", 2.7 + MAX_PAUSE_S, 5.5, 0.9)]
+    times = [line for line in subtitles(words, "srt") if "-->" in line]
+    assert times == [
+        "00:00:00,000 --> 00:00:01,000",
+        "00:00:02,000 --> 00:00:03,000",
+        "00:00:03,700 --> 00:00:05,500",
+    ]
+    pressed = [Word("yes", 0.0, 0.1, 0.9), Word("w" * 84, 0.4, 0.9, 0.9)]
+    assert next(line for line in subtitles(pressed, "srt") if "-->" in line) == "00:00:00,000 --> 00:00:00,400"
 
 
 def said(text: str, pauses_s: dict[str, float] | None = None, word_s: float = 0.2) -> list[Word]:
