@@ -21,7 +21,7 @@ def test_a_server_without_its_port_is_wrong_usage(command: list[str], capsys: py
     with pytest.raises(SystemExit) as left:
         main([*command, "a.wav", "--server", "localhost"])
     assert left.value.code == 2
-    assert "--server is 'localhost', must be HOST:PORT\n" in capsys.readouterr().err
+    assert "--server is 'localhost', must be HOST:PORT with a port from 1 to 65535\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", WRONG)

@@ -6,23 +6,16 @@ import asyncio
 import dataclasses
 import io
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import soundfile
-from google.protobuf import any_pb2
-from google.rpc import status_pb2
 
-from asr_service.client import FLUSH, KEEP_ALIVE, AsyncClient, Client, Control, ServiceError
+from asr_service.client import FLUSH, KEEP_ALIVE, AsyncClient, Client, Content, Control, ServiceError
 from asr_service.config import ServerSettings, Settings
-from asr_service.generated.asr.v1 import speech_pb2 as pb
-from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.app import SpeechServer
 from tests.fake_engine import FakeEngine, linear16, say
 from tests.server.conftest import Service, Start
@@ -116,26 +109,6 @@ def test_an_option_out_of_range_is_a_value_error_that_names_it(option: dict[str,
         list(client.stream(chunks(), **option))
 
 
-@pytest.mark.parametrize("address", ["localhost", "10.0.0.1", "asr.example.org", "[::1]", ""])
-def test_an_address_without_a_port_is_one_of_a_proxy_with_tls(address: str) -> None:
-    async def connect(**options: Any) -> None:
-        await AsyncClient(address, **options).close()
-
-    told = f"^address is {re.escape(repr(address))}, must be HOST:PORT$"
-    with pytest.raises(ValueError, match=told):
-        Client(address)
-    with pytest.raises(ValueError, match=told):
-        asyncio.run(connect())
-    credentials = grpc.ssl_channel_credentials()
-    Client(address, credentials=credentials).close()
-    asyncio.run(connect(credentials=credentials))
-
-
-@pytest.mark.parametrize("address", ["unix:asr.sock", "dns:///localhost", "ipv4:127.0.0.1", "[::1]:50051", "::1"])
-def test_addresses_of_other_kinds_are_grpcs(address: str) -> None:
-    Client(address).close()
-
-
 def test_recording_that_is_too_large_for_one_message_is_told_where_it_goes(start: Start) -> None:
     service = start(server={"max_message_bytes": 1 << 16, "max_chunk_bytes": 1 << 15, "max_config_bytes": 1 << 15})
     with Client(service.address) as client, pytest.raises(ServiceError, match=r"larger than max.* `stream`") as caught:
@@ -203,17 +176,6 @@ def test_controls_among_the_chunks_end_an_utterance_and_keep_the_stream(start: S
         assert finals(client.stream(controlled(), **RAW)) == ["one two", " three"]
 
 
-def test_error_carries_status_reason_and_field(service: Service) -> None:
-    with Client(service.address) as client:
-        with pytest.raises(ServiceError) as caught:
-            client.recognize(wav(), language_code="fr")
-        assert (caught.value.status, caught.value.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
-        assert caught.value.field == "config.language_code" and "fr" in caught.value.message
-        with pytest.raises(ServiceError) as caught:
-            list(client.stream([b"text, not audio" * 1000]))
-        assert caught.value.reason == "ENCODING_UNKNOWN"
-
-
 def test_error_of_the_callers_audio_is_the_callers(service: Service) -> None:
     def broken() -> Iterator[bytes]:
         yield linear16(SPEECH)
@@ -244,6 +206,28 @@ def test_error_of_the_callers_audio_is_the_callers_on_an_event_loop_too(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_chunks_are_bytes_of_any_kind(service: Service, kind: Callable[[bytes], Content]) -> None:
+    async def alike() -> AsyncIterator[Content]:
+        for chunk in chunks():
+            yield kind(chunk)
+
+    async def ask() -> str:
+        async with AsyncClient(service.address) as client:
+            return "".join(finals([response async for response in client.stream(alike(), **RAW)]))
+
+    with Client(service.address) as client:
+        assert transcript(client.stream((kind(chunk) for chunk in chunks()), **RAW)) == "one two three"
+    assert asyncio.run(ask()) == "one two three"
+
+
+@pytest.mark.parametrize(("item", "kind"), [("text", "str"), (1, "int"), (None, "NoneType"), ([b"x"], "list")])
+def test_a_chunk_of_another_type_is_a_type_error_that_names_it(service: Service, item: Any, kind: str) -> None:
+    told = f"^chunks has {kind}, must have bytes, bytearray, memoryview, FLUSH or KEEP_ALIVE$"
+    with Client(service.address) as client, pytest.raises(TypeError, match=told):
+        list(client.stream([linear16(SPEECH), item], **RAW))
+
+
 def test_a_task_that_is_cancelled_in_a_stream_is_cancelled(service: Service) -> None:
     async def main() -> None:
         answered = asyncio.Event()
@@ -272,45 +256,6 @@ def test_stopping_early_frees_the_server(service: Service) -> None:
         next(responses)
         responses.close()
         assert client.server_info().models[0].name == "tones"
-
-
-def answering(code: int, message: str, *details: any_pb2.Any) -> bytes:
-    return status_pb2.Status(code=code, message=message, details=details).SerializeToString()
-
-
-@pytest.mark.parametrize(
-    "details",
-    [
-        answering(14, "upstream connect error"),
-        answering(3, "stopping"),
-        b"\xff\xff\xff",
-        answering(14, "stopping", any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")),
-    ],
-    ids=["another message", "another code", "no message", "a detail that is none"],
-)
-def test_details_that_do_not_belong_to_the_status_are_as_none(details: bytes) -> None:
-    class Proxy(pb_grpc.SpeechServicer):
-        def Recognize(self, request: pb.RecognizeRequest, context: grpc.ServicerContext) -> None:
-            context.set_trailing_metadata((("grpc-status-details-bin", details),))
-            context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
-
-    async def ask(address: str) -> None:
-        async with AsyncClient(address) as client:
-            await client.recognize(b"x")
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    pb_grpc.add_SpeechServicer_to_server(Proxy(), server)
-    address = f"localhost:{server.add_insecure_port('localhost:0')}"
-    server.start()
-    try:
-        with Client(address) as client, pytest.raises(ServiceError) as caught:
-            client.recognize(b"x")
-        with pytest.raises(ServiceError) as caught_on_a_loop:
-            asyncio.run(ask(address))
-    finally:
-        server.stop(None).wait()
-    for error in (caught.value, caught_on_a_loop.value):
-        assert (error.status, error.reason, error.field, error.message) == ("UNAVAILABLE", "", "", "stopping")
 
 
 def test_nobody_listens(service: Service) -> None:
@@ -346,6 +291,8 @@ def test_asynchronous_client() -> None:
                 assert finals([response async for response in client.stream(alive(), **RAW)]) == ["one two", " three"]
                 mine = [("x-request-id", "abc-2")]
                 assert (await client.recognize(wav(), metadata=mine)).response.request_id == "abc-2"
+                info = await client.server_info(metadata=mine)
+                assert info.models[0].name == "tones"
                 responses = [response async for response in client.stream(flushed(), metadata=mine, **RAW)]
                 assert finals(responses) == ["one", " two"]
                 assert {response.request_id for response in responses} == {"abc-2"}

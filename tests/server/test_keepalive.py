@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from asr_service import client as clients
 from asr_service.client import AsyncClient, Client, ServiceError
+from asr_service.client import channel as clients
 from asr_service.config import ServerSettings
 from tests.fake_engine import linear16, say
 from tests.server.conftest import Start
