@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from asr_service.commands.wording import readable
 from asr_service.config import PhraseHintSettings
 
+STDIN = Path("-")
 # gRPC takes them without a word and sends its own.
 _KEYS_OF_GRPC = ("content-length", "content-type", "te", "user-agent")
+
+
+def recording(text: str) -> Path:
+    """A recording's path; - is STDIN, and ./- a file of that name."""
+    path = Path(text)
+    return path.absolute() if path == STDIN and text != "-" else path
 
 
 def positive(text: str) -> int:

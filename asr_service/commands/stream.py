@@ -18,8 +18,9 @@ from asr_service.commands.connection import add_server_options, check_server_opt
 from asr_service.commands.hints import add_hint_options, hint_fields
 from asr_service.commands.latency import LatencyMeter, SendLog, in_real_time
 from asr_service.commands.live_view import LiveView
+from asr_service.commands.option_types import recording
 from asr_service.commands.wording import readable, said
-from asr_service.errors import AsrError
+from asr_service.errors import AsrError, InvalidAudio
 from asr_service.types import RecognitionResult
 
 SAMPLE_RATE_HZ = 16_000
@@ -35,7 +36,8 @@ def register(subparsers: Any) -> None:
         "stdout, partial words and the latency to stderr.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("file", nargs="?", type=Path, metavar="FILE", help="WAV, FLAC, Ogg Opus or Vorbis, MP3")
+    formats = "WAV, FLAC, Ogg Opus or Vorbis, MP3; - is stdin"
+    source.add_argument("file", nargs="?", type=recording, metavar="FILE", help=formats)
     source.add_argument("--mic", action="store_true", help="the microphone, until Ctrl-C (needs sounddevice)")
     parser.add_argument("--simulate-realtime", action="store_true", help="send a file at the pace of a microphone")
     partials = "show words before they are final; those before a | stay"
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         started = time.monotonic()
         failures: list[AsrError | OSError] = []
         try:
-            chunks = log.noted(_until_damage(_chunks(arguments, stop), failures))
+            chunks = log.noted(_until_damage(_chunks(arguments, stop), failures, stop))
             options = {"phrase_hints": hints, "metadata": arguments.metadata}
             show(client, chunks, view, meter, mic=arguments.mic, mode=arguments.mode, **options)
         except (AsrError, OSError) as error:
@@ -125,18 +127,21 @@ def _chunks(arguments: argparse.Namespace, stop: threading.Event) -> Iterator[by
 
     if arguments.mic:
         return microphone_chunks(CHUNK_SAMPLES, stop)
-    chunks = file_chunks(arguments.file, CHUNK_SAMPLES, load_settings(arguments.config))
+    chunks = file_chunks(arguments.file, CHUNK_SAMPLES, load_settings(arguments.config), stop)
     if arguments.simulate_realtime:
         return in_real_time(chunks, CHUNK_S, stop)
     return itertools.takewhile(lambda _: not stop.is_set(), chunks)
 
 
-def _until_damage(chunks: Iterator[bytes], failures: list[AsrError | OSError]) -> Iterator[bytes]:
+def _until_damage(
+    chunks: Iterator[bytes], failures: list[AsrError | OSError], stop: threading.Event
+) -> Iterator[bytes]:
     """Chunks as they come; what they end with is noted, so that the words before it still become final."""
     try:
         yield from chunks
     except (AsrError, OSError) as error:
-        failures.append(error)
+        if not (stop.is_set() and isinstance(error, InvalidAudio)):  # stdin that is stopped is cut off, not damaged
+            failures.append(error)
 
 
 @contextlib.contextmanager

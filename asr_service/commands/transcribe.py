@@ -14,6 +14,7 @@ from typing import Any
 from asr_service.commands.connection import add_server_options, check_server_options, connection
 from asr_service.commands.formats import FORMATS, Transcript, render
 from asr_service.commands.hints import add_hint_options, hint_fields, hint_groups
+from asr_service.commands.option_types import STDIN, recording
 from asr_service.commands.output_files import check_output_files
 from asr_service.commands.wording import readable, said
 from asr_service.errors import AsrError
@@ -30,7 +31,8 @@ def register(subparsers: Any) -> None:
         "be recognised is named on stderr and has no line, or the words before the damage; the others are still done, "
         "and the exit code is 1.",
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="WAV, FLAC, Ogg Opus or Vorbis, MP3")
+    formats = "WAV, FLAC, Ogg Opus or Vorbis, MP3; - is stdin"
+    parser.add_argument("files", nargs="+", type=recording, metavar="FILE", help=formats)
     parser.add_argument("--mode", choices=("accurate", "streaming"), default="accurate", help="default: accurate")
     add_server_options(parser, "let a running server do it (default: in process)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text; json is one object a line")
@@ -51,9 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--model has no effect with --server: it is the server that has the model")
     if arguments.server and arguments.config:
         arguments.usage_error("--config has no effect with --server: it is the server that has the settings")
+    if arguments.files.count(STDIN) > 1:
+        arguments.usage_error("- is stdin, which can be read once only")
     _check_channel(arguments)
     check_server_options(arguments)
-    check_output_files(arguments, {"--output": arguments.output}, [*arguments.files, arguments.config, arguments.ca])
+    files = [Path("/dev/stdin") if path == STDIN else path for path in arguments.files]
+    check_output_files(arguments, {"--output": arguments.output}, [*files, arguments.config, arguments.ca])
     hint_groups(arguments)
     failures: list[Path] = []
 

@@ -21,6 +21,8 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["compare"], "Says which of several systems is better"),
         (["compare"], "write a report of exactly two"),
+        (["transcribe"], "MP3; - is stdin"),
+        (["stream"], "MP3; - is stdin"),
         (["demo"], "Starts a server, streams a clip to it"),
         (["models"], "Lists the presets and bundles there are"),
         (["eval"], f"of the manifests: {', '.join(references.FORMATS)} (default"),
