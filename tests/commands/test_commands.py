@@ -140,7 +140,7 @@ def test_output_goes_to_the_file_named(recording: Write, tmp_path: Path, capsys:
     target = tmp_path / "words.vtt"
     assert main(["transcribe", recording("a.wav", 0.48, 1, 2), "--format", "vtt", "--output", str(target)]) == 0
     assert capsys.readouterr().out == ""
-    assert target.read_text().splitlines() == ["WEBVTT", "", "00:00:00.480 --> 00:00:01.120", "one two", ""]
+    assert target.read_text().splitlines() == ["WEBVTT", "", "00:00:00.480 --> 00:00:01.480", "one two", ""]
     assert main(["transcribe", recording("a.wav", 1), "--output", str(tmp_path / "no" / "dir.txt")]) == 1
     assert "dir.txt" in capsys.readouterr().err
 
