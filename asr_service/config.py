@@ -62,7 +62,7 @@ class ServerSettings:
         keepalive_s, keepalive_timeout_s: a connection silent for so long is pinged, and closed where the answer takes
             so long; on a slow uplink it lies behind the audio.
         min_ping_interval_s: clients that ping more often are sent away (GOAWAY, ENHANCE_YOUR_CALM). Above
-            30 s it would send our own away, which ping at that interval (client.py).
+            30 s it would send our own away, which ping at that interval (client/channel.py).
         retry_after_s: what RetryInfo says when there is no capacity or the model is loading.
         worker_restart_s, worker_restart_most_s: with several workers, how long until one that was killed, or has ended
             with 70 because its engine had failed, is started again: each time twice as long up to the second number,
