@@ -1,25 +1,26 @@
 """A recipe: everything a training run is, in one TOML file (training/recipes/*.toml).
 
-A recipe may say `extends = "NAME"`: it is then that recipe beside it, but for what it says itself.
+A recipe may extend another (`training.recipe_table`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from asr_service.decoding.config import DecodingConfig
 from asr_service.errors import ConfigError
+from asr_service.lexicon import PHONE_VOCABULARY_SIZE
 from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
 from asr_service.model.config import TransformerConfig, preset
 from asr_service.toml_types import of_type
 from training.finetune_config import FinetuneConfig
 from training.kneser_ney import MAX_ORDER, MIN_ORDER
 from training.precision import Products
+from training.recipe_table import read_table
 from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, typed, within
 
 # Of the looks at dev: one long recording would take as much time and memory as all the others.
@@ -320,34 +321,6 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """The settings of a recipe with those of the recipes beside it that it `extends`, its own going before.
-
-    Raises ValueError where one is no TOML, is missing, or where they extend each other in a circle.
-    """
-    tables: list[dict[str, Any]] = []
-    chain = [path]
-    while True:
-        try:
-            tables.append(tomllib.loads(chain[-1].read_text(encoding="utf-8")))
-        except OSError as error:
-            extended = f"{chain[-2]} extends it: " if len(chain) > 1 else ""
-            raise ValueError(f"{chain[-1]}: {extended}{error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{chain[-1]}: not TOML: {error}") from error
-        if "extends" not in tables[-1]:
-            break
-        parent = path.with_name(f"{tables[-1].pop('extends')}.toml")
-        if parent in chain:
-            raise ValueError(f"{path}: extends itself by way of {parent.name}")
-        chain.append(parent)
-    merged: dict[str, Any] = {}
-    for table in reversed(tables):
-        for name, value in table.items():
-            merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
-    return merged
-
-
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; raises ValueError that names the file, and the section or setting that is wrong."""
     table = read_table(path)
@@ -384,7 +357,15 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
 
 
 def _check_together(recipe: Recipe) -> None:
-    """Raises ValueError that names settings of several sections that do not fit, or a file that is not there."""
+    """Raises ValueError that names settings that do not fit together or a search, or a file that is not there."""
+    # The model alone may be so, but no bundle of it could be searched, which would only show once it is trained.
+    if recipe.model.decoder_layers < 1:
+        raise ValueError("[model] decoder_layers is 0, must be 1 or more: the search reads the decoder")
+    if recipe.model.phone_vocab_size not in (0, PHONE_VOCABULARY_SIZE):
+        raise ValueError(
+            f"[model] phone_vocab_size is {recipe.model.phone_vocab_size}, must be {PHONE_VOCABULARY_SIZE}, the phones "
+            "of the lexicon and blank, or 0, none"
+        )
     if not recipe.model.phone_vocab_size and not (recipe.loss.ctc or recipe.loss.attention or recipe.loss.consistency):
         raise ValueError(
             "[loss] ctc, attention and consistency are 0, and [model] phone_vocab_size is 0, so that the others do "

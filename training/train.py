@@ -38,7 +38,8 @@ from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
 from training.mistakes import told_in_one_line
-from training.recipe import DEV_LONGEST_S, Recipe, load_recipe, read_table
+from training.recipe import DEV_LONGEST_S, Recipe, load_recipe
+from training.recipe_table import read_table
 from training.run_options import add_pace_options, add_run_options
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of

@@ -38,6 +38,50 @@ def test_a_recipe_that_extends_another_says_only_what_differs(tmp_path: Path) ->
     assert (recipe.model.dropout, recipe.model.conv_kernel) == (0.2, 0)
 
 
+def test_a_table_in_a_section_keeps_what_the_recipe_does_not_say_itself(tmp_path: Path) -> None:
+    (tmp_path / "parent.toml").write_text(
+        "[bundle.decoding.accurate]\nlm_weight = 0.7\nword_score = 1.0\n[bundle.decoding.rescoring]\nword = 3.5\n"
+        "[augment]\nchunks = [8, 16]\n"
+    )
+    (tmp_path / "child.toml").write_text(
+        'extends = "parent"\n[bundle.decoding.accurate]\nlm_weight = 0.9\n[augment]\nchunks = [4]\n'
+    )
+    recipe = load_recipe(tmp_path / "child.toml")
+    assert recipe.bundle.decoding == {"accurate": {"lm_weight": 0.9, "word_score": 1.0}, "rescoring": {"word": 3.5}}
+    assert recipe.augment.chunks == (4,)
+
+
+@pytest.mark.parametrize(("value", "said"), [("[seed]", r"section \[seed\]"), ("optim = 1", "setting 'optim'")])
+def test_a_table_where_the_extended_recipe_has_a_value_is_refused(tmp_path: Path, value: str, said: str) -> None:
+    (tmp_path / "parent.toml").write_text("seed = 1\n[optim]\nlr = 1\n")
+    (tmp_path / "child.toml").write_text(f'extends = "parent"\n{value}\n')
+    with pytest.raises(ValueError, match=rf"child\.toml: unknown {said}"):
+        load_recipe(tmp_path / "child.toml")
+
+
+@pytest.mark.parametrize("value", ['"../rec/x"', '""', "3"])
+def test_what_is_extended_is_the_name_of_a_recipe_beside_it(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"extends = {value}\n")
+    with pytest.raises(ValueError, match=r"mine\.toml: extends is .*, must be the name of a recipe beside it"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("decoder_layers = 0", "decoder_layers is 0, must be 1 or more"),
+        ("phone_vocab_size = 60", "phone_vocab_size is 60, must be 40, .* or 0"),
+        ("phone_vocab_size = 7", "phone_vocab_size is 7, must be 40, .* or 0"),
+    ],
+)
+def test_a_model_whose_bundle_could_not_be_searched_is_refused(tmp_path: Path, setting: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"[model]\n{setting}\n")
+    with pytest.raises(ValueError, match=rf"mine\.toml: \[model\] {said}"):
+        load_recipe(path)
+
+
 def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('extends = "b"\n')
     (tmp_path / "b.toml").write_text('extends = "a"\n')
