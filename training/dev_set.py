@@ -8,7 +8,7 @@ from pathlib import Path
 from asr_service.commands.option_types import positive
 from training.data import PcmStore, Utterance, read_manifest, speech_dir
 from training.recipe import DataConfig
-from training.selection import dev_store
+from training.selection import dev_store, spelled_out
 
 # The parts of the speech folder's dev set that are like what people dictate.
 _DEFAULT_MANIFEST = "dev.jsonl"
@@ -39,8 +39,10 @@ def add_dev_options(parser: argparse.ArgumentParser, *, every: int) -> None:
 def dev_set(arguments: argparse.Namespace) -> tuple[list[Utterance], PcmStore, list[int]]:
     """All utterances of the manifest, their samples, and the places of those that the options choose.
 
-    Recordings that cannot be decoded are left out. Raises ValueError, naming manifest and corpora, for a corpus that is
-    not in the manifest, and where nothing with words is left.
+    Recordings that cannot be decoded are left out, and so are texts that are not spelled out, which are counted.
+
+    Raises ValueError, naming manifest and corpora, for a corpus that is not in the manifest, and where nothing with
+    words is left.
     """
     manifest = arguments.manifest or speech_dir() / _DEFAULT_MANIFEST
     prefix = "" if arguments.manifest or arguments.corpus else _DEFAULT_PREFIX
@@ -61,4 +63,4 @@ def dev_set(arguments: argparse.Namespace) -> tuple[list[Utterance], PcmStore, l
     rows = [row for row in rows if row not in store.skipped]
     if not any(utterances[row].text for row in rows):
         raise ValueError(f"{manifest}: no utterance of {wanted} has both audio and words")
-    return utterances, store, rows
+    return utterances, store, spelled_out(manifest, utterances, rows)

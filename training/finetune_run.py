@@ -26,8 +26,8 @@ from training.finetune_identity import identity, is_same, keep_identity
 from training.finetune_looks import Look, Looks, Recognised, evaluated, evenly
 from training.lexicon import Pronouncer
 from training.lora import Adapters, adapters_of, add_adapters, merged, weights_digest, with_lm, write_bundle
-from training.recipe import Recipe
-from training.selection import dev_utterances, training_utterances
+from training.recipe import DataConfig, Recipe
+from training.selection import dev_utterances, spelled_out, training_utterances
 from training.spent import SPENT_FILE
 from training.tokenizer import check_transcripts
 from training.trainer import Trainer
@@ -76,7 +76,7 @@ class FineTuning:
             dev_path_pattern="",
         )
         self.dev, self.old_dev = (
-            evenly(dev_utterances(data), self.config.report_utterances) for data in (recipe.data, old_dev)
+            evenly(self._measurable(data), self.config.report_utterances) for data in (recipe.data, old_dev)
         )
         for data, utterances in ((recipe.data, self.dev), (old_dev, self.old_dev)):
             if gone := [utterance.source for utterance in utterances if not utterance.path.is_file()]:
@@ -94,6 +94,11 @@ class FineTuning:
                 (folder / left).unlink(missing_ok=True)
             keep_identity(folder, now)
         self.looks = Looks(folder / _LOOKS_FILE, limit=self.config.forgetting_limit)
+
+    @staticmethod
+    def _measurable(data: DataConfig) -> list[Utterance]:
+        utterances = dev_utterances(data)
+        return [utterances[row] for row in spelled_out(data.dev_manifest, utterances, range(len(utterances)))]
 
     def _check_base(self) -> None:
         """The run's tokenizer and phones are the bundle's."""

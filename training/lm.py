@@ -21,12 +21,13 @@ import argparse
 import math
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asr_service.decoding.language_model import WordLanguageModel
-from asr_service.evaluation.normalizer import normalize_transcript
+from asr_service.evaluation.normalizer import dropped_characters, normalize_transcript
 from asr_service.lexicon import Lexicon
 from training.atomic import atomic_path
 from training.command_line import command_parser
@@ -105,14 +106,29 @@ def perplexity(model: Path, sentences: Iterable[str], vocabulary: Collection[str
 
 def text_sentences(path: Path) -> Iterator[str]:
     """Sentences of a text file, as they are said. Raises ValueError and OSError as `text_lines` does."""
-    yield from map(as_said, sentences(text_lines(path)))
+    yield from map(as_said, sentences(_counted(path, text_lines(path))))
 
 
 def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:
     """Normalised texts of a JSONL manifest's utterances; empty ones left out. Raises ValueError as `read_rows` does."""
-    for corpus, text in read_rows(manifest, corpus_and_text):
-        if corpus not in exclude and corpus.startswith(corpus_prefix):
-            yield from filter(None, [as_said(normalize_transcript(text))])
+    rows = read_rows(manifest, corpus_and_text)
+    texts = (text for corpus, text in rows if corpus not in exclude and corpus.startswith(corpus_prefix))
+    for text in _counted(manifest, texts):
+        yield from filter(None, [as_said(normalize_transcript(text))])
+
+
+def _counted(path: Path, texts: Iterable[str]) -> Iterator[str]:
+    """The texts; at their end a line on stderr counts those that are not spelled out, whose words would be lost."""
+    count = lost = 0
+    example = ""
+    for text in texts:
+        count += 1
+        if dropped := dropped_characters(text):
+            lost, example = lost + 1, example or dropped
+        yield text
+    if lost:
+        told = f"{lost} of {count} texts are not spelled out (the first has {example[:8]!r}): those words are missing"
+        print(f"{path}: {told}", file=sys.stderr)
 
 
 def dev_sentences(arguments: argparse.Namespace) -> list[str]:

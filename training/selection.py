@@ -8,11 +8,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from asr_service.evaluation.normalizer import dropped_characters
 from training.data import SPEECH_DIR_VARIABLE, Utterance, read_manifest, speech_dir
 from training.recipe import DataConfig
 
 # Of how samples are made of recordings; another one, and the stores that there are do not count.
 _DECODING = "2\n"
+_MAX_NAME_BYTES = 200  # file systems take 255 and what is added to it
 # Corpora that an error names.
 _MAX_NAMED = 8
 
@@ -29,14 +31,33 @@ def dev_utterances(data: DataConfig) -> list[Utterance]:
 
 def _selected(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> list[Utterance]:
     wanted = re.compile(pattern)
+    there = read_manifest(speech_dir() / manifest, exclude_corpora=excluded)
     utterances = [
         utterance
-        for utterance in read_manifest(speech_dir() / manifest, exclude_corpora=excluded)
+        for utterance in there
         if (not corpora or utterance.corpus in corpora) and wanted.search(utterance.path.as_posix())
     ]
     if not utterances:
         raise ValueError(_nothing_in(manifest, corpora, pattern, excluded))
+    known = {utterance.corpus for utterance in there}
+    missing = [corpus for corpus in corpora if corpus not in known]
+    if missing:  # a name that is misspelt would cost its data in silence
+        raise ValueError(_nothing_in(manifest, missing, "", excluded))
     return utterances
+
+
+def spelled_out(manifest: Path | str, utterances: Sequence[Utterance], rows: Sequence[int]) -> list[int]:
+    """Those of `rows` whose texts normalisation has words for; prints how many others there are.
+
+    Of "in 1984" it leaves "in": who recognises it right would be told of two errors. Raises ValueError where no words
+    are left.
+    """
+    kept = [row for row in rows if not dropped_characters(utterances[row].written)]
+    if len(kept) < len(rows):
+        print(f"{manifest}: {len(rows) - len(kept)} of {len(rows)} texts are not spelled out (digits, signs); left out")
+    if not any(utterances[row].text for row in kept):
+        raise ValueError(f"{manifest}: no text with words that are spelled out")
+    return kept
 
 
 def _nothing_in(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> str:
@@ -64,4 +85,7 @@ def dev_store(runs: Path, data: DataConfig) -> Path:
 def _store_name(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> str:
     chosen = f"{_DECODING}{(speech_dir() / manifest).resolve()}\n{pattern}"
     digest = hashlib.sha256(chosen.encode()).hexdigest()[:8]
-    return "-".join([Path(manifest).stem, *corpora, *(f"no_{corpus}" for corpus in excluded), digest])
+    name = "-".join([Path(manifest).stem, *corpora, *(f"no_{corpus}" for corpus in excluded), digest])
+    if len(name.encode()) <= _MAX_NAME_BYTES:
+        return name
+    return f"{len(corpora)}-corpora-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -68,6 +68,14 @@ def test_without_options_it_is_librispeech_in_the_speech_folder_else_what_is_nam
     assert chosen("--manifest", manifest, "--corpus", "own") == [1]
 
 
+def test_texts_that_are_not_spelled_out_are_left_out(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in (speech / "dev.jsonl").read_text().splitlines()]
+    rows[2]["text"] = "20,000 leagues under the sea"
+    (speech / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert chosen() == [0]
+    assert "dev.jsonl: 1 of 2 texts are not spelled out" in capsys.readouterr().out
+
+
 def test_an_empty_choice_is_refused_with_manifest_and_corpora(speech: Path) -> None:
     with pytest.raises(
         ValueError, match=r"dev\.jsonl: no utterance of an4; its corpora, for --corpus: \(no name\), libri.*, own$"

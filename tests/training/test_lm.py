@@ -276,3 +276,17 @@ def test_a_trie_has_the_bits_that_are_asked_for(tmp_path, monkeypatch, options, 
     out = tmp_path / "lm.kenlm"
     run(monkeypatch, "--text", tmp_path / "text", "--order", 2, *options, "--out", out)
     assert out.read_text().startswith(f"-q {bits} -b {bits} ")
+
+
+def test_texts_that_are_not_spelled_out_are_counted_on_stderr(tmp_path, capsys):
+    text, manifest = tmp_path / "t.txt", tmp_path / "m.jsonl"
+    text.write_text("In 1984 he said.\nNothing more.\n3 & 4\n")
+    manifest.write_text(
+        json.dumps({"text": "one % more", "corpus": "a", "audio_filepath": "a.wav", "duration": 1.0}) + "\n"
+    )
+    assert list(lm.text_sentences(text)) == ["in he said", "nothing more"]
+    assert list(lm.transcripts(manifest)) == ["one more"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"{text}: 2 of 3 texts are not spelled out (the first has '1984'): those words are missing",
+        f"{manifest}: 1 of 1 texts are not spelled out (the first has '%'): those words are missing",
+    ]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from asr_service.evaluation.normalizer import normalize_transcript
+from training.data import Utterance
 from training.recipe import DataConfig, load_recipe
-from training.selection import dev_store, dev_utterances, training_store, training_utterances
+from training.selection import dev_store, dev_utterances, spelled_out, training_store, training_utterances
 
 
 @pytest.fixture
@@ -51,6 +53,7 @@ def test_a_choice_that_leaves_nothing_is_an_error_that_names_it(speech: Path) ->
     for data, told in (
         (DataConfig(corpora=("letters",)), "no utterance of the corpus letters; it has books, digits"),
         (DataConfig(path_pattern="nobody"), "no utterance matches 'nobody'; it has books, digits"),
+        (DataConfig(corpora=("digits", "boks")), "no utterance of the corpus boks; it has books, digits"),
         (
             DataConfig(corpora=("digits", "books"), exclude_corpora=("books", "digits")),
             "no utterance of the corpora digits, books but excluded ones; it has books, digits",
@@ -102,3 +105,29 @@ def test_the_digits_recipe_keeps_recordings_5_to_9_for_dev() -> None:
         path = f"fsdd_8k/theo-7_theo_{take}.opus"
         assert bool(re.search(data.path_pattern, path)) == (take >= 10)
         assert bool(re.search(data.dev_path_pattern, path)) == (5 <= take <= 9)
+
+
+def test_a_store_of_many_corpora_has_a_name_that_file_systems_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    many = [tuple(f"corpus_of_a_site_with_number_{n}" for n in range(first, first + 13)) for first in (0, 1)]
+    stores = {training_store(tmp_path, DataConfig(corpora=corpora)) for corpora in many}
+    assert len(stores) == 2
+    for store in stores:
+        store.mkdir(parents=True)
+
+
+def test_texts_that_are_not_spelled_out_measure_nothing_and_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["In 1984", "well-known", "", "naïve, isn't it?", "R&D"]
+    utterances = [
+        Utterance(Path(f"{n}.wav"), 1.0, normalize_transcript(text), "", "", written=text)
+        for n, text in enumerate(texts)
+    ]
+    assert spelled_out("dev.jsonl", utterances, [0, 1, 3, 4]) == [1, 3]
+    assert capsys.readouterr().out == "dev.jsonl: 2 of 4 texts are not spelled out (digits, signs); left out\n"
+    assert spelled_out("dev.jsonl", utterances, [1, 2]) == [1, 2]
+    assert capsys.readouterr().out == ""
+    for rows in ([0, 2], [4], []):
+        with pytest.raises(ValueError, match=r"dev\.jsonl: no text with words that are spelled out"):
+            spelled_out("dev.jsonl", utterances, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from asr_service.evaluation.references.text import finite, seconds
 
 # lhotse rounds times to a thousandth of a millisecond; a cut this close to the recording's ends is all of it.
 _TOLERANCE_S = 1e-3
+# What more of a supervision lies outside its cut may be words, which its text still has.
+_CUT_OFF_S = 0.1
 
 
 def read_lhotse(path: Path, problems: list[str]) -> list[Reference]:
@@ -39,12 +42,17 @@ def parts_of_cuts(
             begin_s, length_s = seconds(cut["start"], "start"), seconds(cut["duration"], "duration")
             parts = cut.get("supervisions") or [{"id": cut["id"], "start": 0.0, "duration": length_s}]
             for part in parts:
-                # Its start counts from the cut's, and it may reach beyond the cut on both sides.
-                start_s = max(0.0, float(part["start"]))
-                end_s = min(length_s, float(part["start"]) + seconds(part["duration"], "a supervision's duration"))
+                # Its start counts from the cut's, and may lie before it: what is cut off was said elsewhere.
+                said_s = seconds(part["duration"], "a supervision's duration")
+                begins_s = _from_cut(part["start"])
+                start_s, end_s = max(0.0, begins_s), min(length_s, begins_s + said_s)
+                if (lost_s := said_s - (end_s - start_s)) > _CUT_OFF_S:
+                    raise ValueError(
+                        f"supervision {part['id']} lasts {said_s:g} s, {lost_s:.3g} s of them outside the cut"
+                    )
                 offset_s, duration_s = begin_s + start_s, seconds(round(end_s - start_s, 8), "what a cut holds of it")
                 whole = offset_s < _TOLERANCE_S and abs(duration_s - whole_s) < _TOLERANCE_S
-                text, speaker = part.get("text") or "", part.get("speaker") or ""
+                text, speaker = _text(part, "text"), _text(part, "speaker")
                 fields = _fields(part) | _fields(cut)
                 offset_s = 0.0 if whole else offset_s
                 yield Reference(str(part["id"]), text, audio, offset_s, duration_s, speaker, corpus, fields), whole
@@ -52,6 +60,24 @@ def parts_of_cuts(
             problems.append(f"{place}: the cut has no {error}")
         except (TypeError, AttributeError, ValueError) as error:
             problems.append(f"{place}: {error}")
+
+
+def _from_cut(start: object) -> float:
+    """A supervision's start in seconds, below 0 before the cut's. Raises ValueError for what is no such number."""
+    try:
+        number = math.nan if isinstance(start, bool) else float(start)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"a supervision's start is {start!r}, not a number of seconds")
+    return number
+
+
+def _text(part: Mapping[str, Any], name: str) -> str:
+    value = part.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"a supervision's {name} is {value!r}, not a text")
+    return value or ""
 
 
 def _fields(part: Mapping[str, Any]) -> dict[str, FieldValue]:

@@ -100,3 +100,32 @@ def test_lhotse_itself_writes_what_is_read(tmp_path: Path) -> None:
         Reference("s", "hello", tmp_path / "a/r.wav", 1.0, 1.5, "ann", "cuts"),
         Reference("d", "", tmp_path / "a/r.wav", 0.0, 10.0, "", "cuts"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"start": -0.9}, "supervision u lasts 2 s, 0.9 s of them outside the cut"),
+        ({"start": 8.5}, "supervision u lasts 2 s, 1.5 s of them outside the cut"),
+        ({"start": math.nan}, "a supervision's start is nan, not a number of seconds"),
+        ({"start": "soon"}, "a supervision's start is 'soon', not a number of seconds"),
+        ({"text": 5}, "a supervision's text is 5, not a text"),
+        ({"text": ["one"]}, "a supervision's text is ['one'], not a text"),
+        ({"speaker": 7}, "a supervision's speaker is 7, not a text"),
+    ],
+)
+def test_supervisions_that_the_cut_cuts_off_or_that_are_none_are_problems(
+    tmp_path: Path, change: dict[str, object], problem: str
+) -> None:
+    path = write_lhotse(tmp_path, [Reference("u", "x", tmp_path / "r.wav", 1.0, 2.0, "ann", "set")])
+    cut = json.loads(gzip.decompress(path.read_bytes()))
+    cut["supervisions"][0] |= change
+    assert problems_of(lines(tmp_path / "cuts.jsonl", json.dumps(cut))) == [f"cuts.jsonl:1: {problem}"]
+
+
+def test_what_a_cut_leaves_out_by_rounding_is_no_loss(tmp_path: Path) -> None:
+    path = write_lhotse(tmp_path, [Reference("u", "x", tmp_path / "r.wav", 1.0, 2.0, "ann", "set")])
+    cut = json.loads(gzip.decompress(path.read_bytes()))
+    cut["supervisions"][0] |= {"start": -0.05}
+    (reference,) = read_references(lines(tmp_path / "cuts.jsonl", json.dumps(cut)))
+    assert (reference.offset_s, reference.duration_s) == (0.5, 1.95)
