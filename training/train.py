@@ -2,7 +2,8 @@
 
 Resumes from the newest checkpoint of the run's folder by itself. Decoded audio is kept beside the runs. On several
 GPUs or processes: `torchrun --nproc-per-node N -m training.train --config …`, with a recipe whose `optim.accumulate` is
-a multiple of N. On a machine with a time limit: `--max-minutes 9`, and the same command again.
+a multiple of N. On a machine with a time limit: `--max-minutes 9`, and the same command again. The exit status is 0 at
+the end of the run and of such a part of it, 130 where a signal (SIGINT, SIGTERM) ended it before, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -241,13 +244,21 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     return trainer
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     with told_in_one_line("train"), processes(arguments.device) as (group, device):
-        train(arguments, group, device)
+        limit = math.inf if arguments.max_minutes is None else time.monotonic() + 60 * arguments.max_minutes
+        trainer = train(arguments, group, device)
+        # One process whose time is up stops all of them.
+        late = group.any(time.monotonic() >= limit, device)
+        if not late and trainer.position.step < trainer.recipe.optim.max_steps:
+            if group.main:
+                print("interrupted; the same command goes on from here")
+            return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from training.lexicon import LEXICON_FILE
 from training.recipe import DataConfig, Recipe
 from training.tokenizer import train as train_tokenizer
 from training.train import main, targets
+from training.trainer import Trainer
 
 
 @pytest.fixture
@@ -120,6 +122,27 @@ def test_what_the_command_line_changes_is_in_the_runs_own_recipe_and_a_run_has_i
     capsys.readouterr()
     main([*arguments, "--init-from", "nowhere"])
     assert "--init-from has no effect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_ended_says_so_to_what_comes_next_and_a_part_of_a_run_does_not(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
+    step, told = Trainer.step, "interrupted; the same command goes on from here\n"
+
+    def step_then_signal(trainer: Trainer, *given: Any) -> dict[str, float]:
+        signal.raise_signal(sent)
+        return step(trainer, *given)
+
+    arguments = command.arguments("runs", "--max-steps", "3")
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", step_then_signal)
+        assert main(arguments) == 130
+    assert capsys.readouterr().out.endswith(told)
+    assert main([*arguments, "--max-minutes", "0"]) == 0
+    assert main(arguments) == 0
+    assert told not in capsys.readouterr().out
+    assert (command.folder / "runs" / "tiny" / "step-0000003.pt").exists()
 
 
 def with_own_lexicon(arguments: list[str]) -> list[str]:
