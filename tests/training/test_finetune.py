@@ -393,13 +393,10 @@ def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Pat
         FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", lm=tmp_path / "gone.kenlm", device=CPU, workers=1)
 
 
-def test_dev_texts_that_are_not_spelled_out_measure_nothing(
-    base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("train.jsonl", "dev.jsonl"):
-        for corpus in ("new", "old"):
-            write_manifest(tmp_path, name, corpus, ["baa", "tick baa"] + ["tick 2"] * (name == "dev.jsonl"))
+def test_dev_texts_with_digits_measure_nothing(base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for corpus in ("new", "old"):
+        write_manifest(tmp_path, "train.jsonl", corpus, ["baa", "tick baa"])
+        write_manifest(tmp_path, "dev.jsonl", corpus, ["baa", "tick baa", "tick 2"])
     monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
     run = FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", device=CPU, workers=1)
     assert [utterance.text for utterance in (*run.dev, *run.old_dev)] == ["baa", "tick baa"] * 2
-    assert capsys.readouterr().out.count("dev.jsonl: 1 of 3 texts are not spelled out") == 2
