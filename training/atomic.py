@@ -13,7 +13,7 @@ from typing import TextIO
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it replaces `path` at the end of the block, and is gone where that raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # some writers go by the suffix
     try:
         yield draft
         draft.replace(path)

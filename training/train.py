@@ -29,6 +29,7 @@ from asr_service.model.bundle import TOKENIZER_FILE
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.allocator import keep_freed_memory
+from training.atomic import atomic_path, atomic_text
 from training.checkpoint import latest_checkpoint
 from training.command_line import command_parser
 from training.compiled import compile_blocks
@@ -131,18 +132,23 @@ def targets(
 def _make(path: Path, texts: Sequence[str], maker: Callable[[], WordPieces | Lexicon], *, fixed: bool) -> None:
     """Write what `maker` makes of the texts to `path`, unless that is there already, made of them or by somebody else.
 
-    `fixed`: unless anything is there. The digests of the texts and of what was made of them are kept beside it.
+    `fixed`: unless anything is there. The digests of the texts and of what was made of them are kept beside it, and
+    written first: what has none is somebody else's, and not of a start that was killed or out of room between the two.
     """
     kept = path.with_name(f"{path.name}.sha256")
     made_of = _digest("\n".join(texts).encode())
     if path.exists():
-        if fixed or not kept.exists():
+        digests = kept.read_text(errors="replace").split() if kept.exists() else []
+        if fixed or len(digests) != 2:  # an empty file of a full disk tells as little as none
             return
-        before, made = kept.read_text().split()
+        before, made = digests
         if before == made_of or made != _digest(path.read_bytes()):
             return
-    maker().save(path)
-    kept.write_text(f"{made_of} {_digest(path.read_bytes())}\n")
+    with atomic_path(path) as draft:
+        maker().save(draft)
+        path.unlink(missing_ok=True)
+        with atomic_text(kept) as file:
+            file.write(f"{made_of} {_digest(draft.read_bytes())}\n")
 
 
 def _digest(data: bytes) -> str:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -209,6 +210,32 @@ def test_a_tokenizer_that_somebody_put_there_is_taken_whatever_the_texts_are(tmp
     own.save(tmp_path / TOKENIZER_FILE)
     assert made(tmp_path, ["open the window"] * 6) == (own.pieces, True)
     assert made(tmp_path, WORDS) == (own.pieces, False)
+
+
+@pytest.mark.usefixtures("_no_dictionary")
+@pytest.mark.parametrize("digests", ["", "one", "\udcff"])
+def test_a_digest_that_a_full_disk_cut_short_is_as_good_as_none(tmp_path: Path, digests: str) -> None:
+    first = made(tmp_path, WORDS)
+    (tmp_path / f"{TOKENIZER_FILE}.sha256").write_text(digests, errors="surrogateescape")
+    (tmp_path / f"{LEXICON_FILE}.sha256").write_text(digests, errors="surrogateescape")
+    assert made(tmp_path, ["open the window"] * 6) == first
+
+
+@pytest.mark.usefixtures("_no_dictionary")
+@pytest.mark.parametrize("again", [False, True])
+def test_a_start_that_fails_while_its_targets_are_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Neither half of one, nor one that the next start would take for somebody else's."""
+    others = ["open the window"] * 6
+    if again:
+        made(tmp_path, WORDS)
+    with monkeypatch.context() as patched:
+        patched.setattr("training.atomic.os.fsync", Mock(side_effect=OSError("No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            made(tmp_path, others)
+    assert not (tmp_path / TOKENIZER_FILE).exists() and not list(tmp_path.glob("*.part*"))
+    assert made(tmp_path, others) == (train_tokenizer(others, 36).pieces, True)
 
 
 @pytest.mark.parametrize("normalizer", ["nfc", "transcript"])
