@@ -18,17 +18,29 @@ KEEP = 3
 
 
 def write_durably(path: Path, state: dict[str, Any]) -> None:
-    """Write `path` whole or not at all, whenever the process or the machine dies.
+    """Write `path`, step-….pt, whole or not at all, whenever the process or the machine dies.
 
     The bytes reach the disk before the name does (fsync, rename), and the name before this returns (fsync of the
-    folder): a file under its final name is complete.
+    folder): a file under its final name is complete. What a writer that was killed left there is removed. Raises
+    OSError that names the file.
     """
+    for left in path.parent.glob("step-*.partial"):
+        left.unlink()
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except (OSError, RuntimeError) as error:
+        # A disk that is full is a RuntimeError of torch's archive, which closes after the error of the file.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(f"{path} cannot be written: {cause.strerror or cause}") from cause
+    finally:
+        partial.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -43,8 +46,37 @@ def test_the_half_of_a_checkpoint_that_a_killed_writer_left_is_ignored(
     monkeypatch.setattr(torch, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, {"step": 6})
-    assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == [whole]
+    (tmp_path / "step-0000006.partial").write_bytes(b"half")  # of one that could not even clear up
     assert latest_checkpoint(tmp_path) == whole
+    monkeypatch.undo()
+    newest = save_checkpoint(tmp_path, {"step": 7})
+    assert sorted(tmp_path.iterdir()) == [whole, newest]
+
+
+@pytest.fixture
+def _little_room() -> Iterator[None]:
+    """No file of this process grows beyond 64 KiB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("_little_room")
+@pytest.mark.parametrize("numbers", [16_300, 1_000_000])
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_named_and_leaves_nothing(tmp_path: Path, numbers: int) -> None:
+    with pytest.raises(OSError, match=r"step-0000005\.pt cannot be written: File too large$"):
+        save_checkpoint(tmp_path, {"step": 5, "weight": torch.zeros(numbers)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_wrong_with_a_state_is_not_told_as_a_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "save", Mock(side_effect=RuntimeError("CUDA error")))
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        save_checkpoint(tmp_path, {"step": 5})
 
 
 def test_old_checkpoints_make_room(tmp_path: Path) -> None:
