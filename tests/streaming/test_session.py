@@ -26,7 +26,7 @@ from asr_service.engine.interface import (
     UtterancePolicy,
 )
 from asr_service.errors import EngineFailure, InvalidAudio, ShuttingDown, SlowConsumer, StreamIdle, TooManyMessages
-from asr_service.streaming.session import End, Session
+from asr_service.streaming.session import End, Session, VoiceTimeout
 from asr_service.types import (
     AudioEncoding,
     AudioFormat,
@@ -286,8 +286,6 @@ def test_flush_comes_after_the_bytes_before_it(engine: HandDriven, clock: Clock)
 
 
 def test_what_was_said_after_a_voice_timeout_is_not_told(engine: HandDriven, clock: Clock) -> None:
-    from asr_service.streaming.session import VoiceTimeout
-
     stream = session(engine, clock, voice_activity_events=True, speech_end_timeout_s=1.0)
     engine.put(VoiceTimeout(3.0))
     engine.put(SpeechEnd(3.0))

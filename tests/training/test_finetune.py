@@ -39,7 +39,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("speech")
     write_manifest(folder, "train.jsonl", "new", ["Tick, baa!", "baa tick", "tick tick"])
     write_manifest(folder, "train.jsonl", "old", ["aa b", "k iy", "baa", "s ah n", "t aa"])
-    write_manifest(folder, "dev.jsonl", "new", ["baa", "tick baa"])
+    write_manifest(folder, "dev.jsonl", "new", ["baa", "tick baa", "tick 2"])  # what has digits measures nothing
     write_manifest(folder, "dev.jsonl", "old", ["aa b", "s ah"])
     return folder
 
@@ -393,10 +393,5 @@ def test_a_language_model_that_is_missing_is_named(base_dir: Path, tmp_path: Pat
         FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", lm=tmp_path / "gone.kenlm", device=CPU, workers=1)
 
 
-def test_dev_texts_with_digits_measure_nothing(base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for corpus in ("new", "old"):
-        write_manifest(tmp_path, "train.jsonl", corpus, ["baa", "tick baa"])
-        write_manifest(tmp_path, "dev.jsonl", corpus, ["baa", "tick baa", "tick 2"])
-    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
-    run = FineTuning(recipe(), load_bundle(base_dir), tmp_path / "run", device=CPU, workers=1)
-    assert [utterance.text for utterance in (*run.dev, *run.old_dev)] == ["baa", "tick baa"] * 2
+def test_dev_texts_with_digits_measure_nothing(base_dir: Path, tmp_path: Path) -> None:
+    assert [utterance.text for utterance in tuning(base_dir, tmp_path / "run").dev] == ["baa", "tick baa"]
