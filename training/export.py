@@ -7,12 +7,13 @@ at the N looks at dev that had the lowest loss; with `--also`, the mean of these
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from asr_service.commands.option_types import positive
+from asr_service.decoding.config import DecodingConfig
+from asr_service.errors import BundleError, ConfigError
 from asr_service.features import FeatureConfig
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import (
@@ -21,17 +22,20 @@ from asr_service.model.bundle import (
     LM_FILE,
     TOKENIZER_FILE,
     StreamingConfig,
+    _read_config,
     load_bundle,
     save_bundle,
 )
 from asr_service.model.config import TransformerConfig
 from asr_service.tokenizer import WordPieces
+from asr_service.toml_types import of_type
 from training.average import best_paths, mean_of_averages
 from training.checkpoint import latest_checkpoint
 from training.command_line import command_parser
 from training.initial import read_initial, take_tokenizer
 from training.mistakes import told_in_one_line
 from training.recipe import SHIPPED_LEXICON
+from training.recipe_values import typed
 
 # In nepers: rounding leaves less, the statistics of another corpus are further away.
 MAX_CMVN_DISTANCE = 1e-4
@@ -62,6 +66,25 @@ def check_alike(run: Path, state: dict[str, Any], path: Path) -> None:
         distance = float((theirs - state["cmvn"][name]).abs().max())
         if not distance <= MAX_CMVN_DISTANCE:
             raise ValueError(f"{path}: {name} of its features (CMVN) is up to {distance:.3g} away from that of {run}")
+
+
+def kept_settings(out: Path) -> dict[str, Any]:
+    """`streaming`, `decoding` and `dial` of the bundle that is at `out`, which people edit; empty where there is none.
+
+    Raises BundleError that names the file and the field that a server would refuse.
+    """
+    if not (out / CONFIG_FILE).exists():
+        return {"streaming": {}, "decoding": {}, "dial": {}}
+    kept = _read_config(out)
+    for place, table in [("", kept), *((f"dial.{latency}: ", table) for latency, table in kept["dial"].items())]:
+        try:
+            streaming = of_type("streaming", table.get("streaming", {}), dict)
+            StreamingConfig(**typed("streaming", streaming, StreamingConfig))
+            DecodingConfig.from_dict(table.get("decoding", {}))
+        except (ValueError, BundleError, ConfigError) as error:
+            told = str(error).removeprefix(f"{CONFIG_FILE}: ")
+            raise BundleError(f"{out / CONFIG_FILE}: {place}{told}") from error
+    return kept
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,8 +131,7 @@ def export(arguments: argparse.Namespace) -> None:
     own = arguments.run / LEXICON_FILE
     lexicon = arguments.lexicon or (own if own.is_file() else SHIPPED_LEXICON)
     # Search weights and chunks are chosen after training and belong to the bundle: exporting again keeps them.
-    previous = arguments.out / CONFIG_FILE
-    kept = json.loads(previous.read_text()) if previous.exists() else {"streaming": {}, "decoding": {}}
+    kept = kept_settings(arguments.out)
     save_bundle(
         arguments.out,
         name=arguments.name,
@@ -120,7 +142,7 @@ def export(arguments: argparse.Namespace) -> None:
         feature_config=FeatureConfig(n_mels=config.n_mels),
         streaming=StreamingConfig(**kept["streaming"]),
         decoding=kept["decoding"],
-        dial=kept.get("dial"),
+        dial=kept["dial"],
         pieces=pieces,
         lexicon=Lexicon.load(lexicon) if config.phone_vocab_size else None,
         int8=arguments.int8,
