@@ -53,5 +53,7 @@ class FinetuneConfig:
         within("finetune", self, limits)
         if not 0.0 <= self.old_share < 1.0:
             raise ValueError(f"[finetune] old_share is {self.old_share}, must be 0 or more and below 1")
+        if self.method == "lora" and not self.targets:
+            raise ValueError("[finetune] targets is empty, must name one layer or more: nothing else learns by 'lora'")
         if self.method == "lora" and self.freeze:
             raise ValueError("[finetune] freeze is for the method 'full': adapters leave all weights alone")

@@ -28,6 +28,8 @@ DEV_LONGEST_S = 20.0
 SHIPPED_LEXICON = SHIPPED_DIR / DEFAULT_MODEL / LEXICON_FILE
 # No speech is understood beyond these, and resampling to much slower ones fails.
 SPEEDS = (0.1, 10.0)
+# A whole number of TOML has 64 bits with its sign; torch takes as many.
+MOST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +310,11 @@ class Recipe:
     bundle: BundleConfig = field(default_factory=BundleConfig)
     start: StartConfig | None = None
     finetune: FinetuneConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a seed that torch would not take."""
+        if not -MOST_SEED - 1 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed is {self.seed}, must be from {-MOST_SEED - 1} to {MOST_SEED}, 64 bits")
 
 
 _SECTIONS: dict[str, type] = {

@@ -165,7 +165,7 @@ def test_an_augmentation_that_cannot_be_drawn_is_refused_by_name(tmp_path: Path,
 
 
 WRONG = {
-    "seed": ("1.5", '"a"'),
+    "seed": ("1.5", '"a"', "9223372036854775808", "-9223372036854775809"),
     "data": {
         "exclude_corpora": ('"fsdd_8k"', "[1]"),
         "corpora": ('"an4"',),
@@ -207,6 +207,7 @@ WRONG = {
         "freeze": ('"encoder"',),
         "rank": ('"8"', "8.5", "0"),
         "method": ('"half"',),
+        "targets": ("[]",),
         "old_share": ("1",),
         "drop_unwritable": ("1",),
     },
@@ -291,3 +292,21 @@ def test_a_recipe_of_a_fine_tuning_does_not_train_a_model_from_nothing(
     with pytest.raises(SystemExit, match="2"):
         train.main(["--config", str(config), "--runs", str(tmp_path), "--device", "cpu"])
     assert "python -m training.finetune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63)])
+def test_a_seed_of_64_bits_is_one_that_torch_takes(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"seed = {seed}\n")
+    torch.Generator().manual_seed(load_recipe(path).seed)
+
+
+def test_a_larger_seed_of_the_command_line_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, runs = tmp_path / "small.toml", tmp_path / "runs"
+    config.write_text("seed = 1\n")
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--config", str(config), "--runs", str(runs), "--device", "cpu", "--seed", str(2**64)])
+    assert capsys.readouterr().err == f"train: seed is {2**64}, must be from {-(2**63)} to {2**63 - 1}, 64 bits\n"
+    assert not runs.exists()
