@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from asr_service.model.bundle import load_bundle
+from asr_service.model.bundle import FORMAT, load_bundle
 from training import stages
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.results import RECIPES, make_bundle
@@ -177,7 +178,9 @@ def test_a_stage_alone_needs_weights_to_begin_with(folder: Path, capsys: pytest.
 def test_a_bundle_is_like_another_but_for_the_weights(folder: Path) -> None:
     model = folder / "model"
     model.mkdir()
-    (model / "config.json").write_text('{"name": "it", "streaming": {"chunk_frames": 8}, "decoding": {"n_best": 7}}')
+    kept = {"streaming": {"chunk_frames": 8}, "decoding": {"n_best": 7}}
+    other = {"format": FORMAT, "name": "it", "language": "en-US", "model": {}, "features": {}}
+    (model / "config.json").write_text(json.dumps(other | kept))
     for name in ("lm.kenlm", "README.md", "model.safetensors"):
         (model / name).write_text("of the other model")
     with (folder / "one.toml").open("a") as recipe:
