@@ -22,8 +22,8 @@ from asr_service.model.bundle import (
     LM_FILE,
     TOKENIZER_FILE,
     StreamingConfig,
-    _read_config,
     load_bundle,
+    read_config,
     save_bundle,
 )
 from asr_service.model.config import TransformerConfig
@@ -75,7 +75,7 @@ def kept_settings(out: Path) -> dict[str, Any]:
     """
     if not (out / CONFIG_FILE).exists():
         return {"streaming": {}, "decoding": {}, "dial": {}}
-    kept = _read_config(out)
+    kept = read_config(out)
     for place, table in [("", kept), *((f"dial.{latency}: ", table) for latency, table in kept["dial"].items())]:
         try:
             streaming = of_type("streaming", table.get("streaming", {}), dict)

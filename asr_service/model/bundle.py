@@ -119,7 +119,8 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
+def read_config(directory: Path) -> dict[str, Any]:
+    """A bundle's settings, with all sections there. Raises BundleError that names the file, and what is wrong."""
     path = directory / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +155,7 @@ def load_bundle(directory: Path) -> Bundle:
     """
     if not directory.is_dir():
         raise BundleError(f"model directory {directory}: no such directory")
-    config = _read_config(directory)
+    config = read_config(directory)
     try:
         model_config = TransformerConfig.from_dict(config["model"])
         feature_config = FeatureConfig(**config["features"])
