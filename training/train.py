@@ -169,6 +169,17 @@ def dev_batches(examples: Sequence[Example], store: PcmStore, front_end: LogMel)
     return [make_batch(chosen[i : i + 8], store, front_end) for i in range(0, len(chosen), 8)]
 
 
+def _held_out(arguments: argparse.Namespace, recipe: Recipe, utterances: Sequence[Utterance]) -> tuple[str, ...]:
+    """The speakers to train without. Raises ValueError for one who is not there: a search would be tuned on others."""
+    if not arguments.hold_out:
+        return ()
+    there = {utterance.speaker for utterance in utterances}
+    if nobody := [speaker for speaker in recipe.data.tuning_speakers if speaker not in there]:
+        told = f"[data] tuning_speakers has {', '.join(nobody)}, of whom nothing is in {recipe.data.manifest}"
+        raise ValueError(f"{arguments.config}: --hold-out, but {told}")
+    return recipe.data.tuning_speakers
+
+
 def train(arguments: argparse.Namespace, group: Processes, device: torch.device) -> Trainer:
     """Everything from the recipe to the pictures, as one of the group's processes."""
     begun = time.monotonic()
@@ -185,7 +196,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
             initial = read_initial(arguments.init_from)
             take_tokenizer(initial, recipe.model, folder / TOKENIZER_FILE)
         utterances, dev_utterances = training_utterances(recipe.data), dev_utterances_of(recipe.data)
-        held_out = recipe.data.tuning_speakers if arguments.hold_out else ()
+        held_out = _held_out(arguments, recipe, utterances)
         learnt = [utterance for utterance in utterances if utterance.speaker not in held_out]
         texts = [utterance.text for utterance in learnt]
         # First what takes seconds and may be refused, then hours of audio.

@@ -109,7 +109,10 @@ def test_an_option_that_cannot_be_meant_is_named_before_anything_is_made(
 
 
 def test_nobody_held_out_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "tuning_speakers names nobody" in refused(command.arguments("runs", "--hold-out"), capsys)
+    arguments = command.arguments("runs", "--hold-out")
+    assert "tuning_speakers names nobody" in refused(arguments, capsys)
+    told = "[data] tuning_speakers has ann, bob, of whom nothing is in train.jsonl"
+    assert told in refused(rewritten(arguments, "[data]", '[data]\ntuning_speakers = ["ann", "1", "bob"]'), capsys)
 
 
 def test_what_the_command_line_changes_is_in_the_runs_own_recipe_and_a_run_has_its_own_weights(
