@@ -11,11 +11,25 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run, in order; a last line that a killed process left unfinished is not one."""
+    """The rows of a run, in order; a last line that a killed process left unfinished is not one.
+
+    Raises ValueError, which names the line, for another that is no row.
+    """
     path = folder / METRICS_FILE
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise ValueError(f"{where}: not a row of a run's curve: {line[:80]!r}")
+    return row
 
 
 class MetricsLog:

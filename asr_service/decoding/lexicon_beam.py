@@ -81,9 +81,9 @@ class LexiconBeamOptions:
     look_back: int = 250
 
     def __post_init__(self) -> None:
-        if self.beam_size < 1 or self.beam_size_token < 1 or self.beam_threshold <= 0:
+        if self.beam_size < 1 or self.beam_size_token < 1 or not self.beam_threshold > 0:  # NaN is not
             raise ValueError("beam_size and beam_size_token must be at least 1, beam_threshold above 0")
-        if self.context_words < 1 or min(self.sure_margin, self.n_best_margin) <= 0:
+        if self.context_words < 1 or not (self.sure_margin > 0 and self.n_best_margin > 0):
             raise ValueError("context_words must be at least 1, sure_margin and n_best_margin above 0")
         if not 0 < self.look_back < self.max_frames:
             raise ValueError("look_back must lie between 0 and max_frames")

@@ -335,6 +335,13 @@ def test_a_word_that_looked_likelier_than_it_is_does_not_empty_the_beam(tree):
     assert beam.finish()[0].texts == ("a",)
 
 
+@pytest.mark.parametrize("name", ["beam_threshold", "sure_margin", "n_best_margin"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_margin_that_nothing_lies_within_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"{name}.* above 0"):
+        LexiconBeamOptions(**{name: value})
+
+
 def test_forgotten_histories_change_nothing(tree, monkeypatch):
     log_probs = np.concatenate([tiny.spoken("see a cat", seed, noise=2.0) for seed in range(6)])
     options = LexiconBeamOptions(beam_size=30)

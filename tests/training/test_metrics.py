@@ -27,3 +27,14 @@ def test_tensorboard_has_the_rows_of_a_run_that_was_killed_and_went_on(tmp_path:
         for name in ("total", "lr"):
             kept = [(row["step"], row[name]) for row in rows if row["kind"] == kind and name in row]
             assert shown.get(f"{kind}/{name}", []) == kept
+
+
+def test_a_row_that_was_cut_short_is_left_out_at_the_end_and_named_elsewhere(tmp_path: Path) -> None:
+    row = '{"kind": "train", "step": 1}\n'
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(row + row[:9])
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1]
+    for damaged in ("\0\0\0\n", row[:9] + row, "[1]\n", '{"kind": "train"}\n'):
+        file.write_text(row + damaged + row)
+        with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a row"):
+            read_metrics(tmp_path)
