@@ -20,10 +20,11 @@ from training.data import speech_dir
 from training.finetune_config import FinetuneConfig
 from training.lora import weights_digest
 from training.recipe import Recipe
+from training.recipe_settings import FREE, settings_by_name
 
 IDENTITY_FILE = "identity.json"
-# What decides over no weight and no look, or only over the last bits of weights, by the machine.
-_FREE = {"name", "dtype", "data.prefetch", "finetune.on_forgetting"}
+# Nor over any look: what is done once one has forgotten.
+_FREE = FREE | {"finetune.on_forgetting"}
 # The base's weights and language model count as they are used; its card does not.
 _KNOWN_OTHERWISE = {WEIGHTS_FILE, LM_FILE, CARD_FILE}
 
@@ -43,15 +44,9 @@ def identity(recipe: Recipe, base: Bundle, lm: Path | None) -> dict[str, Any]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Those that must not change, as JSON has them."""
-    settings: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(recipe).items():
-        if isinstance(value, dict):
-            settings |= {f"{name}.{inner}": setting for inner, setting in value.items()}
-        else:
-            settings[name] = value
-    read_again: dict[str, Any] = json.loads(json.dumps(settings))
-    return {name: value for name, value in read_again.items() if name not in _FREE}
+    """Those that must not change."""
+    settings = settings_by_name(dataclasses.asdict(recipe))
+    return {name: value for name, value in settings.items() if name not in _FREE}
 
 
 def _digest(path: Path | None) -> str | None:
@@ -71,7 +66,7 @@ def is_same(folder: Path, now: dict[str, Any]) -> bool:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if before:  # settings that there are since stood at their defaults
         defaults = _settings(Recipe("", finetune=FinetuneConfig()))
-        before = {name: value for name, value in defaults.items() if name in now} | before
+        before = {name: value for name, value in defaults.items() if name in now} | settings_by_name(before)
     if before == now:
         return True
     if latest_checkpoint(folder) is None:

@@ -15,16 +15,13 @@ from typing import Any
 from training.example import Example
 from training.finetune_config import FinetuneConfig
 from training.recipe import Recipe, StartConfig
+from training.recipe_settings import FREE, settings_by_name
 
 # What else decides over the batches, which utterances there are, is seen in the examples.
 # The optimisers' state keeps their weight decay.
-_FIXED = {
-    ("seed",),
-    ("data", "batch_s"),
-    ("data", "short_first_epochs"),
-    ("optim", "optimizer"),
-    ("optim", "weight_decay"),
-}
+_FIXED = {"seed", "data.batch_s", "data.short_first_epochs", "optim.optimizer", "optim.weight_decay"}
+# Of a finished run: how it went on or ended, not what it learnt.
+_FREE_WHEN_FINISHED = FREE | {"optim.keep_best", "optim.max_skipped"}
 # Sections that a recipe may do without, at their defaults; what cannot be left out is always kept.
 _OPTIONAL = {"start": dataclasses.asdict(StartConfig("any")), "finetune": dataclasses.asdict(FinetuneConfig())}
 _WAYS_OUT = "Move it away, name the recipe anew, or begin a new run with its weights (--init-from)"
@@ -48,7 +45,7 @@ def check_same(folder: Path, kept: Mapping[str, Any] | None, now: Mapping[str, A
     lines: list[str] = []
     fatal: list[str] = []
     for name, line in _changes(kept["recipe"], now["recipe"]):
-        model = name[0] == "model" and name != ("model", "dropout")
+        model = name.startswith("model.") and name != "model.dropout"
         found = fatal if model or name in _FIXED else lines
         found.append(line)
     if not fatal and kept["examples"] != now["examples"]:
@@ -68,19 +65,21 @@ def check_finished(folder: Path, kept: Mapping[str, Any] | None, recipe: Recipe)
     """
     if kept is None:
         raise ValueError(f"{folder}: its checkpoint does not say of what run it is. {_WAYS_OUT}")
-    # The bundle is made after the run; in what type its products were is a matter of the machine.
-    free = {"bundle", "dtype"}
-    changed = [line for name, line in _changes(kept["recipe"], dataclasses.asdict(recipe)) if name[0] not in free]
+    changed = [
+        line
+        for name, line in _changes(kept["recipe"], dataclasses.asdict(recipe))
+        if name not in _FREE_WHEN_FINISHED and not name.startswith("bundle.")  # which is made after the run
+    ]
     if changed:
         raise ValueError(f"{folder} holds a finished run of another recipe: {'; '.join(changed)}. {_WAYS_OUT}")
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each setting that differs, but for the recipe's name, and a line that says how."""
-    old, new = _settings(_completed(before)), _settings(after)
+    old, new = settings_by_name(_completed(before)), settings_by_name(after)
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) and name != ("name",):
-            yield name, f"{'.'.join(name)} was {old.get(name)!r}, is {new.get(name)!r}"
+        if old.get(name) != new.get(name) and name != "name":
+            yield name, f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
 
 
 def _completed(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,13 +90,3 @@ def _completed(kept: Mapping[str, Any]) -> dict[str, Any]:
         name: {**sections.get(name, {}), **value} if isinstance(value, dict) else value
         for name, value in {**defaults, **kept}.items()
     }
-
-
-def _settings(recipe: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    flat: dict[tuple[str, ...], Any] = {}
-    for name, value in recipe.items():
-        if isinstance(value, dict):
-            flat |= {(name, inner): setting for inner, setting in value.items()}
-        else:
-            flat[name,] = value
-    return flat

@@ -45,6 +45,17 @@ def test_a_checkpoint_that_does_not_say_of_what_run_it_is_is_refused() -> None:
         check_same(Path("runs/mine"), None, identity(RECIPE, EXAMPLES))
 
 
+def test_a_finished_run_is_the_same_wherever_it_was_and_on_whatever_machine() -> None:
+    kept = identity(RECIPE, EXAMPLES)
+    kept["recipe"]["data"]["lexicon"] = "/home/gpu/asr/asr_service/models/en-s/lexicon.txt.gz"
+    now = changed(changed(RECIPE, "data", prefetch=2), "optim", keep_best=3, max_skipped=9)
+    check_finished(Path("runs/mine"), kept, now)
+    for other in ("/home/gpu/other.txt.gz", "", "/home/gpu/models/en-s/lexicon.txt.gz"):
+        kept["recipe"]["data"]["lexicon"] = other
+        with pytest.raises(ValueError, match=r"data\.lexicon was .*, is 'the shipped one'"):
+            check_finished(Path("runs/mine"), kept, now)
+
+
 def test_settings_that_are_new_in_the_code_stood_at_their_defaults() -> None:
     recipe = dataclasses.replace(RECIPE, start=StartConfig("first", copies=2))
     kept = identity(recipe, EXAMPLES)
