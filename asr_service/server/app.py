@@ -136,9 +136,10 @@ class SpeechServer:
             await asyncio.sleep(HEALTH_CHECK_PERIOD_S)
             ill = 0 if engine.healthy else ill + 1
         log.error("the engine has failed")
-        await self._set_health(NOT_SERVING)
-        self._servicer.fail_calls(engine_failed)
+        # First, for this is what ends the process; and with no await between, for whoever sees it cancels this task.
         self.failed.set()
+        self._servicer.fail_calls(engine_failed)
+        await self._set_health(NOT_SERVING)
 
     async def _set_health(self, status: Any) -> None:
         for name in ("", SERVICE):

@@ -176,7 +176,8 @@ class SpeechServicer(pb_grpc.SpeechServicer):
 
     def _wait_no_longer(self) -> None:
         for timeout in self._expecting:
-            timeout.reschedule(0.0)
+            if not timeout.expired():  # one that has just fired is here until its task has its turn
+                timeout.reschedule(0.0)
 
     async def _first_message(self, requests: Requests, engine: Engine) -> RecognitionConfig:
         timeout_s = self._settings.server.startup_timeout_s

@@ -17,7 +17,7 @@ from asr_service.config import ServerSettings, Settings
 from asr_service.errors import Unavailable
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
-from asr_service.server.app import ServerThread
+from asr_service.server.app import ServerThread, SpeechServer
 from asr_service.server.interceptors import Call, CallInterceptor, current_call
 from asr_service.server.servicer import SpeechServicer, engine_failed
 from tests.fake_engine import FakeEngine, linear16, say
@@ -138,6 +138,44 @@ async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_f
     servicer.fail_calls(engine_failed)
     with pytest.raises(Unavailable, match="engine has failed"):
         await call
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(60)
+async def test_60_a_stream_whose_time_to_begin_has_just_run_out_does_not_stop_the_stopping() -> None:
+    servicer = SpeechServicer(Settings())
+    servicer.engine = FakeEngine()
+    current_call.set(Call("silent"))
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        await asyncio.Event().wait()
+        yield config()
+
+    context: Any = None
+    call = asyncio.ensure_future(servicer.StreamingRecognize(requests(), context))
+    await asyncio.sleep(0.01)
+    servicer.begin_drain()
+    await asyncio.sleep(0)  # the timeout has fired, the call has not had its turn yet
+    assert not call.done()
+    servicer.fail_calls(engine_failed)
+    with pytest.raises(Unavailable, match="shutting down"):
+        await call
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(60)
+async def test_a_server_whose_engine_has_failed_is_to_end_whatever_its_calls_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asr_service.server.app.HEALTH_CHECK_PERIOD_S", 0.01)
+    engine, known = FakeEngine(), []
+    server = SpeechServer(Settings(server=ServerSettings("localhost:0", drain_s=0.0)), lambda: engine)
+    monkeypatch.setattr(SpeechServicer, "fail_calls", lambda *_: known.append(server.failed.is_set()))
+    await server.open()
+    engine.healthy = False
+    await server.failed.wait()
+    await server.stop()
+    assert known[0]
 
 
 @pytest.mark.parametrize(
