@@ -147,7 +147,7 @@ def draw_run(folder: Path, config: Path | None = None) -> list[Path]:
         raise ValueError(
             f"none of {len(utterances)} dev utterances of up to {DEV_LONGEST_S:g} s is left ({in_words(counts)})"
         )
-    batch = make_batch(examples[:1], store, front_end)
+    batch = make_batch(examples[:1], store, front_end, lead_frames=recipe.augment.lead_frames)
     return [curves, draw_attention(model, batch, pieces, folder / "attention.png")]
 
 

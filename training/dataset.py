@@ -236,7 +236,9 @@ def make_batch(
     *,
     augment: AugmentConfig | None = None,
     seed: str = "",
+    lead_frames: int = 0,
 ) -> Batch:
-    """One batch of all the examples on the CPU, for those that need no second."""
-    maker = BatchMaker(examples, store, front_end, augment or AugmentConfig(), torch.device("cpu"))
+    """One batch of all the examples on the CPU, for those that need no second; `lead_frames` where not to `augment`."""
+    drawn = augment or AugmentConfig(lead_frames=lead_frames)
+    maker = BatchMaker(examples, store, front_end, drawn, torch.device("cpu"))
     return maker(range(len(examples)), seed, augmented=augment is not None)

@@ -7,7 +7,7 @@ at the N looks at dev that had the lowest loss; with `--also`, the mean of these
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,17 @@ def kept_settings(out: Path) -> dict[str, Any]:
     return kept
 
 
+def _trained_lead_frames(state: Mapping[str, Any]) -> int:
+    """The silence that every utterance of the run began with: without it such a model hears what it never has."""
+    recipe = (state.get("run") or {}).get("recipe", {})
+    return int(recipe.get("augment", {}).get("lead_frames", 0))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("export", __doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory")
-    parser.add_argument("--name", default="en-s", help="of the model, as a server lists it; default: en-s")
+    parser.add_argument("--name", help="of the model, as a server lists it; default: that of the run's folder")
     parser.add_argument(
         "--lexicon", type=Path, help="default: the run's own, where it has one, else the shipped model's"
     )
@@ -134,13 +140,13 @@ def export(arguments: argparse.Namespace) -> None:
     kept = kept_settings(arguments.out)
     save_bundle(
         arguments.out,
-        name=arguments.name,
+        name=arguments.name or arguments.run.resolve().name,
         weights=weights,
         mean=state["cmvn"]["mean"],
         std=state["cmvn"]["std"],
         model_config=config,
         feature_config=FeatureConfig(n_mels=config.n_mels),
-        streaming=StreamingConfig(**kept["streaming"]),
+        streaming=StreamingConfig(**{"lead_frames": _trained_lead_frames(state), **kept["streaming"]}),
         decoding=kept["decoding"],
         dial=kept["dial"],
         pieces=pieces,

@@ -380,6 +380,12 @@ def _check_together(recipe: Recipe) -> None:
         )
     if recipe.loss.consistency and recipe.augment.views != 2:
         raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
+    lead = recipe.augment.lead_frames
+    if lead and not recipe.bundle.like and recipe.bundle.lead_frames != lead:
+        raise ValueError(
+            f"[augment] lead_frames is {lead}, [bundle] lead_frames {recipe.bundle.lead_frames}: a model that has only "
+            "heard speech after silence must get that silence"
+        )
     if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
         raise ValueError(f"[bundle] language_model: {lm}: no such file")
     if recipe.bundle.like and not (recipe.bundle.like_directory / CONFIG_FILE).is_file():

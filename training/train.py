@@ -163,10 +163,13 @@ def tell_shared(learnt: Iterable[Utterance], dev: Sequence[Utterance]) -> None:
         print(f"warning: {shared} of {len(dev)} dev utterances are of recordings that training has as well")
 
 
-def dev_batches(examples: Sequence[Example], store: PcmStore, front_end: LogMel) -> list[Batch]:
-    """Some 64 utterances in batches of eight."""
+def dev_batches(
+    examples: Sequence[Example], store: PcmStore, front_end: LogMel, *, lead_frames: int = 0
+) -> list[Batch]:
+    """Some 64 utterances in batches of eight, each after the silence that training puts before its own."""
     chosen = sorted(examples[:: max(1, len(examples) // 64)], key=lambda e: e.duration_s)
-    return [make_batch(chosen[i : i + 8], store, front_end) for i in range(0, len(chosen), 8)]
+    parts = [chosen[i : i + 8] for i in range(0, len(chosen), 8)]
+    return [make_batch(part, store, front_end, lead_frames=lead_frames) for part in parts]
 
 
 def _held_out(arguments: argparse.Namespace, recipe: Recipe, utterances: Sequence[Utterance]) -> tuple[str, ...]:
@@ -251,7 +254,7 @@ def train(arguments: argparse.Namespace, group: Processes, device: torch.device)
     if group.main:
         (folder / RECIPE_FILE).write_text(tomli_w.dumps(recipe_table(arguments)), encoding="utf-8")
     trainer.run(
-        dev=dev_batches(dev_examples, dev_store, trainer.front_end),
+        dev=dev_batches(dev_examples, dev_store, trainer.front_end, lead_frames=recipe.augment.lead_frames),
         evaluate_every=arguments.evaluate_every,
         save_every_s=arguments.save_minutes * 60,
         max_minutes=arguments.max_minutes and arguments.max_minutes - (time.monotonic() - begun) / 60,

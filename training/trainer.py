@@ -144,7 +144,6 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of the run as it stands; the main process alone does."""
         state = self._averaged() | {
-            "run": self._identity,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "position": dataclasses.asdict(self.position),
@@ -159,6 +158,7 @@ class Trainer:
     def _averaged(self) -> dict[str, Any]:
         """What an export needs."""
         return {
+            "run": self._identity,
             "step": self.position.step,
             "average": self.average,
             "cmvn": {"mean": self.front_end.mean, "std": self.front_end.std},
@@ -332,7 +332,7 @@ class Trainer:
                 values |= {"wait_s": updates.waited_s(), "time_s": time.monotonic() - asked}
                 values["tflop"] = self._flops(update) / 1e12
                 progress.update(self.position, values)
-                if dev and self.position.step % evaluate_every == 0:
+                if dev and (self.position.step % evaluate_every == 0 or self.position.step == steps):
                     self._look_at(dev, progress)
                 late = deadline is not None and time.monotonic() > deadline
                 stop = processes.any(bool(stopping) or late, self.device)

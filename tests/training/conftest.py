@@ -72,6 +72,7 @@ class Corpus:
         seed: int = 1,
         dropout: float = MODEL.dropout,
         processes: Processes = ALONE,
+        lead_frames: int = 0,
         **optim: Any,
     ) -> Trainer:
         """fp32, with augmentation and chunk masks from the first steps on, so that a resumed run must draw the same."""
@@ -84,7 +85,7 @@ class Corpus:
             model=model_config,
             data=DataConfig(batch_s=5.0),
             optim=OptimConfig(**settings | optim),
-            augment=AugmentConfig(start_step=1, chunk_start_step=1, chunks=(2, 4), left=8),
+            augment=AugmentConfig(start_step=1, chunk_start_step=1, chunks=(2, 4), left=8, lead_frames=lead_frames),
         )
         torch.manual_seed(seed)
         return Trainer(

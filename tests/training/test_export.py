@@ -12,6 +12,7 @@ import pytest
 
 from asr_service.model.bundle import CONFIG_FILE, SHIPPED_DIR, load_bundle
 from tests.training.conftest import Corpus
+from training.average import keep_best
 from training.export import kept_settings
 from training.export import main as export
 
@@ -63,3 +64,15 @@ def test_settings_of_the_bundle_there_that_no_server_would_take_are_refused_by_f
         export(command)
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(f"export: {re.escape(str(path))}: .*{said}", line), line
+
+
+def test_a_model_that_was_trained_after_silence_gets_it_and_has_its_runs_name(corpus: Corpus, tmp_path: Path) -> None:
+    trainer = corpus.trainer("led", lead_frames=6)
+    keep_best(trainer.folder, trainer._averaged() | {"dev": {"total": 1.0}}, 1)
+    trainer.save()
+    corpus.pieces.save(trainer.folder / "tokenizer.json")
+    for number, options in enumerate(([], ["--average", "1"])):
+        out = tmp_path / str(number)
+        export(["--run", str(trainer.folder), "--out", str(out), *options])
+        bundle = load_bundle(out)
+        assert (bundle.streaming.lead_frames, bundle.name) == (6, "led")

@@ -10,6 +10,7 @@ import torch
 from tests.training.conftest import Corpus
 from training.dataset import BatchMaker
 from training.recipe import AugmentConfig
+from training.train import dev_batches
 
 PLAIN = AugmentConfig(speeds=(1.0,), freq_masks=0, time_masks=0, views=2)
 
@@ -31,3 +32,10 @@ def test_every_utterance_begins_after_the_silence_that_its_recipe_wants(corpus: 
     torch.testing.assert_close(led.features[:, :24], silence.expand(len(led.features), -1, -1))
     torch.testing.assert_close(led.features[:, 24:], plain.features, rtol=0, atol=0)
     assert led.seconds == plain.seconds
+
+
+def test_a_look_at_dev_hears_that_silence(corpus: Corpus) -> None:
+    plain, led = (
+        dev_batches(corpus.examples, corpus.store, corpus.front_end(), lead_frames=frames) for frames in (0, 6)
+    )
+    assert [batch.lengths.tolist() for batch in led] == [(batch.lengths + 24).tolist() for batch in plain]

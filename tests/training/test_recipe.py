@@ -142,6 +142,18 @@ def test_agreement_of_views_wants_two_of_them(tmp_path: Path) -> None:
                 load_recipe(path)
 
 
+def test_a_model_that_is_trained_after_silence_is_to_get_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for lead in ("", "\n[bundle]\nlead_frames = 4"):
+        path.write_text(f"[augment]\nlead_frames = 6{lead}")
+        with pytest.raises(ValueError, match=r"\[augment\] lead_frames is 6, \[bundle\] lead_frames [04]"):
+            load_recipe(path)
+    path.write_text("[augment]\nlead_frames = 6\n[bundle]\nlead_frames = 6")
+    assert load_recipe(path).bundle.lead_frames == 6
+    path.write_text("[bundle]\nlead_frames = 6")  # of recordings that begin before anybody speaks
+    assert load_recipe(path).augment.lead_frames == 0
+
+
 @pytest.mark.parametrize(
     "setting",
     [
