@@ -18,6 +18,8 @@ from asr_service.types import Hypothesis, Mode, PhraseHint
 
 SAMPLE_RATE_HZ = 16_000
 EVIDENCE_PERIOD_S = 0.08
+# Speech begins with so many periods of it in a row: shorter is a click.
+SPEECH_BEGIN_PERIODS = 2
 
 
 @dataclass(frozen=True, slots=True)

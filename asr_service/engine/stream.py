@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from asr_service.engine.interface import (
     EVIDENCE_PERIOD_S,
+    SPEECH_BEGIN_PERIODS,
     FrameEvidence,
     Sink,
     SpeechBegin,
@@ -30,8 +31,7 @@ from asr_service.types import Mode
 
 FRAME_S = 0.01
 TICK_FRAMES = round(EVIDENCE_PERIOD_S / FRAME_S)
-# Voice activity is announced after this much speech, and its end after this much silence: shorter is a click or a stop.
-BEGIN_TICKS = 2
+# The end of voice activity is announced after this much silence: shorter is a stop.
 END_TICKS = 6
 # Where an utterance ends though somebody has spoken in one of so many last ticks, it was cut for its length.
 CUT_TICKS = 2
@@ -206,7 +206,7 @@ class Stream:
 
     def _announce(self, is_speech: bool) -> None:
         self._run = self._run + 1 if is_speech != self._speaking else 0
-        if self._run == (END_TICKS if self._speaking else BEGIN_TICKS):
+        if self._run == (END_TICKS if self._speaking else SPEECH_BEGIN_PERIODS):
             began_s = self.time_s(self.observed - self._run * TICK_FRAMES)
             self._speaking = not self._speaking
             self._run = 0

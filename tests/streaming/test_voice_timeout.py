@@ -40,18 +40,31 @@ def test_no_speech_at_the_start() -> None:
 
 
 def test_speech_in_time_disarms_the_start_timeout() -> None:
-    assert timeouts("." * 9 + "x" + "." * 40, 1.0, None) == []
+    assert timeouts("." * 8 + "xx" + "." * 40, 1.0, None) == []
+
+
+def test_speech_that_begins_in_the_last_moment_is_in_time() -> None:
+    assert timeouts("." * 9 + "xx" + "." * 40, 1.0, None) == []
+    assert timeouts("xx" + "." * 9 + "xx" + "." * 30, None, 1.0) == [pytest.approx(2.3)]
+
+
+def test_a_click_is_no_speech() -> None:
+    assert timeouts("." * 5 + "x" + "." * 40, 1.0, None) == [pytest.approx(1.0)]
+    assert timeouts("xx" + "." * 9 + "x" + "." * 30, None, 2.0) == [pytest.approx(2.2)]
+    assert timeouts("." * 5 + "x" + "." * 100, None, 2.0) == []
 
 
 def test_a_word_that_only_the_model_heard_is_speech() -> None:
     assert timeouts("." * 9 + "w" + "." * 40, 1.0, None) == []
-    assert timeouts("x" + "." * 9 + "w" + "." * 30, None, 2.0) == [pytest.approx(3.1)]
+    assert timeouts("xx" + "." * 9 + "w" + "." * 30, None, 2.0) == [pytest.approx(3.2)]
 
 
 def test_what_is_told_again_after_a_cut_does_not_take_a_word_back() -> None:
     told: list[float] = []
     policy = VoiceTimeoutPolicy(Never(), start_timeout_s=None, end_timeout_s=0.4, on_timeout=told.append)
-    for number, character in ((1, "x"), (2, "."), (3, "."), (4, "w"), (5, "."), (1, "x"), (5, "."), (6, "."), (7, ".")):
+    before = ((1, "x"), (2, "x"), (3, "."), (4, "w"), (5, "."))
+    again = ((1, "x"), (2, "x"), (5, "."), (6, "."), (7, "."))
+    for number, character in before + again:
         policy.observe(FrameEvidence(number * PERIOD_S, character == "x", False, character == "w", 0.0))
     assert told == []
 
@@ -72,7 +85,7 @@ def test_end_timeout_does_not_run_before_speech_has_begun() -> None:
 
 
 def test_a_timeout_is_told_once() -> None:
-    assert len(timeouts("x" + "." * 100, 0.5, 2.0)) == 1
+    assert len(timeouts("xx" + "." * 100, 0.5, 2.0)) == 1
 
 
 def test_an_utterance_that_begins_where_the_timeout_passes_is_not_told() -> None:
