@@ -13,8 +13,9 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
 from tqdm import tqdm
 
 from asr_service.evaluation.normalizer import normalize_transcript
@@ -42,6 +44,9 @@ SKIPPED_FILE = "skipped.json"
 MAX_PADDING = 0.2
 # Share of a GPU's free memory that samples may take: the rest is for training.
 MAX_GPU_SHARE = 0.5
+# What a decoding process is given at once, and how much of that may be under way or waiting to be written.
+TASK_UTTERANCES = 8
+TASKS_PER_WORKER = 8
 # What stands in a line of LISTING_FILE as JSON: names that no line can hold, and those that would be read as JSON.
 _QUOTED = re.compile(r'^"|[\r\n\ud800-\udfff]')
 
@@ -75,11 +80,9 @@ class Utterance:
         return str(self.path) if self.offset_s is None else f"{self.path}@{self.offset_s:.10g}+{self.duration_s:g}"
 
 
-def read_manifest(path: Path, *, exclude_corpora: Iterable[str] = ()) -> list[Utterance]:
+def read_manifest(path: Path) -> list[Utterance]:
     """Read a manifest; raises ValueError naming each line that lacks a field or has a wrong one, and the field."""
-    excluded = set(exclude_corpora)
-    utterances = read_rows(path, lambda row: _utterance(row, path.parent))
-    return [utterance for utterance in utterances if utterance.corpus not in excluded]
+    return read_rows(path, lambda row: _utterance(row, path.parent))
 
 
 def _utterance(row: Row, folder: Path) -> Utterance:
@@ -100,14 +103,17 @@ def _utterance(row: Row, folder: Path) -> Utterance:
     )
 
 
-def decode(utterance: Utterance) -> NDArray[np.int16]:
-    """(N,) samples at 16 kHz, channels averaged; raises ValueError for what nothing can be learned from."""
+def read_waveform(path: Path, part_s: tuple[float, float] | None) -> NDArray[np.float32]:
+    """(N,) samples of a file at 16 kHz in [-1, 1], channels averaged: of all of it, or of a part that is given by its
+    begin and its length. Raises ValueError, which does not name the file, for what nothing can be learned from.
+    """
     try:
-        with soundfile.SoundFile(utterance.path) as file:
+        with soundfile.SoundFile(path) as file:
             rate, frames = file.samplerate, -1
-            if utterance.offset_s is not None:
-                file.seek(min(round(utterance.offset_s * rate), file.frames))
-                frames = round(utterance.duration_s * rate)
+            if part_s is not None:
+                offset_s, duration_s = part_s
+                file.seek(min(round(offset_s * rate), file.frames))
+                frames = round(duration_s * rate)
             pcm = file.read(frames, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise ValueError(f"cannot be read ({error})") from error
@@ -116,8 +122,13 @@ def decode(utterance: Utterance) -> NDArray[np.int16]:
     if not np.isfinite(pcm).all():
         raise ValueError("samples that are not finite (NaN or infinite)")
     mono: NDArray[np.float32] = pcm.mean(axis=1)
-    if rate != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+    return mono if rate == SAMPLE_RATE_HZ else soxr.resample(mono, rate, SAMPLE_RATE_HZ)
+
+
+def decode(utterance: Utterance) -> NDArray[np.int16]:
+    """(N,) samples at 16 kHz; raises ValueError as `read_waveform` does."""
+    part_s = None if utterance.offset_s is None else (utterance.offset_s, utterance.duration_s)
+    mono = read_waveform(utterance.path, part_s)
     samples: NDArray[np.int16] = np.rint(mono * 32768.0).clip(-32768, 32767).astype(np.int16)
     return samples
 
@@ -129,8 +140,12 @@ def _decode_or_reason(utterance: Utterance) -> NDArray[np.int16] | str:
         return str(error)
 
 
+def _decode_some(utterances: Sequence[Utterance]) -> list[NDArray[np.int16] | str]:
+    return [_decode_or_reason(utterance) for utterance in utterances]
+
+
 class PcmStore:
-    """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,).
+    """All utterances' samples in one int16 file, memory-mapped: `store[i]` is utterance i, shape (N,), read-only.
 
     Attributes:
         sources: of the recordings, in order.
@@ -147,8 +162,8 @@ class PcmStore:
         self.recordings = [json.loads(line) if line.startswith('"') else line for line in lines]
         self.sources = [line.rsplit("\t", 2)[0] for line in self.recordings]
         self.offsets: NDArray[np.int64] = np.load(folder / OFFSETS_FILE)
-        # Copy on write: torch wants writable memory, and nothing here may change the file.
-        self._samples: NDArray[np.int16] = np.memmap(folder / SAMPLES_FILE, dtype=np.int16, mode="c")
+        # Not copy on write: Linux refuses a private mapping larger than memory.
+        self._samples: NDArray[np.int16] = np.memmap(folder / SAMPLES_FILE, dtype=np.int16, mode="r")
 
     def __reduce__(self) -> tuple[type[PcmStore], tuple[Path]]:
         """Another process opens the same file."""
@@ -166,8 +181,11 @@ class PcmStore:
         return int(self.offsets[index]), int(self.offsets[index + 1])
 
     def samples(self, device: torch.device) -> torch.Tensor:
-        """All samples in one int16 row: a copy on the GPU if it has room for that, else the mapped file itself."""
-        samples = torch.from_numpy(self._samples)
+        """All samples in one int16 row: a copy on the GPU if it has room for that, else the mapped file itself, which
+        nobody may write into.
+        """
+        # Not from_numpy, which warns of memory that is read-only.
+        samples = from_dlpack(self._samples)
         if device.type == "cuda" and samples.nbytes > MAX_GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
             return samples
         return samples.to(device)
@@ -230,6 +248,19 @@ def _is_complete(utterances: Sequence[Utterance], listing: str, folder: Path) ->
     return all(isinstance(_decode_or_reason(utterances[index]), str) for index in PcmStore(folder).skipped)
 
 
+def _decoded(pool: Executor, utterances: Sequence[Utterance], workers: int) -> Iterator[NDArray[np.int16] | str]:
+    """Each utterance's samples, or why there are none, in order. What is decoded before it can be written is bounded:
+    `map` would keep a whole corpus where the disk is slower than the decoders.
+    """
+    running: deque[Future[list[NDArray[np.int16] | str]]] = deque()
+    for begin in range(0, len(utterances), TASK_UTTERANCES):
+        running.append(pool.submit(_decode_some, utterances[begin : begin + TASK_UTTERANCES]))
+        if len(running) == TASKS_PER_WORKER * workers:
+            yield from running.popleft().result()
+    while running:
+        yield from running.popleft().result()
+
+
 def _decode_all(utterances: Sequence[Utterance], listing: str, folder: Path, workers: int) -> None:
     """Write the files of a store. Raises ValueError, and leaves those that are there, when nothing can be decoded."""
     lengths, skipped = [0], {}
@@ -237,10 +268,8 @@ def _decode_all(utterances: Sequence[Utterance], listing: str, folder: Path, wor
     partial = folder / "samples.partial"
     try:
         with partial.open("wb") as file, ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-            decoded = tqdm(
-                pool.map(_decode_or_reason, utterances, chunksize=32), total=len(utterances), desc="decoding"
-            )
-            for index, pcm in enumerate(decoded):
+            decoded = _decoded(pool, utterances, workers)
+            for index, pcm in enumerate(tqdm(decoded, total=len(utterances), desc="decoding")):
                 if isinstance(pcm, str):
                     skipped[index] = pcm
                 else:

@@ -31,7 +31,7 @@ from asr_service.evaluation.references.text import seconds
 from training.augmentation.codec import CODECS, coded
 from training.augmentation.noise import add_noise, babble, coloured_noise
 from training.command_line import command_parser
-from training.data import SAMPLE_RATE_HZ
+from training.data import SAMPLE_RATE_HZ, read_waveform
 from training.manifest import read_rows
 from training.mistakes import told_in_one_line
 
@@ -72,20 +72,12 @@ def clip_of(row: Row) -> Clip:
 
 
 def read_audio(clip: Clip, folder: Path) -> NDArray[np.float32]:
-    """(N,) mono samples at 16 kHz in [-1, 1]. Raises ValueError that names a file that cannot be read."""
+    """(N,) mono samples at 16 kHz in [-1, 1]. Raises ValueError that names a file in which there are none."""
     path = folder / clip.name
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, -1
-            if clip.part_s is not None:
-                offset_s, duration_s = clip.part_s
-                file.seek(round(offset_s * rate))
-                frames = round(duration_s * rate)
-            pcm = file.read(frames, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-    mono: NDArray[np.float32] = soxr.resample(pcm.mean(axis=1), rate, SAMPLE_RATE_HZ)
-    return mono
+        return read_waveform(path, clip.part_s)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def noisy(

@@ -32,7 +32,7 @@ from asr_service.lexicon import Lexicon
 from training.atomic import atomic_path
 from training.command_line import command_parser
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
-from training.manifest import corpus_and_text, read_rows
+from training.manifest import corpus_and_text, read_rows, warn_of_missing
 from training.mistakes import told_in_one_line
 from training.sentences import sentences
 from training.spoken import as_said
@@ -112,6 +112,7 @@ def text_sentences(path: Path) -> Iterator[str]:
 def transcripts(manifest: Path, *, exclude: Collection[str] = (), corpus_prefix: str = "") -> Iterator[str]:
     """Normalised texts of a JSONL manifest's utterances; empty ones left out. Raises ValueError as `read_rows` does."""
     rows = read_rows(manifest, corpus_and_text)
+    warn_of_missing(manifest, exclude, {corpus for corpus, _ in rows})
     texts = (text for corpus, text in rows if corpus not in exclude and corpus.startswith(corpus_prefix))
     for text in _counted(manifest, texts):
         yield from filter(None, [as_said(normalize_transcript(text))])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,3 +33,9 @@ def read_rows(path: Path, read: Callable[[Row], T]) -> list[T]:
 def corpus_and_text(row: Row) -> tuple[str, str]:
     """An utterance's corpus and its text as it is written, "" for what is missing or null."""
     return text_field(row, ("corpus",)), text_field(row, ("text",))
+
+
+def warn_of_missing(path: Path, excluded: Iterable[str], there: Collection[str]) -> None:
+    """Name on stderr the `excluded` corpora that a manifest lacks: misspelt, they would be learned from in silence."""
+    if missing := [corpus for corpus in excluded if corpus not in there]:
+        print(f"{path}: no utterance of {', '.join(missing)} to exclude", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asr_service.evaluation.normalizer import dropped_characters
 from training.data import SPEECH_DIR_VARIABLE, Utterance, read_manifest, speech_dir
+from training.manifest import warn_of_missing
 from training.recipe import DataConfig
 
 # Of how samples are made of recordings; another one, and the stores that there are do not count.
@@ -31,7 +32,10 @@ def dev_utterances(data: DataConfig) -> list[Utterance]:
 
 def _selected(manifest: str, corpora: Sequence[str], pattern: str, excluded: Sequence[str]) -> list[Utterance]:
     wanted = re.compile(pattern)
-    there = read_manifest(speech_dir() / manifest, exclude_corpora=excluded)
+    path = speech_dir() / manifest
+    rows = read_manifest(path)
+    warn_of_missing(path, excluded, {utterance.corpus for utterance in rows})
+    there = [utterance for utterance in rows if utterance.corpus not in excluded]
     utterances = [
         utterance
         for utterance in there

@@ -24,7 +24,7 @@ from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_tran
 from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
 from training.atomic import atomic_path
 from training.command_line import command_parser
-from training.manifest import corpus_and_text, read_rows
+from training.manifest import corpus_and_text, read_rows, warn_of_missing
 from training.mistakes import told_in_one_line
 
 _SPACES_AND_CONTROLS = re.compile(f"[\\s\\x00-\\x1f\\x7f-\\x9f{WORD_START}]+")
@@ -143,9 +143,9 @@ def raw_texts(manifests: Iterable[Path], files: Iterable[Path], exclude: Collect
     Raises ValueError for a manifest as `read_rows` does, and for a text file as `text_lines` does.
     """
     for manifest in manifests:
-        for corpus, text in read_rows(manifest, corpus_and_text):
-            if corpus not in exclude:
-                yield text
+        rows = read_rows(manifest, corpus_and_text)
+        warn_of_missing(manifest, exclude, {corpus for corpus, _ in rows})
+        yield from (text for corpus, text in rows if corpus not in exclude)
     for path in files:
         yield from text_lines(path)
 

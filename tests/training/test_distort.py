@@ -177,14 +177,22 @@ def test_a_wrong_field_is_told_in_a_line(
     assert not (tmp_path / "line").exists()
 
 
-@pytest.mark.parametrize("wrong", ["too few voices", "no audio"])
+@pytest.mark.parametrize("wrong", ["too few voices", "no audio", "no samples", "not finite"])
 def test_what_makes_a_clip_impossible_is_told_in_a_line(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
     if wrong == "no audio":
         (tmp_path / "0.flac").write_bytes(b"once upon a time")
+    elif wrong in ("no samples", "not finite"):
+        samples = np.zeros(0) if wrong == "no samples" else np.array([0.1, np.nan])
+        soundfile.write(tmp_path / "0.flac", samples, 16_000, format="WAV", subtype="FLOAT")
     every = "2" if wrong == "too few voices" else "1"
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, str(manifest), "--noise", "babble", "--every", every, "--out", str(tmp_path / "out"))
-    told = {"too few voices": "babble is of 5 utterances of other speakers", "no audio": "0.flac: cannot be read"}
+    told = {
+        "too few voices": "babble is of 5 utterances of other speakers",
+        "no audio": "0.flac: cannot be read",
+        "no samples": "0.flac: no samples",
+        "not finite": "0.flac: samples that are not finite",
+    }
     assert told[wrong] in capsys.readouterr().err.splitlines()[-1]

@@ -10,8 +10,10 @@ import pytest
 
 from asr_service.evaluation.normalizer import normalize_transcript
 from training.data import Utterance
+from training.lm import transcripts
 from training.recipe import DataConfig, load_recipe
 from training.selection import dev_store, dev_utterances, spelled_out, training_store, training_utterances
+from training.tokenizer import raw_texts
 
 
 @pytest.fixture
@@ -47,6 +49,17 @@ def test_a_pattern_splits_one_manifest_into_training_and_dev() -> None:
 def test_without_a_choice_all_corpora_train_but_those_excluded() -> None:
     assert len(training_utterances(DataConfig())) == 25
     assert [u.corpus for u in training_utterances(DataConfig(exclude_corpora=("digits",)))] == ["books"]
+
+
+def test_excluded_corpora_that_the_manifest_lacks_are_named(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By all that exclude: a recipe, a tokenizer's texts and a language model's."""
+    manifest, excluded = speech / "train.jsonl", ("digits", "diggits", "letters")
+    assert len(training_utterances(DataConfig(exclude_corpora=excluded))) == 1
+    assert len(list(raw_texts([manifest], [], excluded))) == 1
+    assert len(list(transcripts(manifest, exclude=excluded))) == 1
+    assert capsys.readouterr().err.splitlines() == [f"{manifest}: no utterance of diggits, letters to exclude"] * 3
+    training_utterances(DataConfig(exclude_corpora=("digits",)))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_choice_that_leaves_nothing_is_an_error_that_names_it(speech: Path) -> None:
