@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,18 @@ REASONS = {
     "low_sample_rate": "fewer samples a second than telephone speech has",
     "empty_text": "no text is left after normalisation",
     "unknown_characters": "normalisation would drop letters, digits or spoken signs, or the tokenizer lacks them",
+    "annotation": "marks such as [noise], <unk>, {laugh}, ((unclear)) or !SIL, whose words would be learned",
     "too_fast": "more characters a second than anybody speaks",
     "too_slow": "fewer characters a second than speech has",
     "duplicate_id": "an utterance before has the same id",
     "duplicate_audio": "an utterance before has the same samples",
     "duplicate_text": "an utterance before has the same text (three words or more), speaker and number of samples",
 }
+# What transcribers put between the words that were said. Normalisation cannot tell: in some corpora brackets hold words
+# that were said, too, which is what `--keep annotation` is for.
+_ANNOTATION = re.compile(
+    r"\[[^\[\]]+\]|<[^<>\s][^<>]*>|\{[^{}]+\}|\(\([^()]*\)\)|(?<!\S)!(?:SIL|NULL|ENTER|EXIT)\b", re.IGNORECASE
+)
 _BLOCK_SAMPLES = 1 << 20
 _OGG_PAGE_BYTES = 65_307  # at most
 
@@ -101,6 +108,8 @@ class Inspector:
             dropped += "" if pieces.has_bytes else "".join(pieces.unknown_characters(normalized))
         if dropped:
             faults.append(("unknown_characters", " ".join(dict.fromkeys(dropped))))
+        if annotations := _ANNOTATION.findall(text):
+            faults.append(("annotation", " ".join(dict.fromkeys(annotations))[:80]))
         if not normalized:
             faults.append(("empty_text", repr(text)[:80]))
         elif audio is not None and audio.n_samples:
