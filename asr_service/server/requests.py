@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from google.protobuf.duration_pb2 import Duration
 
 from asr_service.config import EndpointingSettings, EngineSettings, Settings
 from asr_service.engine.interface import EngineInfo
-from asr_service.errors import InvalidField, ModelNotFound, NoConfig, Unsupported
+from asr_service.errors import AsrError, InvalidField, ModelNotFound, NoConfig, Unsupported
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.server.phrase_hints import phrase_hints
 from asr_service.types import AudioEncoding, AudioFormat, EndpointingConfig, Mode, RecognitionConfig
@@ -72,6 +74,22 @@ def streaming_config(
         speech_end_timeout_s=_voice_timeout(timeout, "speech_end_timeout"),
         endpointing=_endpointing(streaming.endpointing, base.mode, settings),
     )
+
+
+@contextlib.contextmanager
+def streaming_paths() -> Iterator[None]:
+    """Here errors name fields by their path in StreamingRecognizeRequest, where `config` is one level further down.
+
+    What checks a config or the audio against it serves both calls, and names fields as in RecognizeRequest. Messages
+    about a field begin with its path.
+    """
+    try:
+        yield
+    except AsrError as error:
+        if not error.field.startswith("config."):
+            raise
+        root = "streaming_config."
+        raise type(error)(f"{root}{error.message}", field=f"{root}{error.field}") from error
 
 
 def _recognition_config(

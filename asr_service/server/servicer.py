@@ -31,7 +31,7 @@ from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
 from asr_service.server.interceptors import current_call, internal_error
 from asr_service.server.phrase_hints import HintPreparation
-from asr_service.server.requests import streaming_config, unary_config
+from asr_service.server.requests import streaming_config, streaming_paths, unary_config
 from asr_service.server.responses import server_info, streaming_response, unary_response
 from asr_service.streaming.async_session import AsyncSession, LoopWaker
 from asr_service.streaming.audio_limits import audio_limits, stream_limits, unary_settings
@@ -117,20 +117,21 @@ class SpeechServicer(pb_grpc.SpeechServicer):
             self._close(session, reader)
 
     async def StreamingRecognize(self, request_iterator: Requests, context: Context) -> None:
-        engine = self._ready_engine()
-        config = await self._first_message(request_iterator, engine)
-        request_id = current_call.get().request_id
-        limits = stream_limits(self._settings.audio, self._settings.stream)
-        decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
-        session = await self._open(engine, config, decoder, is_stream=True)
-        reader = asyncio.create_task(self._read(request_iterator, session))
-        try:
-            async for update in session.updates():
-                await session.deliver(context.write(streaming_response(update, config, request_id)))
-        finally:
-            # Also where the client has gone: a cancel first looks like a half-close, so the session may be about to do
-            # work for nobody.
-            self._close(session, reader)
+        with streaming_paths():
+            engine = self._ready_engine()
+            config = await self._first_message(request_iterator, engine)
+            request_id = current_call.get().request_id
+            limits = stream_limits(self._settings.audio, self._settings.stream)
+            decoder = StreamDecoder(config.audio, limits=limits, channel=config.channel)
+            session = await self._open(engine, config, decoder, is_stream=True)
+            reader = asyncio.create_task(self._read(request_iterator, session))
+            try:
+                async for update in session.updates():
+                    await session.deliver(context.write(streaming_response(update, config, request_id)))
+            finally:
+                # Also where the client has gone: a cancel first looks like a half-close, so the session may be about
+                # to do work for nobody.
+                self._close(session, reader)
 
     def _ready_engine(self) -> Engine:
         if self._draining:

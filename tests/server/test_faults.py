@@ -136,10 +136,11 @@ def test_config_is_refused_alike_in_both_calls(
 ) -> None:
     streamed = service.refused([config(recognition), audio(SPEECH)])
     whole = service.unary_refused(SPEECH, **({"encoding": "LINEAR16", "sample_rate_hertz": 16_000} | recognition))
-    for told in (streamed, whole):
-        matches(told, code, reason, field if field is not None else told.fields[0] if told.fields else "")
-        assert len(told.message) < 400
-    assert streamed.message == whole.message
+    field = whole.fields[0] if field is None else field
+    for told, path in ((streamed, f"streaming_config.{field}"), (whole, field)):
+        matches(told, code, reason, path)
+        assert len(told.message) < 400 and told.message.startswith(path)
+    assert streamed.message == f"streaming_config.{whole.message}"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_a_mode_that_the_model_does_not_offer_is_refused(start: Start) -> None:
     engine.info = dataclasses.replace(engine.info, modes=(Mode.ACCURATE,))
     service = start(engine)
     for recognition in ({}, {"mode": "STREAMING"}):
-        matches(service.refused([config(recognition)]), UNIMPLEMENTED, "UNSUPPORTED", "config.mode")
+        matches(service.refused([config(recognition)]), UNIMPLEMENTED, "UNSUPPORTED", "streaming_config.config.mode")
     assert transcript(service.stream([config({"mode": "ACCURATE"}), audio(SPEECH)])) == "one two three"
 
 

@@ -82,12 +82,24 @@ def test_all_channels_are_heard_where_none_is_asked_for(service: Service) -> Non
     assert result.alternatives[0].transcript == "one two"
 
 
-def test_header_that_contradicts_the_config_is_refused(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        ({"sample_rate_hertz": 16_000}, "RATE_MISMATCH"),
+        ({"audio_channel_count": 2}, "CHANNEL_MISMATCH"),
+        ({"audio_channel": 2}, "INVALID_FIELD"),
+    ],
+)
+def test_header_that_contradicts_the_config_is_refused_by_the_fields_path_in_the_request(
+    service: Service, declared: dict[str, int], reason: str
+) -> None:
     file = wav(say(1, rate_hz=8_000), 8_000)
-    told = service.unary_refused(file, sample_rate_hertz=16_000)
-    assert (told.reason, told.fields) == ("RATE_MISMATCH", ["config.sample_rate_hertz"])
-    told = service.unary_refused(file, audio_channel_count=2)
-    assert (told.reason, told.fields) == ("CHANNEL_MISMATCH", ["config.audio_channel_count"])
+    (name,) = declared
+    told = service.unary_refused(file, **declared)
+    assert (told.reason, told.fields) == (reason, [f"config.{name}"])
+    streamed = service.refused([config({"encoding": 0, "sample_rate_hertz": 0} | declared), audio(file)])
+    assert (streamed.reason, streamed.fields) == (reason, [f"streaming_config.config.{name}"])
+    assert streamed.message == f"streaming_config.{told.message}"
 
 
 def test_file_without_samples_has_no_results(service: Service) -> None:
