@@ -9,6 +9,7 @@ from asr_service.errors import AsrError
 
 # Of a file there is nothing to say but the channel and the phrases: its header tells the rest.
 _OPTIONS = (
+    (re.compile(r"^streaming_config\.(?=config\.)"), lambda _: ""),
     (re.compile(r"config\.phrase_hints\[0\]\.phrases\[(\d+)\]"), lambda found: f"--phrase number {int(found[1]) + 1}"),
     (re.compile(r"config\.phrase_hints\[0\]\.boost"), lambda _: "--boost"),
     (re.compile(r"config\.phrase_hints\b"), lambda _: "--phrase"),
