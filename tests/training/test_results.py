@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -18,9 +19,10 @@ from asr_service.model.bundle import CONFIG_FILE, LM_FILE
 from training.data import Utterance
 from training.measure import Measurement, all_confusions
 from training.metrics import read_metrics
-from training.recipe import BundleConfig, Recipe
+from training.recipe import BundleConfig, Recipe, load_recipe
 from training.results import MAX_CONFUSIONS, RECIPES, add, by_corpus, keep_commonest, main, make_bundle
 from training.results_table import half_interval, table, wilson_interval
+from training.spent import spent
 from training.stages import Stage
 from training.train import main as train
 
@@ -192,6 +194,8 @@ def test_a_run_whose_time_nobody_took_is_refused_before_anything_is_made(
     monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
     monkeypatch.setattr("training.train.draw_run", lambda _: None)  # most of such a run's time
     train(["--config", str(recipe), "--runs", str(runs), "--seed", "2"])
+    assert spent(runs / "tones-seed2").wall_s > 0
+    (runs / "tones-seed2" / "time.json").unlink()  # of a run before there was one
     with pytest.raises(SystemExit, match="2"):
         main(["--recipe", str(recipe), "--runs", str(runs), "--seeds", "1,2"])
     assert "results: " + str(runs / "tones-seed2") + " is finished, but has no time.json" in capsys.readouterr().err
@@ -255,8 +259,14 @@ def rehearse(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, changes: 
     speech = folder / "speech"
     speech.mkdir()
     _tones(speech)
-    for manifest in ("train-960.jsonl", "dev.jsonl"):
-        (speech / manifest).write_text((speech / "train.jsonl").read_text())
+    data = load_recipe(RECIPES / f"{name}.toml").data
+    rows = [json.loads(line) for line in (speech / "train.jsonl").read_text().splitlines()]
+    lines: dict[str, list[str]] = {}
+    for manifest, corpora in ((data.manifest, data.corpora), (data.dev_manifest, data.dev_corpora)):
+        named = itertools.cycle(corpora or ["tones"])
+        lines.setdefault(manifest, []).extend(json.dumps(row | {"corpus": next(named)}) for row in rows)
+    for manifest, utterances in lines.items():
+        (speech / manifest).write_text("\n".join(utterances) + "\n")
     monkeypatch.setenv("ASR_SPEECH_DIR", str(speech))
     text = (RECIPES / f"{name}.toml").read_text()
     for full, tiny in changes.items():

@@ -6,11 +6,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from asr_service.evaluation.normalizer import normalize_transcript
 from training.data import Utterance
+from training.importers.librispeech import read_librispeech
+from training.inspection import Inspector
 from training.lm import transcripts
+from training.prepare import manifest_row
 from training.recipe import DataConfig, load_recipe
 from training.selection import dev_store, dev_utterances, spelled_out, training_store, training_utterances
 from training.tokenizer import raw_texts
@@ -118,6 +123,24 @@ def test_the_digits_recipe_keeps_recordings_5_to_9_for_dev() -> None:
         path = f"fsdd_8k/theo-7_theo_{take}.opus"
         assert bool(re.search(data.path_pattern, path)) == (take >= 10)
         assert bool(re.search(data.dev_path_pattern, path)) == (5 <= take <= 9)
+
+
+def test_of_all_librispeech_the_large_recipe_trains_on_train_and_looks_at_dev(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = ("train-clean-100", "train-clean-360", "train-other-500")
+    parts += ("dev-clean", "dev-other", "test-clean", "test-other")
+    for part in parts:
+        chapter = tmp_path / "LibriSpeech" / part / "1" / "2"
+        chapter.mkdir(parents=True)
+        soundfile.write(chapter / f"1-2-{part}.flac", np.zeros(1_600), 16_000)
+        (chapter / "1-2.trans.txt").write_text(f"1-2-{part} ONE\n")
+    data = load_recipe(Path(__file__).parents[2] / "training" / "recipes" / "libri-960.toml").data
+    rows = [manifest_row(Inspector()(record), tmp_path) for record in read_librispeech(tmp_path / "LibriSpeech")]
+    (tmp_path / data.manifest).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    assert sorted(utterance.corpus for utterance in training_utterances(data)) == sorted(parts[:3])
+    assert sorted(utterance.corpus for utterance in dev_utterances(data)) == ["dev-clean", "dev-other"]
 
 
 def test_a_store_of_many_corpora_has_a_name_that_file_systems_take(
