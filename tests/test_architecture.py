@@ -138,6 +138,12 @@ def test_nothing_imports_the_door() -> None:
     assert [module for module, imports in IMPORTS.items() if DOOR in imports] == []
 
 
+def test_only_the_commands_that_start_a_server_import_it() -> None:
+    commands = {module: ours(imports) for module, imports in IMPORTS.items() if room(module) == "commands"}
+    starting = {module for module, imports in commands.items() if "server" in map(room, imports)}
+    assert starting == {f"{PACKAGE}.commands.serve", f"{PACKAGE}.commands.stream"}
+
+
 def test_torchaudio_is_imported_through_its_guard_only() -> None:
     files = [*FILES, *sorted((ROOT / "training").rglob("*.py"))]
     direct = [path.name for path in files if any(name.split(".")[0] == "torchaudio" for name in imports_of(path))]

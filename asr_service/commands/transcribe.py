@@ -97,7 +97,7 @@ def _in_process(arguments: argparse.Namespace) -> Iterator[Recognise]:
     from asr_service.config import load_settings
     from asr_service.engine.load import load_engine
     from asr_service.errors import Unsupported
-    from asr_service.server.phrase_hints import phrase_hints
+    from asr_service.streaming.phrase_hints import phrase_hints
     from asr_service.streaming.transcribe import stream_bytes
     from asr_service.types import Mode, RecognitionConfig
 

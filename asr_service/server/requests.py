@@ -14,7 +14,7 @@ from asr_service.config import EndpointingSettings, EngineSettings, Settings
 from asr_service.engine.interface import EngineInfo
 from asr_service.errors import AsrError, InvalidField, ModelNotFound, NoConfig, Unsupported
 from asr_service.generated.asr.v1 import speech_pb2 as pb
-from asr_service.server.phrase_hints import phrase_hints
+from asr_service.streaming.phrase_hints import phrase_hints
 from asr_service.types import AudioEncoding, AudioFormat, EndpointingConfig, Mode, RecognitionConfig
 
 ENCODINGS: dict[int, AudioEncoding] = {

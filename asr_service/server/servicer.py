@@ -29,8 +29,8 @@ from asr_service.errors import (
 )
 from asr_service.generated.asr.v1 import speech_pb2 as pb
 from asr_service.generated.asr.v1 import speech_pb2_grpc as pb_grpc
+from asr_service.server.hint_preparation import HintPreparation
 from asr_service.server.interceptors import current_call, internal_error
-from asr_service.server.phrase_hints import HintPreparation
 from asr_service.server.requests import streaming_config, streaming_paths, unary_config
 from asr_service.server.responses import server_info, streaming_response, unary_response
 from asr_service.streaming.async_session import AsyncSession, LoopWaker

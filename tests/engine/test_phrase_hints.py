@@ -25,7 +25,7 @@ from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search_space import LETTER_TO_SOUND_FILE, SearchSpace
 from asr_service.letter_to_sound import LetterToSound
 from asr_service.model.bundle import Bundle
-from asr_service.server.phrase_hints import HintPreparation
+from asr_service.server.hint_preparation import HintPreparation
 from asr_service.streaming.endpointer import Endpointer
 from asr_service.types import EndpointingConfig, Hypothesis, Mode, PhraseHint, RecognitionConfig
 from tests.engine.conftest import WORDS

@@ -1,36 +1,18 @@
-"""Phrase hints of a request to ours: texts normalised as the models' words are, limits held; and made ready in time."""
+"""The engine builds what calls with phrase hints need on a thread of its own, before their streams open."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import threading
-import unicodedata
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from asr_service.config import PhraseHintSettings
 from asr_service.engine.interface import Engine
-from asr_service.errors import AsrError, InvalidField, NoCapacity
-from asr_service.types import PhraseHint, RecognitionConfig
-
-FIELD = "config.phrase_hints"
-_WORDS = re.compile(r"'?[a-z][a-z']*( '?[a-z][a-z']*)*")
-# Apostrophes, and accents typed for one, and dashes as people and word processors write them.
-_TYPOGRAPHY = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | dict.fromkeys("-\u2010\u2011", " "))
-
-
-class HintGroup(Protocol):
-    """A PhraseHints of the API, or what has its fields."""
-
-    @property
-    def phrases(self) -> Sequence[str]: ...
-
-    @property
-    def boost(self) -> float: ...
+from asr_service.errors import AsrError, NoCapacity
+from asr_service.types import RecognitionConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +69,11 @@ class HintPreparation:
         if (ready := engine.ready(config.mode, config.phrase_hints)) is not None:
             return ready  # however many others wait for theirs
         if len(self._waiting) >= self._most:
-            raise NoCapacity(f"{len(self._waiting)} calls with {FIELD} wait to begin, as many as this server lets wait")
+            raise NoCapacity(
+                f"{len(self._waiting)} calls with phrase hints wait to begin, as many as this server lets wait"
+            )
         if engine.active_streams + len(self._waiting) >= (most := engine.info.max_streams):
-            raise NoCapacity(f"all {most} streams are taken, or will be by calls that wait for their {FIELD}")
+            raise NoCapacity(f"all {most} streams are taken, or will be by calls that wait for their phrase hints")
         loop = asyncio.get_running_loop()
         made: asyncio.Future[object] = loop.create_future()
         self._waiting.add(made)
@@ -121,49 +105,3 @@ class HintPreparation:
                     return
                 build = self._builds.popleft()
             build.run()
-
-
-def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tuple[PhraseHint, ...]:
-    """Check and normalise. Raises InvalidField that names the field, with its place, and the limit."""
-    found: list[PhraseHint] = []
-    characters = 0
-    for place, group in enumerate(hints):
-        field = f"{FIELD}[{place}]"
-        if not group.phrases:
-            raise InvalidField(f"{field}.phrases is empty; it must have at least one phrase", field=f"{field}.phrases")
-        if len(found) + len(group.phrases) > settings.max_phrases:
-            raise InvalidField(
-                f"{FIELD} has more than {settings.max_phrases} phrases, the most of a request", field=FIELD
-            )
-        characters += sum(map(len, group.phrases))
-        if characters > settings.max_characters:
-            raise InvalidField(
-                f"{FIELD} has more than {settings.max_characters} characters, the most of a request", field=FIELD
-            )
-        if not 0 <= group.boost <= settings.MAX_BOOST:
-            raise InvalidField(
-                f"{field}.boost is {group.boost:.9g}; it must be 0 to {settings.MAX_BOOST:g}", field=f"{field}.boost"
-            )
-        texts = [
-            _normalised(phrase, f"{field}.phrases[{number}]", settings) for number, phrase in enumerate(group.phrases)
-        ]
-        found += [PhraseHint(text, group.boost or settings.boost(text)) for text in texts]
-    return tuple(found)
-
-
-def _normalised(phrase: str, field: str, settings: PhraseHintSettings) -> str:
-    """Lower case without accents, hyphens as spaces. Raises InvalidField for what the models cannot write."""
-    if len(phrase) > settings.MAX_CHARACTERS:
-        raise InvalidField(
-            f"{field} has {len(phrase)} characters; it must have at most {settings.MAX_CHARACTERS}", field=field
-        )
-    decomposed = unicodedata.normalize("NFKD", phrase.translate(_TYPOGRAPHY))
-    plain = "".join(char for char in decomposed if not unicodedata.combining(char)).lower()
-    words = plain.split()
-    text = " ".join(words)
-    if not _WORDS.fullmatch(text):
-        rule = "letters a to z, apostrophes, hyphens and spaces; write numbers as words"
-        raise InvalidField(f"{field} is {phrase[:30]!a}; it must be {rule}", field=field)
-    if len(words) > settings.MAX_WORDS:
-        raise InvalidField(f"{field} has {len(words)} words; it must have at most {settings.MAX_WORDS}", field=field)
-    return text
