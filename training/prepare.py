@@ -35,7 +35,7 @@ from training.importers.kaldi import read_kaldi
 from training.importers.lhotse import read_lhotse
 from training.importers.librispeech import read_librispeech
 from training.importers.native import read_native
-from training.importers.record import Record
+from training.importers.record import MANIFEST_FIELDS, Record
 from training.inspection import REASONS, Inspection, Inspector, Limits
 from training.mistakes import told_in_one_line
 from training.tokenizer import NORMALIZERS
@@ -106,6 +106,7 @@ def manifest_row(inspection: Inspection, folder: Path) -> dict[str, object]:
     record, audio = inspection.record, inspection.audio
     if audio is None:
         raise ValueError(f"{record.audio}: unreadable audio has no place in a manifest")
+    assert not MANIFEST_FIELDS & record.extra.keys()
     row: dict[str, object] = {
         **({"id": record.utterance_id} if record.named else {}),
         "audio_filepath": Path(os.path.relpath(record.audio.resolve(), folder.resolve())).as_posix(),

@@ -17,6 +17,8 @@ from training.importers.lhotse import read_lhotse
 from training.importers.librispeech import read_librispeech
 from training.importers.native import read_native
 from training.importers.record import CorpusError, Record
+from training.inspection import Audio, Inspection
+from training.prepare import manifest_row
 
 
 def files(folder: Path, contents: dict[str, str]) -> Path:
@@ -239,6 +241,20 @@ class TestLhotse:
             Record("x", audio, "X", "anna", "cuts", offset_s=0.75, duration_s=0.5, segment=True, named=True),
             Record("y", audio, "Y", "anna", "cuts", offset_s=1.5, duration_s=0.75, segment=True, named=True),
         ]
+
+    def test_what_else_is_known_of_a_supervision_and_its_cut_stays(self, tmp_path):
+        recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "r.wav"}], "duration": 2.0}
+        said = {"id": "s", "start": 0.0, "duration": 2.0, "text": "one", "language": "en", "gender": "F"}
+        said["custom"] = {"dialect": "north", "duration": 9.0, "text": "two", "offset": 1.0, "id": "t", "words": ["x"]}
+        cut = {"id": "c", "start": 0.0, "duration": 2.0, "recording": recording, "custom": {"snr": 12.5}}
+        files(tmp_path, {"cuts.jsonl": json.dumps(cut | {"supervisions": [said]})})
+        (record,) = read_lhotse(tmp_path / "cuts.jsonl")
+        assert dict(record.extra) == {"language": "en", "gender": "F", "dialect": "north", "snr": 12.5}
+        row = manifest_row(Inspection(record, "one", Audio(32_000, 16_000, ""), ()), Path())
+        assert row == {"id": "s", "audio_filepath": "r.wav", "duration": 2.0, "text": "one", "speaker": ""} | {
+            "corpus": "cuts",
+            **record.extra,
+        }
 
     def test_cuts_that_are_no_plain_stretch_of_a_file_are_refused(self, lhotse, recording, tmp_path):
         plain = lhotse.MonoCut("plain", 0, 3.0, 0, recording=recording)

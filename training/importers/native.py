@@ -7,9 +7,7 @@ from pathlib import Path
 
 from asr_service.evaluation.references.rows import ID, Row, json_rows, text_field
 from asr_service.evaluation.references.text import seconds
-from training.importers.record import Record, accepted
-
-_FIELDS = (ID[0], "audio_filepath", "text", "speaker", "corpus", "duration", "offset")
+from training.importers.record import Record, accepted, further
 
 
 def read_native(manifest: Path, *, corpus: str = "") -> Iterator[Record]:
@@ -48,6 +46,6 @@ def _record(row: Row, folder: Path, corpus: str) -> Record:
         offset_s=offset_s,
         duration_s=None if row.get("duration") is None else seconds(row["duration"], "duration"),
         segment=segment,
-        extra={key: value for key, value in row.items() if key not in _FIELDS},
+        extra=further(row),
         named=bool(own_id),
     )

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from asr_service.evaluation.reference import Reference
 
+# What the manifest says itself of an utterance.
+MANIFEST_FIELDS = frozenset(("id", "audio_filepath", "duration", "text", "speaker", "corpus", "offset"))
+
 
 class CorpusError(ValueError):
     """A corpus is not as its format says; each line of the message is a problem, with its file and line."""
@@ -26,7 +29,7 @@ class Record:
         offset_s: where the utterance begins in the file.
         duration_s: how long the corpus says that it lasts; None where it says nothing, or "to the end".
         segment: whether it is a part of a longer recording.
-        extra: further fields, which the manifest keeps.
+        extra: further fields, which the manifest keeps; none is one of MANIFEST_FIELDS.
         named: whether the corpus has the id; the manifest keeps it then.
     """
 
@@ -49,6 +52,11 @@ def accepted(records: Sequence[Record], problems: Sequence[str], source: Path) -
     return records
 
 
+def further(fields: Mapping[str, object]) -> dict[str, object]:
+    """Those of the fields that may be a record's `extra`."""
+    return {name: value for name, value in fields.items() if name not in MANIFEST_FIELDS}
+
+
 def record_of(reference: Reference, corpus: str, *, segment: bool = False) -> Record:
     """An utterance as a test set has it, for training; it is of `corpus`, or else of the one that it names itself."""
     assert reference.audio_path is not None  # no format that is imported has texts alone
@@ -61,5 +69,6 @@ def record_of(reference: Reference, corpus: str, *, segment: bool = False) -> Re
         offset_s=reference.offset_s,
         duration_s=reference.duration_s,
         segment=segment,
+        extra=further(reference.fields),
         named=True,
     )
