@@ -45,7 +45,7 @@ from training.measure import Measurement, measure
 from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
 from training.results_table import SYSTEMS, table
-from training.selection import dev_utterances, training_utterances
+from training.selection import dev_utterances, spelled_out, training_utterances
 from training.spent import commit, machine, today
 from training.stages import Stage, stage
 
@@ -192,7 +192,9 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _file(arguments.recipe)
     recipe = load_recipe(config)
     training = training_utterances(recipe.data)
-    dev = by_corpus(dev_utterances(recipe.data))
+    utterances = dev_utterances(recipe.data)
+    rows = spelled_out(recipe.data.dev_manifest, utterances, range(len(utterances)))
+    dev = by_corpus([utterances[row] for row in rows])
     for corpus in arguments.corpus:
         if corpus not in dev:
             raise ValueError(f"--corpus {corpus}: dev of {recipe.name} has {', '.join(sorted(dev))}")

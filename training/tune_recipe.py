@@ -31,7 +31,7 @@ from training.posteriors import DevUtterance, encode
 from training.ranking import IN_CONFIG, tune_ranking
 from training.recipe import BundleConfig, load_recipe
 from training.results import RECIPES, make_bundle
-from training.selection import training_store, training_utterances
+from training.selection import spelled_out, training_store, training_utterances
 from training.stages import stage
 from training.tune_decoding import candidates, first_pass, ranking_lists
 
@@ -41,16 +41,21 @@ _WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 _RANKED = ("phones", "lm", "words", "pieces", "attention")
 
 
-def encoded_speakers(
-    bundle: Bundle, utterances: Sequence[Utterance], store: PcmStore, speakers: Collection[str], *, threads: int
+def rows_of(manifest: str, utterances: Sequence[Utterance], store: PcmStore, speakers: Collection[str]) -> list[int]:
+    """Which utterances are of `speakers`, with audio and a text that is spelled out; raises ValueError for none."""
+    theirs = [row for row, utterance in enumerate(utterances) if utterance.speaker in speakers]
+    return spelled_out(manifest, utterances, [row for row in theirs if row not in store.skipped])
+
+
+def encoded_rows(
+    bundle: Bundle, utterances: Sequence[Utterance], store: PcmStore, rows: Sequence[int], *, threads: int
 ) -> list[DevUtterance]:
-    """What the encoder says of the utterances of `speakers`."""
+    """What the encoder says of these utterances."""
     runner = ModelRunner(bundle, streams=1, threads=threads)
     dev = []
-    for index, utterance in enumerate(utterances):
-        if utterance.speaker in speakers:
-            pcm = store[index].astype(np.float32) / 32768.0
-            dev.append(DevUtterance(utterance.text, utterance.corpus, encode(runner, pcm, Mode.ACCURATE)))
+    for row in rows:
+        encoded = encode(runner, store[row].astype(np.float32) / 32768.0, Mode.ACCURATE)
+        dev.append(DevUtterance(utterances[row].text, utterances[row].corpus, encoded))
     return dev
 
 
@@ -103,7 +108,8 @@ def _tune(arguments: argparse.Namespace) -> None:
     if bundle.lexicon is None or bundle.lm_path is None:
         raise ValueError(f"{config}: without phones and an n-gram there is nothing to tune")
     store = PcmStore.build(utterances, training_store(arguments.runs, recipe.data))
-    dev = encoded_speakers(bundle, utterances, store, held_out, threads=arguments.threads)
+    rows = rows_of(recipe.data.manifest, utterances, store, held_out)
+    dev = encoded_rows(bundle, utterances, store, rows, threads=arguments.threads)
     words = sum(len(utterance.text.split()) for utterance in dev)
     print(f"{len(dev)} utterances, {words} words of {len(held_out)} speakers")
 

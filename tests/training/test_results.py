@@ -246,6 +246,25 @@ def test_a_bundle_has_what_its_recipe_says_and_an_n_gram_of_its_utterances_texts
     assert config == {"name": "x", "streaming": streaming, "decoding": {"n_best": 7}}
 
 
+def test_texts_that_are_not_spelled_out_measure_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _tones(tmp_path)
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"text": "go 2"})
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "tones.toml").write_text(RECIPE)
+    monkeypatch.setenv("ASR_SPEECH_DIR", str(tmp_path))
+    heard: list[str] = []
+
+    def measurements(_bundle: object, corpora: dict[str, list[Utterance]], _jobs: int) -> list[Any]:
+        heard.extend(utterance.path.stem for utterance in corpora["tones"])
+        return []
+
+    monkeypatch.setattr("training.results.measurements", measurements)
+    bundle = str(Path(__file__).parents[2] / "asr_service" / "models" / "en-s")
+    main(["--recipe", str(tmp_path / "tones.toml"), "--runs", str(tmp_path / "runs"), "--bundle", bundle])
+    assert heard == [f"tone_{number}" for number in range(1, 10)]
+
+
 def test_utterances_are_grouped_by_corpus() -> None:
     made = [Utterance(Path(name), 1.0, "go", "s", corpus) for name, corpus in (("a", "x"), ("b", "y"), ("c", "x"))]
     assert {corpus: [u.path.name for u in group] for corpus, group in by_corpus(made).items()} == {

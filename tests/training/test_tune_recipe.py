@@ -19,7 +19,7 @@ from training.posteriors import DevUtterance
 from training.ranking import FEATURES, ranked_errors, tune_ranking
 from training.recipe import BundleConfig
 from training.tune_decoding import candidates, first_pass, ranking_lists
-from training.tune_recipe import bundle_table, encoded_speakers, main, tune_beam
+from training.tune_recipe import bundle_table, encoded_rows, main, rows_of, tune_beam
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,7 @@ def tree(bundle: Bundle) -> PronunciationTree:
 
 @pytest.fixture(scope="module")
 def dev(bundle: Bundle, corpus: Corpus) -> Sequence[DevUtterance]:
-    speakers = [f"speaker{index % 4}" for index in range(len(corpus.utterances))]
-    utterances = [
-        dataclasses.replace(row, speaker=speaker) for row, speaker in zip(corpus.utterances, speakers, strict=True)
-    ]
-    return encoded_speakers(bundle, utterances, corpus.store, {"speaker1"}, threads=1)
+    return encoded_rows(bundle, corpus.utterances, corpus.store, [1, 5, 9], threads=1)
 
 
 def said(dev: Sequence[DevUtterance], tree: PronunciationTree, options: LexiconBeamOptions) -> list[DevUtterance]:
@@ -55,8 +51,22 @@ def said(dev: Sequence[DevUtterance], tree: PronunciationTree, options: LexiconB
     return rows
 
 
-def test_only_the_named_speakers_are_heard(dev: Sequence[DevUtterance], corpus: Corpus) -> None:
+def test_only_these_utterances_are_heard(dev: Sequence[DevUtterance], corpus: Corpus) -> None:
     assert [utterance.text for utterance in dev] == [corpus.utterances[index].text for index in (1, 5, 9)]
+
+
+def test_the_named_speakers_are_heard_where_they_have_audio_and_texts_that_are_spelled_out(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utterances = [dataclasses.replace(row, speaker=f"speaker{n % 4}") for n, row in enumerate(corpus.utterances)]
+    assert rows_of("train.jsonl", utterances, corpus.store, {"speaker1"}) == [1, 5, 9]
+    utterances[5] = dataclasses.replace(utterances[5], written="in 1984")
+    monkeypatch.setattr(corpus.store, "skipped", {9: "no samples"})
+    capsys.readouterr()
+    assert rows_of("train.jsonl", utterances, corpus.store, {"speaker1"}) == [1]
+    assert capsys.readouterr().out.startswith("train.jsonl: 1 of 2 texts are not spelled out")
+    with pytest.raises(ValueError, match=r"train\.jsonl: no text with words"):
+        rows_of("train.jsonl", utterances, corpus.store, {"nobody"})
 
 
 @pytest.mark.parametrize("option", ["--threads", "--n-best"])
