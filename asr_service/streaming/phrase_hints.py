@@ -14,7 +14,13 @@ from asr_service.types import PhraseHint
 FIELD = "config.phrase_hints"
 _WORDS = re.compile(r"'?[a-z][a-z']*( '?[a-z][a-z']*)*")
 # Apostrophes, and accents typed for one, and dashes as people and word processors write them.
-_TYPOGRAPHY = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | dict.fromkeys("-\u2010\u2011", " "))
+_APOSTROPHES, _HYPHENS = "\u2018\u2019\u02bc\u00b4`", "-\u2010\u2011\u2012\u2013"
+_TYPOGRAPHY = str.maketrans(dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_HYPHENS, " "))
+# Letters that Unicode does not take for others with accents, as English writes them; in lower case.
+_LETTERS = str.maketrans(
+    dict(zip("\u0142\u00f8\u0111\u00f0\u0127\u0167\u0131", "loddhti", strict=True))  # with strokes, eth, no dot
+    | {"\u00fe": "th", "\u00df": "ss", "\u00e6": "ae", "\u0153": "oe"}  # thorn, sharp s, ligatures
+)
 
 
 class HintGroup(Protocol):
@@ -56,13 +62,13 @@ def phrase_hints(hints: Sequence[HintGroup], settings: PhraseHintSettings) -> tu
 
 
 def _normalised(phrase: str, field: str, settings: PhraseHintSettings) -> str:
-    """Lower case without accents, hyphens as spaces. Raises InvalidField for what the models cannot write."""
+    """Lower case, letters a to z only, hyphens as spaces. Raises InvalidField for what the models cannot write."""
     if len(phrase) > settings.MAX_CHARACTERS:
         raise InvalidField(
             f"{field} has {len(phrase)} characters; it must have at most {settings.MAX_CHARACTERS}", field=field
         )
     decomposed = unicodedata.normalize("NFKD", phrase.translate(_TYPOGRAPHY))
-    plain = "".join(char for char in decomposed if not unicodedata.combining(char)).lower()
+    plain = "".join(char for char in decomposed if not unicodedata.combining(char)).lower().translate(_LETTERS)
     words = plain.split()
     text = " ".join(words)
     if not _WORDS.fullmatch(text):

@@ -44,6 +44,29 @@ def test_hints_are_normalised_as_the_models_words_are() -> None:
     assert taken() == ()
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("\u0141\u00f3d\u017a", "lodz"),
+        ("S\u00f8ren \u0110or\u0111evi\u0107", "soren dordevic"),
+        ("Stra\u00dfe", "strasse"),
+        ("STRA\u1e9eE", "strasse"),
+        ("\u00c6thelred \u00fe\u00f3r\u00f0r", "aethelred thordr"),
+        ("b\u0153uf", "boeuf"),
+        ("\u0130zm\u0131r", "izmir"),
+        ("G\u0127arb \u0166", "gharb t"),
+        ("caf\u00e9", "cafe"),
+    ],
+)
+def test_letters_that_english_lacks_are_written_as_it_does(phrase: str, text: str) -> None:
+    assert [hint.phrase for hint in taken(pb.PhraseHints(phrases=[phrase]))] == [text]
+
+
+@pytest.mark.parametrize("hyphen", ["-", "\u2010", "\u2011", "\u2012", "\u2013"])
+def test_what_is_typed_for_a_hyphen_is_one(hyphen: str) -> None:
+    assert [hint.phrase for hint in taken(pb.PhraseHints(phrases=[f"Smith{hyphen}Jones"]))] == ["smith jones"]
+
+
 @pytest.mark.parametrize("apostrophe", ["'", "\u2018", "\u2019", "\u02bc", "\u00b4", "`"])
 def test_what_is_typed_for_an_apostrophe_is_one(apostrophe: str) -> None:
     assert taken(pb.PhraseHints(phrases=[f"Don{apostrophe}t"])) == (PhraseHint("don't", 7.0),)
