@@ -42,7 +42,10 @@ class PhraseHints:
         return bool(self.boosts)
 
     def score(self, words: Sequence[str]) -> float:
-        """The boosts of the phrases in `words`, summed: at each place the longest one, none overlapping another."""
+        """The boosts of the phrases in `words`, summed, none overlapping another: from left to right, and of those that
+        begin at one word the longest. Larger boosts that begin within a phrase do not count: what has been heard would
+        no longer be `settled`.
+        """
         total, place = 0.0, 0
         while place < len(words):
             length, boost = self._longest(words, place)

@@ -48,6 +48,10 @@ def test_a_ranking_counts_the_longest_phrase_at_each_place(text: str, worth: flo
     assert hints(see_a_cat=5.0, a_cat=2.0).score(text.split()) == worth
 
 
+def test_of_phrases_that_overlap_the_one_that_begins_first_counts_however_long_and_large_the_other() -> None:
+    assert hints(new_york=1.0, york_city_hall=2.0).score("new york city hall".split()) == 1.0
+
+
 def test_of_a_phrase_that_comes_twice_the_larger_boost_counts() -> None:
     twice = PhraseHints([PhraseHint("cat", 3.0), PhraseHint("cat", 1.0), PhraseHint("sea", 0.0)])
     assert twice.boosts == {("cat",): 3.0}
