@@ -10,13 +10,15 @@ n-grams of the highest order alone, each graphone one character (its index from 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import heapq
+import io
 import json
 import math
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +78,17 @@ class LetterToSound:
         path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
     @classmethod
-    def load(cls, path: Path) -> LetterToSound:
-        """Read a file that `save` wrote. Raises BundleError that names the file."""
+    def read(cls, path: Path) -> Callable[[], LetterToSound]:
+        """Read and check a file that `save` wrote; what is returned makes the model of its bytes, at the first call.
+
+        The model is a hundred times as large as the file, and few need it. Raises BundleError that names the file.
+        """
         try:
-            with gzip.open(path) as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-            if len(data) > MAX_FILE_BYTES:
-                raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
-            return cls(*_checked(json.loads(data)))
+            packed = path.read_bytes()
+            _unpacked(packed)
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path}: no letter-to-sound model: {error}", field=path.name) from None
+        return functools.cache(lambda: cls(*_unpacked(packed)))
 
     def _estimate(self) -> None:
         """Interpolated Kneser-Ney with one discount an order: D = n1 / (n1 + 2 n2) (Chen and Goodman 1999)."""
@@ -149,8 +152,15 @@ class LetterToSound:
         return heapq.nlargest(n_best, totals, key=lambda phones: totals[phones])
 
 
-def _checked(content: Any) -> tuple[list[Graphone], dict[str, int], int]:
-    """Raises ValueError, KeyError, TypeError or AttributeError for what `save` would not have written."""
+def _unpacked(packed: bytes) -> tuple[list[Graphone], dict[str, int], int]:
+    """Raises OSError, EOFError, zlib.error, ValueError, KeyError, TypeError or AttributeError for what `save` would not
+    have written.
+    """
+    with gzip.open(io.BytesIO(packed)) as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
+    content: Any = json.loads(data)
     if content["format"] != FORMAT:
         raise ValueError(f"format is {content['format']!r}, must be {FORMAT!r}")
     order, ngrams = content["order"], content["ngrams"]

@@ -40,7 +40,7 @@ def test_pronunciations_come_best_first_and_differ(model: LetterToSound) -> None
 def test_a_file_gives_the_same_model_and_the_same_bytes(model: LetterToSound, tmp_path: Path) -> None:
     first, second = tmp_path / "a.json.gz", tmp_path / "b.json.gz"
     model.save(first)
-    loaded = LetterToSound.load(first)
+    loaded = LetterToSound.read(first)()
     loaded.save(second)
     assert first.read_bytes() == second.read_bytes()
     for word in ("cat", "mince", "cance", "tin"):
@@ -71,7 +71,7 @@ def test_a_file_that_is_wrong_is_refused_by_name(
     assert content["format"] == FORMAT
     path.write_bytes(gzip.compress(json.dumps(content | change).encode()))
     with pytest.raises(BundleError, match=told) as caught:
-        LetterToSound.load(path)
+        LetterToSound.read(path)
     assert caught.value.field == "letter_to_sound.json.gz"
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_is_cut_off_or_no_json_is_refused(tmp_path: Path, data: byte
     path = tmp_path / "letter_to_sound.json.gz"
     path.write_bytes(data)
     with pytest.raises(BundleError, match="no letter-to-sound model"):
-        LetterToSound.load(path)
+        LetterToSound.read(path)
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch:
     path = tmp_path / "letter_to_sound.json.gz"
     path.write_bytes(gzip.compress(bytes(100_000)))
     with pytest.raises(BundleError, match="more than 1000 bytes"):
-        LetterToSound.load(path)
+        LetterToSound.read(path)
 
 
 def test_what_a_word_ends_with_counts() -> None:

@@ -386,6 +386,8 @@ def _check_together(recipe: Recipe) -> None:
             f"[augment] lead_frames is {lead}, [bundle] lead_frames {recipe.bundle.lead_frames}: a model that has only "
             "heard speech after silence must get that silence"
         )
+    if not recipe.model.phone_vocab_size and (recipe.bundle.language_model or recipe.bundle.ngram_order):
+        raise ValueError("[model] phone_vocab_size is 0: such a model's search takes no n-gram of [bundle]")
     if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
         raise ValueError(f"[bundle] language_model: {lm}: no such file")
     if recipe.bundle.like and not (recipe.bundle.like_directory / CONFIG_FILE).is_file():

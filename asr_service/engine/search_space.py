@@ -45,7 +45,7 @@ class SearchSpace:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises BundleError when the language model cannot be read, or a search setting is wrong."""
+        """Raises BundleError when the n-gram or the letter-to-sound model cannot be read, or a search setting is wrong."""
         self._bundle = bundle
         self._config = DecodingConfig.from_dict(bundle.decoding)
         self._tree: PronunciationTree | None = None
@@ -58,7 +58,9 @@ class SearchSpace:
                 bundle.pieces, self._tree.language_model, posterior_scale=self._config.confidence_scale
             )
         self._trees = HintedTrees(self._build_hinted_tree)
-        self._letter_to_sound: LetterToSound | None = None  # read when a stream expects a word that nobody knows
+        self._letter_to_sound: Callable[[], LetterToSound] | None = None  # called for a word that nobody knows
+        if (path := bundle.directory / LETTER_TO_SOUND_FILE).is_file():
+            self._letter_to_sound = LetterToSound.read(path)
         self._guessed = functools.lru_cache(PhraseHintSettings.MOST_PHRASES)(self._guess)
         self._spelling: Spelling | None = None
         if bundle.lexicon is not None and self._tree is None:
@@ -143,11 +145,8 @@ class SearchSpace:
     def _guess(self, word: str) -> tuple[Pronunciation, ...]:
         """How it may sound: a word that the lexicon lacks; none where the bundle does not know how letters sound."""
         if self._letter_to_sound is None:
-            path = self._bundle.directory / LETTER_TO_SOUND_FILE
-            if not path.is_file():
-                return ()
-            self._letter_to_sound = LetterToSound.load(path)
-        guesses = tuple(self._letter_to_sound.pronounce(word, n_best=GUESSES))
+            return ()
+        guesses = tuple(self._letter_to_sound().pronounce(word, n_best=GUESSES))
         # It is Python all along, and the engine's thread waits for the interpreter after each of its operations.
         time.sleep(PAUSE_S)
         return guesses

@@ -4,7 +4,7 @@ config.json        name, language, shape of model and front end, streaming geome
 model.safetensors  weights (fp16, or int8 with scales) and the front end's mean and standard deviation (CMVN)
 tokenizer.json     word pieces
 lexicon.txt.gz     pronunciations (models with phones)
-lm.kenlm           KenLM binary n-gram, memory-mapped (optional)
+lm.kenlm           KenLM binary n-gram, memory-mapped (optional, for models with phones)
 neural_lm*         neural language model and its word pieces, for the final ranking beside the n-gram (optional)
 README.md          model card
 """
@@ -40,6 +40,9 @@ TOKENIZER_FILE = "tokenizer.json"
 LEXICON_FILE = "lexicon.txt.gz"
 LM_FILE = "lm.kenlm"
 CARD_FILE = "README.md"
+# The latency of a bundle's `streaming` and `decoding` themselves; its dial has the others.
+OWN_LATENCY = "balanced"
+_DIAL = tuple(latency for latency in LATENCIES if latency != OWN_LATENCY)
 SHIPPED_DIR = Path(__file__).parents[1] / "models"
 DEFAULT_MODEL = "en-s"
 
@@ -78,7 +81,7 @@ class Bundle:
     """A loaded bundle; the model is in evaluation mode, fp32.
 
     Attributes:
-        streaming, decoding: of `balanced` latency.
+        streaming, decoding: of `OWN_LATENCY`.
         dial: by latency, the fields of `streaming` and `decoding` that differ there.
         neural_lm: with its word pieces; None for a bundle without one.
     """
@@ -98,10 +101,10 @@ class Bundle:
 
     def at(self, latency: str) -> Bundle:
         """The bundle with the settings of one of `config.LATENCIES`. Raises BundleError where it has none for it."""
-        if latency == "balanced":
+        if latency == OWN_LATENCY:
             return self
         if latency not in self.dial:
-            known = ", ".join(["balanced", *self.dial])
+            known = ", ".join([OWN_LATENCY, *self.dial])
             raise BundleError(f"{self.directory}: no settings for {latency!r} latency; there are {known}", field="dial")
         changes = self.dial[latency]
         return dataclasses.replace(
@@ -138,13 +141,13 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: decoding must be a table, and decoding.rescoring one of it")
     dial = config.setdefault("dial", {})
     if not isinstance(dial, dict) or not all(
-        latency in LATENCIES
+        latency in _DIAL
         and isinstance(changes, dict)
         and set(changes) <= {"streaming", "decoding"}
         and all(isinstance(table, dict) for table in changes.values())
         for latency, changes in dial.items()
     ):
-        raise BundleError(f"{path}: dial must have tables of {', '.join(LATENCIES)}, each of streaming and decoding")
+        raise BundleError(f"{path}: dial must have tables of {', '.join(_DIAL)}, each of streaming and decoding")
     return config
 
 
@@ -182,6 +185,8 @@ def load_bundle(directory: Path) -> Bundle:
     if neural_lm is None and (weight := config["decoding"].get("rescoring", {}).get("neural_lm")):
         raise BundleError(f"{directory}: decoding.rescoring.neural_lm is {weight}, but {NEURAL_LM_FILE} is missing")
     lm_path = directory / LM_FILE
+    if lexicon is None and lm_path.is_file():
+        raise BundleError(f"{lm_path}: of no use to a model without phones (model.phone_vocab_size is 0): leave it out")
     model = Transformer(model_config)
     front_end = LogMel(feature_config)
     _load_weights(directory / WEIGHTS_FILE, model, front_end)

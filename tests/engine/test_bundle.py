@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -11,8 +12,12 @@ import pytest
 
 from asr_service.config import EngineSettings
 from asr_service.engine.load import load_engine
+from asr_service.engine.search_space import LETTER_TO_SOUND_FILE, SearchSpace
 from asr_service.errors import BundleError
-from asr_service.model.bundle import CONFIG_FILE, LM_FILE, WEIGHTS_FILE
+from asr_service.letter_to_sound import LetterToSound
+from asr_service.model.bundle import CONFIG_FILE, LM_FILE, WEIGHTS_FILE, Bundle
+from asr_service.types import Mode, PhraseHint
+from tests.engine.conftest import make_tiny_bundle
 
 
 @pytest.fixture
@@ -25,6 +30,28 @@ def test_a_language_model_that_is_something_else_is_named(bundle_dir: Path, cont
     (bundle_dir / LM_FILE).write_bytes(content)
     with pytest.raises(BundleError, match=LM_FILE):
         load_engine(bundle_dir, settings=EngineSettings())
+
+
+def test_an_n_gram_that_no_search_would_take_is_refused(tmp_path: Path) -> None:
+    folder = make_tiny_bundle(tmp_path / "pieces", phones=False)
+    (folder / LM_FILE).write_bytes(b"n-gram")
+    with pytest.raises(BundleError, match=rf"{LM_FILE}: of no use to a model without phones"):
+        load_engine(folder, settings=EngineSettings())
+
+
+def test_a_damaged_letter_to_sound_model_is_found_before_anybody_is_served(bundle_dir: Path) -> None:
+    (bundle_dir / LETTER_TO_SOUND_FILE).write_bytes(b"hello")
+    with pytest.raises(BundleError, match=LETTER_TO_SOUND_FILE):
+        load_engine(bundle_dir, settings=EngineSettings())
+
+
+def test_letters_sound_as_in_the_file_that_was_there_at_the_start(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    path, word = tmp_path / LETTER_TO_SOUND_FILE, (PhraseHint("kit", 5.0),)
+    LetterToSound.learn([[("t", ("T",)), ("i", ("IH",)), ("k", ("K",))]] * 3, order=2).save(path)
+    space = SearchSpace(dataclasses.replace(tiny_bundle, directory=tmp_path))
+    path.write_bytes(b"another")
+    tree = space.hinted_tree(Mode.STREAMING, word)
+    assert tree is not None and {tree.texts(label) for label in tree.boosts} == {("kit",)}
 
 
 def test_a_pickle_in_place_of_the_weights_is_never_run(bundle_dir: Path, tmp_path: Path) -> None:

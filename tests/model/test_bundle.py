@@ -210,6 +210,7 @@ def test_a_point_of_the_dial_changes_what_it_names_and_nothing_else(directory: P
         {"low": {"streaming": {"chunks": 4}}},
         {"low": {"decoding": 3}},
         {"low": {"decoding": []}},
+        {"balanced": {"streaming": {"chunk_frames": 4}}},
     ],
 )
 def test_a_dial_that_is_none_is_refused(directory: Path, dial: object) -> None:
