@@ -101,16 +101,16 @@ class CallRecord:
     message: str = ""
 
     def note(self, response: Any, now_s: float) -> None:
-        interims = [result for result in response.results if not result.is_final]
+        results = [result_of(result) for result in response.results]
+        interims = [result for result in results if not result.is_final]
         if interims:
             index = interims[0].utterance_index
-            text = "".join(result.alternatives[0].transcript for result in interims)
+            text = " ".join(result.alternatives[0].text for result in interims)
             self.display.interim(index, text, now_s, None)
             if text.strip():
                 self.first_shown_s.setdefault(index, now_s)
-        for received in response.results:
-            if received.is_final:
-                result = result_of(received)
+        for result in results:
+            if result.is_final:
                 words = result.alternatives[0].words
                 self.display.final(result.utterance_index, words, now_s, None)
                 self.first_shown_s.setdefault(result.utterance_index, now_s)

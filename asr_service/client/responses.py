@@ -9,17 +9,16 @@ from asr_service.types import Hypothesis, RecognitionResult, SpeechEvent, Speech
 
 
 def result_of(result: pb.StreamingRecognitionResult) -> RecognitionResult:
-    """A result as our own type; words only where the message has them, as in finals with word times."""
-    alternatives = tuple(
-        Hypothesis(tuple(_word(word) for word in alternative.words), 0.0, alternative.confidence)
-        for alternative in result.alternatives
-    )
+    """A result as our own type. Where the message has no words, as in interims and in finals that were asked for
+    without, they are those of the transcript, each from the result's start to its end, as sure as the alternative.
+    """
+    start_s, end_s = _seconds(result.result_start_time), _seconds(result.result_end_time)
     return RecognitionResult(
-        alternatives=alternatives,
+        alternatives=tuple(_hypothesis(alternative, start_s, end_s) for alternative in result.alternatives),
         is_final=result.is_final,
         stability=result.stability,
-        start_s=_seconds(result.result_start_time),
-        end_s=_seconds(result.result_end_time),
+        start_s=start_s,
+        end_s=end_s,
         utterance_index=result.utterance_index,
     )
 
@@ -27,6 +26,13 @@ def result_of(result: pb.StreamingRecognitionResult) -> RecognitionResult:
 def event_of(event: pb.SpeechEvent) -> SpeechEvent:
     """An event as our own type."""
     return SpeechEvent(SpeechEventKind(pb.SpeechEvent.Type.Name(event.type).lower()), _seconds(event.time))
+
+
+def _hypothesis(alternative: pb.SpeechRecognitionAlternative, start_s: float, end_s: float) -> Hypothesis:
+    words = [_word(word) for word in alternative.words] or [
+        Word(text, start_s, end_s, alternative.confidence) for text in alternative.transcript.split()
+    ]
+    return Hypothesis(tuple(words), 0.0, alternative.confidence)
 
 
 def _word(word: pb.Word) -> Word:

@@ -101,23 +101,23 @@ def show(
         enable_word_time_offsets=True,
         **options,
     )
-    transcript = ""
+    finals: list[str] = []
     for response in responses:
         interims: dict[bool, str] = {}  # by whether they stay
         for received in response.results:
             result: RecognitionResult = result_of(received)
             meter.note(result)
-            text = received.alternatives[0].transcript
+            text = result.alternatives[0].text
             if result.is_final:
-                view.final(text.lstrip(" "))
-                transcript += text
+                view.final(text)
+                finals.append(text)
             else:
                 interims[result.stability >= 0.9] = text
         if interims:  # also without a word: what was shown has turned out to be none
-            stable, tail = interims.get(True, "").lstrip(" "), interims.get(False, "")
-            view.partial(stable, tail if stable else tail.lstrip(" "))
+            stable, tail = interims.get(True, ""), interims.get(False, "")
+            view.partial(stable, f" {tail}" if stable and tail else tail)
     view.clear()
-    return transcript
+    return " ".join(finals)
 
 
 def _chunks(arguments: argparse.Namespace, stop: threading.Event) -> Iterator[bytes]:

@@ -111,11 +111,11 @@ def _note(log: StreamLog, response: Any, shown_s: float) -> None:
     if response.HasField("speech_event"):
         log.event(event_of(response.speech_event))
         return
-    interims = [result for result in response.results if not result.is_final]
+    results = [result_of(result) for result in response.results]
+    interims = [result for result in results if not result.is_final]
     if interims:
-        text = "".join(result.alternatives[0].transcript for result in interims)
+        text = " ".join(result.alternatives[0].text for result in interims)
         log.display.interim(interims[0].utterance_index, text, shown_s, None)
-    for received in response.results:
-        if received.is_final:
-            result = result_of(received)
+    for result in results:
+        if result.is_final:
             log.display.final(result.utterance_index, result.alternatives[0].words, shown_s, None)
