@@ -17,6 +17,7 @@ audio:
     def chunks():
         while button.is_pressed():
             yield microphone.read()
+        yield bytes(9600)  # 0.3 s of silence: a flush may leave so much of the newest audio to what follows
         yield FLUSH
 
 The server has neither TLS nor authentication. At a proxy that has them, with its token:

@@ -117,7 +117,9 @@ class AsyncSession:
             await self._feed(self._session.decode(data[k * size : (k + 1) * size]))
 
     async def flush(self) -> None:
-        """End the current utterance after all that was pushed."""
+        """End the current utterance after all that was pushed, but what resampler, mixer and front end still hold back:
+        up to 0.3 s belong to the next one.
+        """
         await self._feed(self._session.decode_pending())
         self._session.flush()
 
