@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -31,11 +31,13 @@ class Processes:
     Attributes:
         rank, world: this process's number and how many there are.
         preparing: the group in which they wait for the main process, of `PREPARATION`; None: the default group.
+        host: the group for what is no tensor of a GPU, likewise.
     """
 
     rank: int = 0
     world: int = 1
     preparing: dist.ProcessGroup | None = None
+    host: dist.ProcessGroup | None = None
 
     @property
     def main(self) -> bool:
@@ -58,18 +60,24 @@ class Processes:
         dist.all_gather(shares, own.contiguous().view(torch.uint8))
         return everybody
 
-    def any(self, here: bool, device: torch.device) -> bool:
-        """Whether it holds on one of them: what they must do together (stop) they decide together."""
+    def totals(self, numbers: Sequence[float]) -> list[float]:
+        """Each number's sum over the processes. They go from host to host: no GPU is waited for."""
         if self.world == 1:
-            return here
-        return bool(self.sum(torch.tensor(float(here), device=device)) > 0)
+            return [*numbers]
+        values = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(values, group=self.host)
+        return [float(value) for value in values]
+
+    def any(self, here: bool) -> bool:
+        """Whether it holds on one of them: what they must do together (stop) they decide together."""
+        return self.totals([float(here)])[0] > 0
 
     def gather(self, value: T) -> list[T]:
         """Everybody's value, in order of rank."""
         if self.world == 1:
             return [value]
         values: list[T | None] = [None] * self.world
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.host)
         return values  # type: ignore[return-value]
 
     @contextlib.contextmanager
@@ -91,6 +99,14 @@ def check_alone(what: str) -> None:
         raise ValueError(f"WORLD_SIZE is {world}, but {what} is for one process: start it without torchrun")
 
 
+def use_device(device: str) -> torch.device:
+    """The device by its name, which from now on is "the GPU" of events, streams and memory, too."""
+    place = torch.device(device)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)
+    return place
+
+
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     """Join the group that torchrun's environment describes (nccl on GPUs, gloo on CPU), and leave it in the end.
@@ -100,18 +116,14 @@ def processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     # Of the depthwise filters: their gradients differ from their weights only in the strides of dimensions of size 1.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = torch.device(device)
     if world == 1:
-        if place.type == "cuda" and place.index is not None:
-            torch.cuda.set_device(place)  # of events, streams and what is asked of "the GPU", too
-        yield ALONE, place
+        yield ALONE, use_device(device)
         return
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
+    place = use_device("cpu" if device == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
         preparing = dist.new_group(backend="gloo", timeout=PREPARATION)
-        yield Processes(dist.get_rank(), world, preparing), place
+        host = dist.new_group(backend="gloo")
+        yield Processes(dist.get_rank(), world, preparing, host), place
     finally:
         dist.destroy_process_group()

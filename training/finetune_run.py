@@ -6,6 +6,8 @@ The run's folder holds whatever it needs to go on: checkpoints, the looks so far
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -201,8 +203,11 @@ class FineTuning:
         state = {name: value.detach().cpu() for name, value in self.trainer.average.items()}
         return {name: value.half().float() for name, value in merged(state, scale).items()}
 
-    def run(self, *, save_every_s: float) -> bool:
-        """Train and look in turn; False when a signal ended it before the last step."""
+    def run(self, *, save_every_s: float, until: float = math.inf) -> bool:
+        """Train and look in turn; False when a signal or the time ended it before the last step.
+
+        `until`: by `time.monotonic`; a look that has begun is ended.
+        """
         trainer, steps = self.trainer, self.recipe.optim.max_steps
         trainer.resume()
         while True:
@@ -214,9 +219,10 @@ class FineTuning:
                     return True
             if step >= steps:
                 return True
-            until = min(steps, (step // self.config.look_every + 1) * self.config.look_every)
-            trainer.run(dev=(), evaluate_every=steps, save_every_s=save_every_s, until=until)
-            if trainer.position.step < until:
+            next_look = min(steps, (step // self.config.look_every + 1) * self.config.look_every)
+            left = None if until == math.inf else (until - time.monotonic()) / 60
+            trainer.run(dev=(), evaluate_every=steps, save_every_s=save_every_s, max_minutes=left, until=next_look)
+            if trainer.position.step < next_look:
                 return False
 
     def look(self, step: int) -> Look:

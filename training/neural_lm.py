@@ -40,6 +40,7 @@ from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
 from training.command_line import command_parser
+from training.distributed import use_device
 from training.lm import add_text_options, chosen_sentences, dev_sentences
 from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
@@ -370,14 +371,9 @@ def _train(arguments: argparse.Namespace) -> None:
     dev = dev_sentences(arguments)
     text = tokenised(chosen_sentences(arguments), pieces)
     print(f"{len(text.tokens):,} tokens of {len(text.word_starts) - 1:,} words", flush=True)
+    device = use_device(arguments.device)
     run = Run(
-        text,
-        config,
-        optim,
-        arguments.run,
-        seed=arguments.seed,
-        batch_tokens=arguments.batch_tokens,
-        device=torch.device(arguments.device),
+        text, config, optim, arguments.run, seed=arguments.seed, batch_tokens=arguments.batch_tokens, device=device
     )
     resumed = run.resume()
     before: dict[str, Tensor] = {}

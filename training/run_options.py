@@ -45,9 +45,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-minutes", type=minutes, default=4.0, help="between checkpoints; default: 4")
 
 
-def add_pace_options(parser: argparse.ArgumentParser) -> None:
-    """`--max-minutes` and `--compile`."""
+def add_time_option(parser: argparse.ArgumentParser) -> None:
+    """`--max-minutes`."""
     parser.add_argument(
         "--max-minutes", type=minutes, help="save and stop so long after the start; the same command goes on"
     )
+
+
+def add_pace_options(parser: argparse.ArgumentParser) -> None:
+    """`--max-minutes` and `--compile`."""
+    add_time_option(parser)
     parser.add_argument("--compile", action="store_true", help="the encoder's blocks by torch.compile, for GPUs")

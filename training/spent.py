@@ -41,8 +41,11 @@ def spent(folder: Path) -> Spent:
 
 
 @contextlib.contextmanager
-def timed(folder: Path) -> Iterator[None]:
-    """Adds what goes on inside to what the folder keeps, if there is a folder by then."""
+def timed(folder: Path, device: str, processes: int = 1) -> Iterator[None]:
+    """Adds what goes on inside, on `device`, to what the folder keeps, if there is a folder by then.
+
+    Of several `processes` one does so: the CPU's time is its own alone.
+    """
     begun, used = time.monotonic(), _cpu_s()
     try:
         yield
@@ -52,17 +55,18 @@ def timed(folder: Path) -> Iterator[None]:
                 wall_s=time.monotonic() - begun,
                 cpu_s=_cpu_s() - used,
                 date=today(),
-                machine=machine(torch.get_num_threads()),
+                machine=machine(torch.get_num_threads(), device, processes),
                 commit=commit(),
             )
             path = folder / SPENT_FILE
             path.write_text(json.dumps(dataclasses.asdict(now.after(spent(folder)) if path.exists() else now)))
 
 
-def machine(threads: int) -> str:
-    """The GPU, or the CPU and the cores this process may use; threads, torch."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.machine()
-    return f"{device}, {threads} thread(s), torch {torch.__version__}"
+def machine(threads: int, device: str = "cpu", processes: int = 1) -> str:
+    """The GPU that `device` is, or the CPU and the cores this process may use; processes, threads of each, torch."""
+    name = provenance.machine() if device == "cpu" else torch.cuda.get_device_name(device)
+    several = f"{processes} processes, " if processes > 1 else ""
+    return f"{name}, {several}{threads} thread(s), torch {torch.__version__}"
 
 
 def today() -> str:

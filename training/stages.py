@@ -26,7 +26,7 @@ from training.mistakes import told_in_one_line
 from training.recipe import Recipe
 from training.run_options import add_pace_options, add_run_options
 from training.same_run import check_finished
-from training.spent import SPENT_FILE, Spent, spent, timed
+from training.spent import SPENT_FILE, Spent, spent
 from training.train import main as train_main
 from training.train import parse, read_recipe
 
@@ -71,8 +71,7 @@ class Stage:
         begins = [] if self.start is None else ["--init-from", str(self.start.bundle)]
         limit = [] if until == math.inf else ["--max-minutes", str(max(0.0, until - time.monotonic()) / 60)]
         print(f"{self.recipe.name}: training in {self.folder}", flush=True)
-        with timed(self.folder):
-            train_main([*self.options, *begins, *limit])
+        train_main([*self.options, *begins, *limit])
         if not self._finished():
             raise ValueError(f"{self.folder} was interrupted; the same command goes on")
 
@@ -92,8 +91,8 @@ class Stage:
             self.start.check_timed()
         if self._finished() and not (self.folder / SPENT_FILE).exists():
             raise ValueError(
-                f"{self.folder} is finished, but has no {SPENT_FILE} that says what it took: `training.train` alone "
-                "trained it. Measure a bundle of it (training.export, --bundle), or train it anew elsewhere (--runs)"
+                f"{self.folder} is finished, but has no {SPENT_FILE} that says what it took. Measure a bundle of it "
+                "(training.export, --bundle), or train it anew elsewhere (--runs)"
             )
 
     def export(self) -> Path:

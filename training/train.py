@@ -9,6 +9,7 @@ the end of the run and of such a part of it, 130 where a signal (SIGINT, SIGTERM
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -48,6 +49,7 @@ from training.run_options import add_pace_options, add_run_options
 from training.selection import dev_store as dev_store_of
 from training.selection import dev_utterances as dev_utterances_of
 from training.selection import training_store, training_utterances
+from training.spent import timed
 from training.tokenizer import check_transcripts
 from training.tokenizer import train as train_tokenizer
 from training.trainer import Trainer
@@ -270,9 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     with told_in_one_line("train"), processes(arguments.device) as (group, device):
         limit = math.inf if arguments.max_minutes is None else time.monotonic() + 60 * arguments.max_minutes
-        trainer = train(arguments, group, device)
+        _, folder = read_recipe(arguments)
+        taken = timed(folder, arguments.device, group.world) if group.main else contextlib.nullcontext()
+        with taken:
+            trainer = train(arguments, group, device)
         # One process whose time is up stops all of them.
-        late = group.any(time.monotonic() >= limit, device)
+        late = group.any(time.monotonic() >= limit)
         if not late and trainer.position.step < trainer.recipe.optim.max_steps:
             if group.main:
                 print("interrupted; the same command goes on from here")

@@ -225,11 +225,8 @@ class Trainer:
     def _counts(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Target tokens of the whole update, over all processes."""
         own = [target_counts(batch) for batch in batches]
-        total = {name: float(sum(counts[name] for counts in own)) for name in own[0]}
-        if self.processes.world == 1:  # nothing to exchange, so nothing for a GPU to be asked
-            return total
-        everywhere = self.processes.sum(torch.tensor(list(total.values()), device=self.device))
-        return dict(zip(total, everywhere.tolist(), strict=True))
+        sums = {name: float(sum(counts[name] for counts in own)) for name in own[0]}
+        return dict(zip(sums, self.processes.totals([*sums.values()]), strict=True))
 
     def step(self, update: Sequence[Loaded], meanwhile: Callable[[], None] | None = None) -> dict[str, float]:
         """One update; one whose loss or gradient is not finite changes no weight, is counted and dumped.
@@ -335,7 +332,7 @@ class Trainer:
                 if dev and (self.position.step % evaluate_every == 0 or self.position.step == steps):
                     self._look_at(dev, progress)
                 late = deadline is not None and time.monotonic() > deadline
-                stop = processes.any(bool(stopping) or late, self.device)
+                stop = processes.any(bool(stopping) or late)
                 if processes.main and (stop or time.monotonic() - saved > save_every_s or self.position.step == last):
                     self.save()
                     saved = time.monotonic()

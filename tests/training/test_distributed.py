@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
@@ -20,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.training.command import Command, make_speech
 from tests.training.conftest import Corpus
-from training.distributed import ALONE, Processes, processes
+from training.distributed import ALONE, Processes, processes, use_device
 from training.metrics import read_metrics
 from training.recipe import LossConfig
 from training.train import main
@@ -101,22 +104,71 @@ def test_gradients_of_bf16_are_exchanged_in_bf16_where_that_can_be(
     assert registered == hooks
 
 
-def wait_for_main(rank: int, port: int) -> None:
-    """One of two processes whose exchanges are lost after 0.2 s; the main one prepares for longer."""
+@contextlib.contextmanager
+def one_of_two(rank: int, port: int) -> Iterator[Processes]:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     with processes("cpu") as (group, _):
+        yield group
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("localhost", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def wait_for_main(rank: int, port: int) -> None:
+    """One of two processes whose exchanges are lost after 0.2 s; the main one prepares for longer."""
+    with one_of_two(rank, port) as group:
         distributed_c10d._set_pg_timeout(timedelta(seconds=0.2))
         with group.main_first():
             if group.main:
                 time.sleep(0.6)
 
 
-def test_the_others_wait_for_the_main_process_longer_than_for_an_exchange() -> None:
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
+def test_the_others_wait_for_the_main_process_longer_than_for_an_exchange(port: int) -> None:
     with ProcessPoolExecutor(2) as pool:
         for waited in [pool.submit(wait_for_main, rank, port) for rank in (0, 1)]:
             waited.result(60)
+
+
+def poisoned_on_one(rank: int, port: int, folder: Path) -> tuple[int, str]:
+    """One of two processes; the features of the second one's batches are not numbers."""
+    torch.set_num_threads(1)
+    with warnings.catch_warnings(), one_of_two(rank, port) as group:
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
+        own = folder / str(rank)
+        own.mkdir()
+        trainer = Corpus(own).trainer("run", accumulate=2, processes=group, max_skipped=2)
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        for (planned, batch), _ in zip(trainer.batches(), range(2), strict=False):
+            if rank == 1:
+                batch.features[0, 0, 0] = torch.nan
+            try:
+                trainer.step([(planned, batch)])
+            except RuntimeError as error:
+                assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+                return trainer.position.skipped, str(error)
+        return trainer.position.skipped, "no error"
+
+
+def test_a_batch_of_one_process_that_is_not_finite_is_skipped_by_all_and_told_by_one(port: int, tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2) as pool:
+        found = [pool.submit(poisoned_on_one, rank, port, tmp_path) for rank in (0, 1)]
+        for skipped, said in [future.result(60) for future in found]:
+            assert skipped == 2 and "2 updates in a row were not finite" in said
+    rows = [json.loads(path.read_text()) for path in sorted((tmp_path / "0" / "run" / "skipped").iterdir())]
+    assert len(rows) == 2 and not (tmp_path / "1" / "run" / "skipped").exists()
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("cpu", []), ("cuda", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_a_gpu_that_is_named_is_the_gpu_of_everything(
+    monkeypatch: pytest.MonkeyPatch, name: str, chosen: list[torch.device]
+) -> None:
+    set_to: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", set_to.append)
+    assert use_device(name) == torch.device(name)
+    assert set_to == chosen
 
 
 def test_batches_that_cannot_be_shared_evenly_are_refused(corpus: Corpus) -> None:
@@ -128,7 +180,8 @@ def test_a_process_alone_exchanges_nothing() -> None:
     values = torch.ones(2)
     assert ALONE.sum(values) is values
     assert ALONE.gather("a") == ["a"]
-    assert ALONE.any(True, torch.device("cpu"))
-    assert not ALONE.any(False, torch.device("cpu"))
+    assert ALONE.totals([1.0, 2.0]) == [1.0, 2.0]
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
     with ALONE.main_first():
         pass

@@ -334,7 +334,11 @@ def test_the_command_makes_an_ordinary_bundle_and_adapters_that_merge_into_the_s
     config.write_text(TOML.replace("batch_s = 4.0", f'batch_s = 4.0\nlexicon = "{tmp_path / "tack.txt.gz"}"'))
     common = ["--bundle", str(base_dir), "--lm", str(tmp_path / "lm.arpa")]
     arguments = [*common, "--config", str(config), "--runs", str(tmp_path), "--device", "cpu"]
-    assert finetune.main([*arguments, "--name", "small-en", "--out", str(tmp_path / "out")]) == 0
+    arguments += ["--name", "small-en", "--out", str(tmp_path / "out")]
+    assert finetune.main([*arguments, "--max-minutes", "0"]) == 0
+    assert "the time is up; the same command goes on" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert finetune.main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.index("before step 0, target dev") < printed.index("before step 0, old") < printed.index("step 6 ")
     result = json.loads((tmp_path / "small" / "result.json").read_text())

@@ -8,7 +8,6 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,11 +336,6 @@ def test_a_checkpoint_holds_what_an_export_needs(corpus: Corpus) -> None:
     assert state["model_config"] == trainer.recipe.model.to_dict()
     assert state["cmvn"]["mean"].shape == (16,)
     assert set(state["average"]) == set(trainer.model.state_dict())
-
-
-def test_the_folder_of_a_run_is_where_its_checkpoints_are(corpus: Corpus) -> None:
-    trainer = corpus.trainer("folder")
-    assert trainer.save().parent == Path(corpus.folder / "folder")
 
 
 def test_a_weight_for_phones_that_the_model_lacks_is_refused(corpus: Corpus) -> None:
