@@ -180,17 +180,17 @@ class TestTrainingLexicon:
             assert tuple(phone for _, sounds in graphones for phone in sounds) == phones
 
     def test_phones_of_a_transcript_are_its_words_first_pronunciations(self):
-        from training.lexicon import phones_of
+        from training.lexicon import phones_of, words_of
 
         lexicon = Lexicon(
             {"a": [("AH",), ("EY",)], "b": [("B", "IY")], "cat": [("K", "AE", "T")], "i": [("AY",)], "d": [("D", "IY")]}
         )
-        assert phones_of("A CAT, a cat.", lexicon) == "AH K AE T AH K AE T".split()  # noqa: SIM905
+        assert phones_of(words_of("A CAT, a cat."), lexicon) == "AH K AE T AH K AE T".split()  # noqa: SIM905
         # Spelled letters have their names.
-        assert phones_of("B A D", lexicon) == ["B", "IY", "EY", "D", "IY"]
-        assert phones_of("I A CAT", lexicon) == ["AY", "AH", "K", "AE", "T"]
+        assert phones_of(words_of("B A D"), lexicon) == ["B", "IY", "EY", "D", "IY"]
+        assert phones_of(words_of("I A CAT"), lexicon) == ["AY", "AH", "K", "AE", "T"]
         with pytest.raises(KeyError, match="dog"):
-            phones_of("a dog", lexicon)
+            phones_of(["a", "dog"], lexicon)
 
     def test_the_vocabulary_has_every_spoken_word_and_the_written_ones_that_are_known_or_frequent(self, tmp_path):
         from training.lexicon import vocabulary_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import random
 from collections.abc import Sequence
@@ -69,13 +70,15 @@ def make_examples(
         "kept, but not as long as the manifest says": 0,
     }
     frame_s = output_subsampling * FeatureConfig().hop_length / SAMPLE_RATE_HZ
+    tokens_of = functools.cache(pieces.encode)  # no piece reaches from one word into the next
     for index, utterance in enumerate(utterances):
         if index in skipped:
             continue
         if dropped_characters(utterance.written):
             counts["text not spelled out"] += 1
             continue
-        tokens = tuple(pieces.encode(utterance.text))
+        words = utterance.text.split()
+        tokens = tuple(itertools.chain.from_iterable(map(tokens_of, words)))
         if not tokens:
             counts["empty text"] += 1
             continue
@@ -87,7 +90,7 @@ def make_examples(
             counts["too long"] += 1
             continue
         try:
-            phones = tuple(phone_ids(phones_of(utterance.text, lexicon))) if lexicon is not None else ()
+            phones = tuple(phone_ids(phones_of(words, lexicon))) if lexicon is not None else ()
         except KeyError:
             counts["no pronunciation"] += 1
             continue

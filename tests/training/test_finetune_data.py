@@ -13,7 +13,7 @@ from tests.engine.conftest import WORDS
 from training.data import Utterance, read_manifest
 from training.finetune_data import check_texts, check_tokenizer, extended_lexicon, mix, short_enough, unwritable
 from training.finetune_looks import Look, Looks, evenly
-from training.lexicon import Pronouncer, phones_of
+from training.lexicon import Pronouncer, phones_of, words_of
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_titles_that_a_target_writes_short_are_added_as_they_are_said() -> None:
     mister = {"mister": (("M", "IH", "S", "T", "ER"),)}
     extended, new = extended_lexicon(Lexicon({"baa": (("B", "AA"),)}), None, ["mr baa"], Pronouncer(mister))
     assert new == ["mister"]
-    assert phones_of("mr baa", extended) == ["M", "IH", "S", "T", "ER", "B", "AA"]
+    assert phones_of(words_of("mr baa"), extended) == ["M", "IH", "S", "T", "ER", "B", "AA"]
 
 
 def test_the_best_look_is_the_lowest_on_the_target_that_has_not_forgotten(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def test_nfc_gives_single_spaces_and_can_be_encoded(text):
     assert WORD_START not in normal
 
 
+@given(text=st.text(alphabet=st.sampled_from("thesand \u00a0éЖ'“!<>"), max_size=60))
+def test_no_piece_reaches_from_one_word_into_the_next(text):
+    """Training encodes each word once, wherever it stands."""
+    pieces = tokenizer.train(["the sea and the sands", "<s> and then!"] * 4, 400, normalizer="nfc", byte_fallback=True)
+    normal = tokenizer.normalize_nfc(text)
+    assert pieces.encode(normal) == [token for word in normal.split() for token in pieces.encode(word)]
+
+
 def test_the_frequent_characters_cover_the_text():
     assert tokenizer.covering(["ab" * 50 + "éü"], 0.98) == LETTERS
     assert tokenizer.covering(["é" * 50 + "ü"], 0.9) == LETTERS + "é"
