@@ -156,6 +156,12 @@ def test_no_module_has_more_than_400_lines() -> None:
     assert {module: length for module, length in lengths.items() if length > 400} == {}
 
 
+def test_the_architecture_page_names_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = " ".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    assert {name for name in (*RANK, *BESIDE) if f"`{name}`" not in table} == set()
+
+
 def test_no_room_has_a_name_that_says_nothing() -> None:
     vague = {"manager", "helper", "helpers", "utils", "util", "core", "common", "misc"}
     assert not {path.stem for path in FILES} & vague
