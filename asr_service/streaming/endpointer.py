@@ -14,7 +14,9 @@ Silence needs both: no frame of speech and no new word. A model's blanks alone a
 middle of long vowels), and a voice activity detector alone misses quiet ends of words. A word is known later than it is
 heard, so the silence after it counts from where it ended, not from when it was found. What a detector still hears
 right behind the end of a word is the word's ringing, and what it hears for one tick in the middle of silence is a click
-or a breath: neither begins the silence anew.
+or a breath: neither begins the silence anew. The first tick of speech counts where nothing is decoded before the
+endpoint, though it may be a click: nothing else tells of a short word, which would wait for rule 1, and its stretch of
+audio is searched for words in any case, the shorter the sooner it ends.
 """
 
 from __future__ import annotations
