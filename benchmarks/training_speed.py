@@ -45,7 +45,7 @@ from training.compiled import compile_blocks
 from training.data import PcmStore, Utterance
 from training.distributed import Processes, processes
 from training.loss import Batch
-from training.precision import Products, products
+from training.precision import DtypeName, compute_dtype
 from training.recipe import OptimConfig, Recipe
 from training.sampler import PlannedBatch
 from training.trainer import Loaded, Trainer
@@ -87,7 +87,7 @@ def share_of(batch: Batch, group: Processes) -> Batch:
 
 
 def our_trainer(
-    folder: Path, group: Processes, dtype: Products, *, optimizer: Optimizer = "muon", compiled: bool = False
+    folder: Path, group: Processes, dtype: DtypeName, *, optimizer: Optimizer = "muon", compiled: bool = False
 ) -> Trainer:
     """The trainer of the shipped preset; its corpus is one second of silence, for the batches come from here."""
     soundfile.write(folder / "silence.wav", np.zeros(16_000, np.float32), 16_000)
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each")
     parser.add_argument("--steps", type=int, default=8, help="timed steps a block")
-    parser.add_argument("--dtype", choices=get_args(Products), default="auto", help="of our matrix products")
+    parser.add_argument("--dtype", choices=get_args(DtypeName), default="auto", help="of our matrix products")
     parser.add_argument("--compile", action="store_true", help="ours with torch.compile of the encoder's blocks too")
     parser.add_argument("--out", type=Path, help="JSON, every step's speed in it too")
     arguments = parser.parse_args()
@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace, group: Processes) -> dict[str, list[f
         if arguments.compile:
             systems[f"{OURS}, compiled"] = our_trainer(Path(folder), group, arguments.dtype, compiled=True)
         for name, optimizer in PLAIN.items():
-            if optimizer == "adamw" or products("auto", torch.device("cpu")) == torch.bfloat16:
+            if optimizer == "adamw" or compute_dtype("auto", torch.device("cpu")) == torch.bfloat16:
                 systems[name] = PlainLoop(optimizer)
         speeds: dict[str, list[float]] = {name: [] for name in systems}
         for number in range(arguments.rounds):
@@ -150,7 +150,7 @@ def measure(arguments: argparse.Namespace, group: Processes) -> dict[str, list[f
                     seconds.append(time.perf_counter() - begun)
                 timed = list(zip(order, seconds, strict=True))[first:]
                 speeds[name] += [batches[index].seconds / taken for index, taken in timed]
-                group.any(False, torch.device("cpu"))  # the others wait here
+                group.any(False)  # the others wait here
                 if group.main:
                     median = statistics.median(speeds[name][-arguments.steps :])
                     print(f"{name}: {median:.1f} s of audio a second", flush=True)
@@ -162,7 +162,7 @@ def report(arguments: argparse.Namespace, group: Processes, speeds: dict[str, li
     result = {
         "machine": machine(),
         "threads": arguments.threads,
-        "products": str(products(arguments.dtype, torch.device("cpu"))).removeprefix("torch."),
+        "compute dtype": str(compute_dtype(arguments.dtype, torch.device("cpu"))).removeprefix("torch."),
         "processes": group.world,
         "torch": torch.__version__,
         "python": platform.python_version(),

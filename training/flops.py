@@ -60,15 +60,15 @@ def data_sheet_peak(name: str) -> float | None:
     return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-def peak_flops(device: torch.device, products: torch.dtype) -> tuple[float, str]:
+def peak_flops(device: torch.device, compute_dtype: torch.dtype) -> tuple[float, str]:
     """FLOP/s of one chip in that type, and where the number is from: its data sheet, else a large product here."""
-    name = str(products).removeprefix("torch.")
-    if device.type == "cuda" and products == torch.bfloat16:
+    name = str(compute_dtype).removeprefix("torch.")
+    if device.type == "cuda" and compute_dtype == torch.bfloat16:
         chip = torch.cuda.get_device_name(device)
         if (peak := data_sheet_peak(chip)) is not None:
             return peak, f"{name}, {chip}'s data sheet"
     size = 4096 if device.type == "cuda" else 1024
-    a = torch.randn(size, size, device=device, dtype=products)
+    a = torch.randn(size, size, device=device, dtype=compute_dtype)
     times = []
     for _ in range(4):
         begun = time.perf_counter()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.distributed import ALONE, Processes
-from training.precision import products
+from training.precision import compute_dtype
 
 # Quintic Newton–Schulz of Jordan 2024: after the iterations singular values lie near 1 (0.7 to 1.2).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -96,7 +96,7 @@ class Muon(torch.optim.Muon):
         torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
         # A stack in the precision of the products is half the bytes of stacks of what it is made of.
         device = buffers[0].device
-        dtype = products("auto", device)  # whatever the recipe's: four iterations are no closer in fp32
+        dtype = compute_dtype("auto", device)  # whatever the recipe's: four iterations are no closer in fp32
         nesterov = torch.empty(len(buffers), *buffers[0].shape, dtype=dtype, device=device)
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # noqa: SLF001
         torch._foreach_copy_(list(nesterov), ahead)

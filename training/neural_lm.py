@@ -44,7 +44,7 @@ from training.distributed import use_device
 from training.lm import add_text_options, chosen_sentences, dev_sentences
 from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
-from training.precision import products
+from training.precision import compute_dtype
 from training.recipe import OptimConfig
 from training.run_options import add_device_option
 from training.tokenizer import check_transcripts
@@ -173,7 +173,7 @@ class Run:
         self.seed, self.batch_tokens = seed, batch_tokens
         self.device = device or torch.device("cpu")
         self.model = NeuralLM(config).to(self.device)
-        self.products = products("auto", self.device)
+        self.compute_dtype = compute_dtype("auto", self.device)
         self.optimizers = make_optimizers(self.model, optim)
         self.step = self.skipped_in_a_row = 0
         self._identity = self._what_it_reads()
@@ -288,7 +288,7 @@ class Run:
         steps in a row.
         """
         factor = learning_rate_factor(self.step, self.optim)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.products == torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16):
             loss, count = summed_loss(self.model, rows)
         loss = loss / count
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The type of a training step's matrix products: what the recipe wants, or what the device is faster at."""
+"""The compute dtype of a training step: what the recipe wants, or what the device multiplies matrices faster in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-Products = Literal["auto", "bfloat16", "float32"]
+DtypeName = Literal["auto", "bfloat16", "float32"]
 
 
 @functools.cache
-def products(wanted: Products, device: torch.device) -> torch.dtype:
+def compute_dtype(wanted: DtypeName, device: torch.device) -> torch.dtype:
     """`torch.bfloat16` or `torch.float32`; for `auto`, bfloat16 where `device` has instructions for it.
 
     A CPU that has none computes them all the same: at an eighth of float32's speed in a linear layer, a twenty-eighth

@@ -33,10 +33,10 @@ class Progress:
         position: Position,
         steps: int,
         device: torch.device,
-        products: torch.dtype,
+        compute_dtype: torch.dtype,
         processes: Processes,
     ) -> None:
-        self._processes, self._device, self._products = processes, device, products
+        self._processes, self._device, self._compute_dtype = processes, device, compute_dtype
         self._running: dict[str, float] = {}
         self._audio_s = self._wait_s = self._time_s = self._tflop = 0.0
         self._log = MetricsLog(folder, position.step) if processes.main else None
@@ -85,7 +85,7 @@ class Progress:
         """Speed of this segment, and its share of the chips' peak."""
         if not self._time_s:
             return "no update made"
-        peak, source = peak_flops(self._device, self._products)
+        peak, source = peak_flops(self._device, self._compute_dtype)
         rate = self._tflop * 1e12 / self._time_s
         return (
             f"{self._audio_s / self._time_s:.0f} s of audio per second (views of an utterance counted once), "

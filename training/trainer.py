@@ -32,7 +32,7 @@ from training.flops import training_flops
 from training.loss import Batch, Objective, losses, target_counts
 from training.mmi import phone_trigram
 from training.optim import learning_rate_factor, make_optimizers
-from training.precision import products
+from training.precision import compute_dtype
 from training.prefetch import prefetched
 from training.progress import Progress
 from training.recipe import Recipe
@@ -95,9 +95,9 @@ class Trainer:
             raise ValueError(
                 f"optim.accumulate is {recipe.optim.accumulate}, must be a multiple of the {processes.world} processes"
             )
-        self.products = products(recipe.dtype, device)
+        self.compute_dtype = compute_dtype(recipe.dtype, device)
         # A checkpoint keeps the type that it was: a run that goes on on another machine says that it has changed.
-        recipe = dataclasses.replace(recipe, dtype="bfloat16" if self.products == torch.bfloat16 else "float32")
+        recipe = dataclasses.replace(recipe, dtype="bfloat16" if self.compute_dtype == torch.bfloat16 else "float32")
         self.recipe, self.model, self.front_end = recipe, model.to(device), front_end
         self.store, self.examples, self.folder, self.device = store, examples, folder, device
         self.processes = processes
@@ -117,7 +117,7 @@ class Trainer:
         self.objective: nn.Module = Objective(model, recipe.loss, self.trigram)
         if processes.world > 1:
             self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
-            if self.products == torch.bfloat16 and dist.get_backend() == "nccl":  # DDP has the hook for no other
+            if self.compute_dtype == torch.bfloat16 and dist.get_backend() == "nccl":  # DDP has the hook for no other
                 # Half the bytes. In fp16 most of a gradient, divided by the processes, would be below what is normal.
                 self.objective.register_comm_hook(None, bf16_compress_hook)
 
@@ -215,7 +215,7 @@ class Trainer:
             with contextlib.ExitStack() as stack:
                 if isinstance(self.objective, DistributedDataParallel) and number < len(update):
                     stack.enter_context(self.objective.no_sync())
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.products == torch.bfloat16):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16):
                     parts = self.objective(batch.to(self.device), chunk, counts)
                 (parts["total"] * world).backward()  # the mean over processes of this is the sum of their shares
             names = list(parts)
@@ -319,7 +319,7 @@ class Trainer:
         if self.position.step == 0:
             self.try_worst_batches()
         self.model.train()
-        progress = Progress(self.folder, self.position, steps, self.device, self.products, processes)
+        progress = Progress(self.folder, self.position, steps, self.device, self.compute_dtype, processes)
         with progress, stop_signals() as stopping, contextlib.closing(self.updates()) as made:  # type: ignore[type-var]
             updates = Ahead(made, self.device)
             while self.position.step < last:

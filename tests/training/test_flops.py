@@ -51,11 +51,11 @@ def test_the_formula_is_what_torch_counts_but_for_the_first_layer(config: Transf
     assert formula - first_layer == pytest.approx(counted(config, backward=True), rel=0.01)
 
 
-@pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)], ids=str)
-def test_the_peak_of_a_cpu_is_measured_in_the_type_of_the_products(products: torch.dtype) -> None:
-    peak, source = peak_flops(torch.device("cpu"), products)
+@pytest.mark.parametrize("compute_dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)], ids=str)
+def test_the_peak_of_a_cpu_is_measured_in_the_type_of_the_products(compute_dtype: torch.dtype) -> None:
+    peak, source = peak_flops(torch.device("cpu"), compute_dtype)
     assert peak > 1e9
-    assert source.startswith(f"{products}, a product of".removeprefix("torch."))
+    assert source.startswith(f"{compute_dtype}, a product of".removeprefix("torch."))
 
 
 @pytest.mark.parametrize(

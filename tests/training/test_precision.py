@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from training.precision import products
+from training.precision import compute_dtype
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    products.cache_clear()
+    compute_dtype.cache_clear()
     yield
-    products.cache_clear()
+    compute_dtype.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, cpu: dict[str, bool], expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
-    assert products("auto", CPU) == expected
-    assert products("bfloat16", CPU) == torch.bfloat16
-    assert products("float32", CPU) == torch.float32
+    assert compute_dtype("auto", CPU) == expected
+    assert compute_dtype("bfloat16", CPU) == torch.bfloat16
+    assert compute_dtype("float32", CPU) == torch.float32
 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_auto_is_bfloat16_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has and not including_emulation)
-    assert products("auto", GPU) == (torch.bfloat16 if has else torch.float32)
+    assert compute_dtype("auto", GPU) == (torch.bfloat16 if has else torch.float32)

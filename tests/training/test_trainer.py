@@ -19,7 +19,7 @@ from training.average import best_paths
 from training.checkpoint import latest_checkpoint
 from training.loss import losses, target_counts
 from training.metrics import read_metrics
-from training.precision import Products, products
+from training.precision import DtypeName, compute_dtype
 from training.progress import Progress
 from training.recipe import LossConfig
 from training.sampler import Position
@@ -58,16 +58,16 @@ def test_three_steps_and_three_resumed_are_six_steps(corpus: Corpus, optimizer: 
 
 
 def test_a_checkpoint_keeps_the_type_that_its_products_had(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
-    def trainer(dtype: Products) -> Trainer:
+    def trainer(dtype: DtypeName) -> Trainer:
         made = corpus.trainer("typed")
         recipe = dataclasses.replace(made.recipe, dtype=dtype)
         return Trainer(recipe, made.model, made.front_end, made.store, made.examples, made.folder, device=made.device)
 
-    found = str(products("auto", torch.device("cpu"))).removeprefix("torch.")
+    found = str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
     trainer("auto").save()
     assert trainer("auto").resume()
     assert "dtype" not in capsys.readouterr().out
-    other: Products = "float32" if found == "bfloat16" else "bfloat16"
+    other: DtypeName = "float32" if found == "bfloat16" else "bfloat16"
     assert trainer(other).resume()
     assert f"dtype was '{found}', is '{other}'" in capsys.readouterr().out
 
