@@ -7,6 +7,7 @@ NAME is the folder of decoded audio that training with the recipe has left in ru
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import random
 import statistics
@@ -22,6 +23,7 @@ from training.augmentation.rooms import room_bank
 from training.command_line import command_parser
 from training.data import SAMPLE_RATE_HZ, PcmStore, batches_by_seconds
 from training.dataset import BatchMaker, Example
+from training.mistakes import told_in_one_line
 from training.recipe import AugmentConfig, load_recipe
 
 NOTHING = AugmentConfig(speeds=(1.0,), freq_masks=0, time_masks=0)
@@ -61,6 +63,11 @@ def main() -> None:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help=f"that makes them; default here: {default}")
     arguments = parser.parse_args()
+    with told_in_one_line("augmentation_cost"):
+        _report(arguments)
+
+
+def _report(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     recipe, store = load_recipe(arguments.config), PcmStore(arguments.store)
     durations = [(end - start) / SAMPLE_RATE_HZ for start, end in map(store.extent, range(len(store)))]

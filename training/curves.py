@@ -24,6 +24,7 @@ from training.dataset import make_batch, make_examples
 from training.example import in_words
 from training.loss import Batch
 from training.metrics import read_metrics
+from training.mistakes import told_in_one_line
 from training.recipe import DEV_LONGEST_S, load_recipe
 from training.selection import dev_store, dev_utterances
 
@@ -156,8 +157,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints")
     parser.add_argument("--config", type=Path, help=f"recipe; by default the run's own {RECIPE_FILE}")
     arguments = parser.parse_args()
-    for path in draw_run(arguments.run, arguments.config):
-        print(path)
+    with told_in_one_line("curves"):
+        for path in draw_run(arguments.run, arguments.config):
+            print(path)
 
 
 if __name__ == "__main__":
