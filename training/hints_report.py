@@ -32,6 +32,7 @@ from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.search_space import SearchSpace
 from asr_service.evaluation.alignment import align, aligned_words
+from asr_service.evaluation.forced_alignment import PHONE_FRAME_S
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode, PhraseHint
@@ -41,7 +42,6 @@ from training.dev_set import add_dev_options, dev_set
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
-FRAME_S = 0.04
 MIN_LETTERS = 4
 MOST_OCCURRENCES = 2
 RARE = -5.0
@@ -129,7 +129,7 @@ def recognise(
         found = search.final(offset_s=0.0)
         texts.append(found[0].text if found else "")
         frames += len(utterance.encoded.phones)
-    return texts, (time.process_time() - started) / (frames * FRAME_S)
+    return texts, (time.process_time() - started) / (frames * PHONE_FRAME_S)
 
 
 def figures(

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from rapidfuzz.distance import Levenshtein
+
 from asr_service.lexicon import PHONES, Pronunciation
 
 # espeak-ng's American phones in the IPA, longest match first, as ARPAbet. Its long and reduced vowels fall together
@@ -99,16 +101,6 @@ def from_ipa(transcription: str) -> Pronunciation:
     return tuple(phones)
 
 
-def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
-    """Levenshtein distance with unit costs."""
-    row = list(range(len(right) + 1))
-    for i, symbol in enumerate(left, start=1):
-        previous, row[0] = row[0], i
-        for j, other in enumerate(right, start=1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (symbol != other))
-    return row[-1]
-
-
 def compare(
     entries: dict[str, tuple[Pronunciation, ...]],
     learn: Callable[[dict[str, tuple[Pronunciation, ...]]], Callable[[str], Pronunciation]],
@@ -133,7 +125,7 @@ def _report(
 ) -> None:
     errors = phones = wrong = 0
     for word, answer in zip(words, answers, strict=True):
-        distance, length = min((edit_distance(answer, reference), len(reference)) for reference in entries[word])
+        distance, length = min((Levenshtein.distance(answer, reference), len(reference)) for reference in entries[word])
         errors += distance
         phones += length
         wrong += distance > 0

@@ -12,18 +12,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rapidfuzz.distance import Levenshtein
+
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.stabiliser import Stabiliser, shared_length
+from asr_service.evaluation.forced_alignment import PHONE_FRAME_S
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
 from training.command_line import command_parser
 from training.dev_set import add_dev_options, dev_set
-from training.letter_to_sound_comparison import edit_distance
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
-FRAME_S = 0.04
 AGREEMENTS = (2, 4, 6, 8, 12, 24)
 
 
@@ -45,7 +46,7 @@ def measure(
                 before = len(rule.stable)
                 rule.update(best, beam.sure_words(before))
                 news = rule.stable[before:]
-                totals[agreement][0] += sum(beam.frames - word.end_frame for word in news) * FRAME_S
+                totals[agreement][0] += sum(beam.frames - word.end_frame for word in news) * PHONE_FRAME_S
                 totals[agreement][1] += len(news)
         found = beam.finish(1)
         final = found[0].words if found else ()
@@ -56,7 +57,7 @@ def measure(
         for agreement, rule in rules.items():
             stable = [word.text for word in rule.stable]
             totals[agreement][2] += len(stable) - shared_length(stable, texts)
-            totals[agreement][3] += edit_distance([word.text for word in rule.splice(final)], reference)
+            totals[agreement][3] += Levenshtein.distance([word.text for word in rule.splice(final)], reference)
     return [
         (delay / max(1, stable), stable / max(1, said), 100 * revoked / max(1, said), errors / spoken)
         for delay, stable, revoked, errors in totals.values()
@@ -79,7 +80,7 @@ def _report(arguments: argparse.Namespace) -> None:
     dev = posteriors(bundle, *dev_set(arguments), Mode.STREAMING, arguments.out)
     tree = PronunciationTree(bundle.lexicon, bundle.lm_path)
     options = LexiconBeamOptions(**bundle.decoding.get("streaming", {}))
-    print(f"{len(dev)} utterances, updates every {bundle.streaming.chunk_frames * FRAME_S:.2f} s")
+    print(f"{len(dev)} utterances, updates every {bundle.streaming.chunk_frames * PHONE_FRAME_S:.2f} s")
     print("agreement  delay   stable before the end  revoked of 100 words    WER")
     results = measure(tree, dev, options, bundle.streaming.chunk_frames)
     for agreement, (delay, share, revoked, rate) in zip(AGREEMENTS, results, strict=True):

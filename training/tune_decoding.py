@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rapidfuzz.distance import Levenshtein
 
 from asr_service.commands.option_types import positive
 from asr_service.decoding.config import DecodingConfig
@@ -38,6 +39,7 @@ from asr_service.decoding.rescoring import (
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.timing import WordGraph, words_log_likelihood
 from asr_service.engine.runner import Encoded
+from asr_service.evaluation.forced_alignment import PHONE_FRAME_S
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.parts import at_once
@@ -45,14 +47,12 @@ from asr_service.types import Mode
 from training.command_line import command_parser
 from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
-from training.letter_to_sound_comparison import edit_distance
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 from training.ranking import FEATURES, IN_CONFIG, ranked_errors, tune_ranking, worth_reading
 
 # Utterances, their samples, and the rows of those that are chosen: what `dev_set` gives.
 Chosen = tuple[list[Utterance], PcmStore, list[int]]
-FRAME_S = 0.04
 # Before the row of the ranking whose weights a bundle should get.
 CHOSEN = ">"
 LOWER_PHONES = (0.0, 0.1, 0.2, 0.3)
@@ -84,10 +84,10 @@ def first_pass(
         beam.begin()
         beam.step(utterance.encoded.phones)
         found = beam.finish(1)
-        errors += edit_distance(found[0].texts if found else (), utterance.text.split())
+        errors += Levenshtein.distance(found[0].texts if found else (), utterance.text.split())
         words += len(utterance.text.split())
         frames += len(utterance.encoded.phones)
-    return errors / words, (time.process_time() - started) / (frames * FRAME_S)
+    return errors / words, (time.process_time() - started) / (frames * PHONE_FRAME_S)
 
 
 def tune_first_pass(
@@ -172,7 +172,7 @@ def candidates(
             of_internal,
             float(sum(word not in lexicon for word in words)),
         )
-        found.append(Candidate(" ".join(words), edit_distance(words, reference), source, features))
+        found.append(Candidate(" ".join(words), Levenshtein.distance(words, reference), source, features))
     return found
 
 
@@ -299,7 +299,7 @@ def report_alone(bundle: Bundle, tree: PronunciationTree, dev: Sequence[DevUtter
             answers.append(list(beam.finish(1)[0].texts))
         answers += [joint_texts(bundle, encoded, options, wanted)[0].split() for wanted in (None, spelling)]
         for name, answer in zip(totals, answers, strict=True):
-            totals[name] += edit_distance(answer, reference)
+            totals[name] += Levenshtein.distance(answer, reference)
     print("\neach alone, untuned")
     for name, errors in totals.items():
         print(f"{name:26s} {_percent(errors / words)}")
