@@ -19,7 +19,7 @@ from asr_service.model.config import TransformerConfig, preset
 from asr_service.toml_types import of_type
 from training.finetune_config import FinetuneConfig
 from training.kneser_ney import MAX_ORDER, MIN_ORDER
-from training.precision import Products
+from training.precision import DtypeName
 from training.recipe_table import read_table
 from training.recipe_values import ABOVE_0, AT_LEAST_0, AT_LEAST_1, MOST, SHARE, typed, within
 
@@ -301,7 +301,7 @@ class Recipe:
 
     name: str
     seed: int = 1
-    dtype: Products = "auto"
+    dtype: DtypeName = "auto"
     model: TransformerConfig = field(default_factory=TransformerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -352,7 +352,7 @@ def _recipe(name: str, table: dict[str, Any]) -> Recipe:
             values[section] = settings(**typed(section, tables.pop(section), settings))
     if tables:
         raise ValueError(f"unknown section [{min(tables)}]; known are {', '.join(['model', *_SECTIONS])}")
-    wanted = {"seed": int, "dtype": Products}
+    wanted = {"seed": int, "dtype": DtypeName}
     for key, value in table.items():
         if not isinstance(value, dict):
             if key not in wanted:
