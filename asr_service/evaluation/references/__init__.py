@@ -59,9 +59,10 @@ def read_references(
     problems: list[str] = []
     references: list[Reference] = []
     for manifest in manifests:
+        known = len(problems)
         found = _read(manifest, format, problems)
         problems += wrong_times(found)
-        if not found and not problems:
+        if not found and len(problems) == known:
             problems.append(f"manifest {manifest}: no utterance")
         references += found
     problems += _repeated(references)

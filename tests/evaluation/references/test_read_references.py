@@ -41,6 +41,16 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_references([])
 
 
+def test_all_that_is_wrong_is_told_in_whichever_order_the_manifests_come(tmp_path: Path) -> None:
+    bad, empty = lines(tmp_path / "bad.trn", "no id"), lines(tmp_path / "empty.trn")
+    told: list[set[str]] = []
+    for manifests in ([bad, empty], [empty, bad]):
+        with pytest.raises(ManifestProblems) as caught:
+            read_references(manifests)
+        told.append(set(caught.value.problems))
+    assert len(told[0]) == 2 and told[0] == told[1]
+
+
 def test_a_format_can_be_named_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "refs.txt", "one two (a-1)")
     assert format_of(path) == ""
