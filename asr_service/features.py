@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_service.torchaudio_guard import torchaudio
+from asr_service.types import SAMPLE_RATE_HZ
 
 # Frames that a stream computes at once: 80 ms.
 STEP_FRAMES = 8
@@ -25,7 +26,7 @@ STEP_FRAMES = 8
 class FeatureConfig:
     """Geometry of the front end; it travels with the model, for the model is tied to it."""
 
-    sample_rate_hz: int = 16_000
+    sample_rate_hz: int = SAMPLE_RATE_HZ
     n_fft: int = 512
     win_length: int = 400
     hop_length: int = 160

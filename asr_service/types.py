@@ -9,6 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+SAMPLE_RATE_HZ = 16_000
+"""Every decoder ends in mono float32 at this rate, and the models take it."""
+
 
 class Mode(enum.Enum):
     """How a stream is decoded (see docs/architecture.md).

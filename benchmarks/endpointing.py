@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from asr_service.config import LATENCIES, EngineSettings, Settings
+from asr_service.engine.frames import TICK_FRAMES
 from asr_service.engine.interface import (
     EVIDENCE_PERIOD_S,
     Final,
@@ -38,7 +39,7 @@ from asr_service.engine.interface import (
     StreamOptions,
     StreamOutput,
 )
-from asr_service.engine.voice_activity import TICK_FRAMES, VoiceActivity, VoiceBands, VoiceDetector, voice_detectors
+from asr_service.engine.voice_activity import VoiceActivity, VoiceBands, VoiceDetector, voice_detectors
 from asr_service.evaluation.forced_alignment import ForcedAligner
 from asr_service.evaluation.in_process import BundleSystem, SteppedEngine
 from asr_service.evaluation.references import read_references

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from asr_service.commands.option_types import positive
 from asr_service.config import PhraseHintSettings
 from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.search_space import SearchSpace
 from asr_service.evaluation.alignment import align, aligned_words
-from asr_service.evaluation.forced_alignment import PHONE_FRAME_S
 from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode, PhraseHint

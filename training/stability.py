@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.stabiliser import Stabiliser, shared_length
-from asr_service.evaluation.forced_alignment import PHONE_FRAME_S
+from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
 from training.command_line import command_parser

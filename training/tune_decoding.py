@@ -38,8 +38,8 @@ from asr_service.decoding.rescoring import (
 )
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.timing import WordGraph, words_log_likelihood
+from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.engine.runner import Encoded
-from asr_service.evaluation.forced_alignment import PHONE_FRAME_S
 from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.parts import at_once

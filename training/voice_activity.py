@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from asr_service.commands.option_types import positive
 from asr_service.config import Settings
-from asr_service.engine.voice_activity import INPUTS, TICK_FRAMES, VoiceBands, tick_inputs
+from asr_service.engine.frames import TICK_FRAMES
+from asr_service.engine.voice_activity import INPUTS, VoiceBands, tick_inputs
 from asr_service.evaluation.forced_alignment import ForcedAligner, SpokenWord
 from asr_service.evaluation.references import read_references
 from asr_service.evaluation.waveform import read_waveform

@@ -5,7 +5,6 @@ from asr_service.audio.limits import (
     MAX_CHANNELS,
     MAX_SOURCE_RATE_HZ,
     MIN_SOURCE_RATE_HZ,
-    SAMPLE_RATE_HZ,
     AudioLimits,
 )
 from asr_service.audio.stream import StreamDecoder
@@ -14,7 +13,6 @@ __all__ = [
     "MAX_CHANNELS",
     "MAX_SOURCE_RATE_HZ",
     "MIN_SOURCE_RATE_HZ",
-    "SAMPLE_RATE_HZ",
     "AudioLimits",
     "StreamDecoder",
     "decode_bytes",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SAMPLE_RATE_HZ = 16_000
-"""Every decoder ends in mono float32 at this rate."""
-
 MIN_SOURCE_RATE_HZ = 8_000
 MAX_SOURCE_RATE_HZ = 48_000
 MAX_CHANNELS = 8

@@ -6,7 +6,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from asr_service.audio.limits import SAMPLE_RATE_HZ
+from asr_service.types import SAMPLE_RATE_HZ
 
 
 class Resampler:

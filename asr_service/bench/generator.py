@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from asr_service.audio import SAMPLE_RATE_HZ
 from asr_service.bench.pacing import PaceLog, in_real_time, watch_event_loop
 from asr_service.bench.playlist import BYTES_PER_SAMPLE, Call, Clip, playlist
 from asr_service.bench.process_usage import Usage, usage
@@ -24,7 +23,7 @@ from asr_service.client import AsyncClient, ServiceError, result_of
 from asr_service.connection import Connection
 from asr_service.errors import NoCapacity
 from asr_service.evaluation.latency import DisplayLog
-from asr_service.types import Word
+from asr_service.types import SAMPLE_RATE_HZ, Word
 
 # A call that has not ended this long after its audio has is given up.
 PATIENCE_S = 60.0

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr_service.audio import SAMPLE_RATE_HZ
 from asr_service.evaluation.forced_alignment import SpokenWord
 from asr_service.evaluation.reference import Reference
+from asr_service.types import SAMPLE_RATE_HZ
 
 BYTES_PER_SAMPLE = 2
 # A pause is faint noise, about -76 dB below full scale: a room is never wholly silent, and a muted microphone is rare.

@@ -80,10 +80,9 @@ def _resident_mib(pid: int) -> float:
 
 
 def _speed(arguments: argparse.Namespace, settings: Settings, pcm: NDArray[np.float32]) -> None:
-    from asr_service.audio import SAMPLE_RATE_HZ
     from asr_service.engine.load import load_engine
     from asr_service.streaming.transcribe import transcribe_pcm
-    from asr_service.types import Mode, RecognitionConfig
+    from asr_service.types import SAMPLE_RATE_HZ, Mode, RecognitionConfig
 
     audio_s = len(pcm) / SAMPLE_RATE_HZ
     engine = load_engine(arguments.model, settings=settings.engine)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from asr_service.errors import Unavailable, Unsupported
+from asr_service.types import SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ = 16_000
 MAX_WAITING_CHUNKS = 250  # 10 s of 40 ms
 
 

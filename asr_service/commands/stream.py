@@ -21,9 +21,8 @@ from asr_service.commands.live_view import LiveView
 from asr_service.commands.option_types import recording
 from asr_service.commands.wording import readable, said
 from asr_service.errors import AsrError, InvalidAudio
-from asr_service.types import RecognitionResult
+from asr_service.types import SAMPLE_RATE_HZ, RecognitionResult
 
-SAMPLE_RATE_HZ = 16_000
 CHUNK_SAMPLES = 640
 CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE_HZ
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from asr_service.config import EngineSettings
 from asr_service.engine.accurate_queue import AccurateQueue, Utterance
+from asr_service.engine.frames import FRAME_S
 from asr_service.engine.interface import StreamHandle, StreamOptions
 from asr_service.engine.open_streams import OpenStreams
 from asr_service.engine.runner import Encoded, ModelRunner, parts_of
 from asr_service.engine.scheduler import Budget
 from asr_service.engine.search import PART_FRAMES, UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
-from asr_service.engine.stream import FRAME_S, Stream
+from asr_service.engine.stream import Stream
 from asr_service.parts import Parts
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from asr_service.config import EngineSettings
 from asr_service.engine.accurate_lane import AccurateLane
+from asr_service.engine.frames import FRAME_S
 from asr_service.engine.interface import (
     EngineInfo,
     Failed,
@@ -40,7 +41,7 @@ from asr_service.engine.runner import ModelRunner
 from asr_service.engine.scheduler import plan
 from asr_service.engine.search_space import SearchSpace
 from asr_service.engine.slots import SlotTable
-from asr_service.engine.stream import FRAME_S, Stream
+from asr_service.engine.stream import Stream
 from asr_service.engine.voice_activity import voice_detectors
 from asr_service.engine.windowed import WindowedPolicy
 from asr_service.errors import BundleError, ShuttingDown
@@ -195,10 +196,10 @@ class BatchingEngine:
                 self._streams.guard(stream, functools.partial(self._hear, stream))
             if stream in self._streams:
                 self._streams.guard(stream, stream.work)  # which the plan asks for again
-        ready = plan(self._streams, max_batch=self._settings.max_streams)
+        ready = plan(self._streams)
         if ready.chunks:
             self._live.steps(ready.chunks, self._turns)
-        for stream, _ in ready.utterances:
+        for stream in ready.utterances:
             self._streams.guard(stream, functools.partial(self._accurate.take, stream))
         any_final = self._live.finals()
         any_accurate = self._accurate.work()

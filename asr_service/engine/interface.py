@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_service.engine.frames import FRAME_S, TICK_FRAMES
 from asr_service.errors import AsrError
 from asr_service.types import Hypothesis, Mode, PhraseHint
 
-SAMPLE_RATE_HZ = 16_000
-EVIDENCE_PERIOD_S = 0.08
+EVIDENCE_PERIOD_S = TICK_FRAMES * FRAME_S
 # Speech begins with so many periods of it in a row: shorter is a click.
 SPEECH_BEGIN_PERIODS = 2
 
@@ -41,7 +41,8 @@ class FrameEvidence:
         is_speech: frame-level voice activity decision for the stretch.
         has_words: the current utterance's best hypothesis holds at least one word (streaming mode; in accurate mode
             nothing is decoded before the endpoint, and this equals "speech has been heard").
-        new_token: the best hypothesis grew in this stretch.
+        new_word: the chunk that was decoded last brought a word to the best hypothesis that ends within
+            `search.NEW_WORD_S` of the chunk's end; told once, with the first stretch that is observed after it.
         utterance_start_s: where the current utterance began.
         last_word_end_s: where the best hypothesis' last word ends, in stream time; decoding is behind `time_s`, so it
             may be known late. None where there is no word, or nothing is decoded before the endpoint.
@@ -50,7 +51,7 @@ class FrameEvidence:
     time_s: float
     is_speech: bool
     has_words: bool
-    new_token: bool
+    new_word: bool
     utterance_start_s: float
     last_word_end_s: float | None = None
 

@@ -22,6 +22,7 @@ from asr_service.decoding.prefix_scores import AttentionScores, PrefixScores, at
 from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.decoding.rescoring import NO_ALIGNMENT, RescoringWeights, ctc_log_likelihoods
 from asr_service.decoding.word_features import WordConfidence
+from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
 from asr_service.model.bundle import Bundle
@@ -39,8 +40,6 @@ class _Heard(NamedTuple):
 
 class LexiconSearch(UtteranceSearch):
     """For a bundle with phones, lexicon and language model."""
-
-    frame_s = 0.04
 
     def __init__(
         self,
@@ -63,6 +62,7 @@ class LexiconSearch(UtteranceSearch):
         `options`.
         """
         super().__init__(
+            frame_s=PHONE_FRAME_S,
             limit=limit,
             confidence_scale=confidence_scale,
             agreement=agreement,

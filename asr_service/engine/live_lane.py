@@ -68,7 +68,7 @@ class LiveLane:
         decoder = self._decoders[stream.handle]
         start_s, end_s = stream.time_s(stream.utterance_start), stream.time_s(stream.encoded)
         if encoded is not None:
-            stream.new_token = decoder.step(encoded)
+            stream.new_word = decoder.step(encoded)
             stream.has_words = decoder.has_words and stream.speech_heard
         stream.last_word_end_s = decoder.last_word_end_s(offset_s=start_s)
         if work.ends_utterance:

@@ -21,9 +21,9 @@ from asr_service.decoding.rescoring import NO_ALIGNMENT, ctc_log_likelihoods
 from asr_service.decoding.spelling import Spelling
 from asr_service.decoding.stabiliser import shared_length
 from asr_service.decoding.timing import WordGraph, best_path
+from asr_service.engine.frames import FRAME_S
 from asr_service.engine.runner import Encoded
 from asr_service.engine.search import UtteranceSearch
-from asr_service.engine.stream import FRAME_S
 from asr_service.lexicon import phone_ids
 from asr_service.model.bundle import Bundle
 from asr_service.parts import Parts
@@ -47,8 +47,13 @@ class PieceSearch(UtteranceSearch):
         hints: PhraseHints | None = None,
     ) -> None:
         """`agreement` None: no live hypotheses, which nobody would see. `hints`: what the stream expects to hear."""
-        self.frame_s = bundle.model.config.output_subsampling * FRAME_S
-        super().__init__(limit=limit, confidence_scale=confidence_scale, agreement=agreement, hold_back_s=hold_back_s)
+        super().__init__(
+            frame_s=bundle.model.config.output_subsampling * FRAME_S,
+            limit=limit,
+            confidence_scale=confidence_scale,
+            agreement=agreement,
+            hold_back_s=hold_back_s,
+        )
         self._bundle, self._joint, self._spelling = bundle, joint, spelling
         self._hints = HintedPieces(hints, bundle.pieces.pieces) if hints is not None else None
         self._beam = CtcPrefixBeam(bundle.pieces.pieces, live, hints=self._hints)

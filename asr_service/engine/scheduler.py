@@ -21,22 +21,22 @@ class Ready:
     """What streams are ready for, the longest waiting first.
 
     Attributes:
-        chunks: live streams with a chunk to encode, at most `max_batch`.
+        chunks: live streams with a chunk to encode.
         utterances: accurate streams with a whole utterance.
     """
 
     chunks: tuple[tuple[Stream, Work], ...]
-    utterances: tuple[tuple[Stream, Work], ...]
+    utterances: tuple[Stream, ...]
 
 
-def plan(streams: Iterable[Stream], *, max_batch: int) -> Ready:
+def plan(streams: Iterable[Stream]) -> Ready:
     """Pick from the streams what this turn takes up."""
     ready = sorted(
         ((stream, work) for stream in streams if (work := stream.work()) is not None),
         key=lambda pair: (pair[1].ready_since, pair[0].handle.slot),
     )
-    chunks = tuple(pair for pair in ready if not pair[1].whole)[:max_batch]
-    return Ready(chunks, tuple(pair for pair in ready if pair[1].whole))
+    chunks = tuple(pair for pair in ready if not pair[1].whole)
+    return Ready(chunks, tuple(stream for stream, work in ready if work.whole))
 
 
 class Budget:

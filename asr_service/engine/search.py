@@ -23,36 +23,37 @@ from asr_service.types import Hypothesis, Word
 # Frames of `encoder_out` that a search of a whole utterance goes along at once.
 PART_FRAMES = 8
 # A word that ended this close to the end of what was encoded is news to the endpointer.
-NEW_TOKEN_S = 0.16
+NEW_WORD_S = 0.16
 
 
 class UtteranceSearch(ABC):
     """One utterance at a time: any number of `step`s, `partial`s in between, `final`, `reset`."""
 
-    frame_s: float
-
     def __init__(
         self,
         *,
+        frame_s: float,
         limit: int,
         confidence_scale: float,
         agreement: int | None,
         hold_back_s: float = 0.0,
     ) -> None:
-        """`limit`: alternatives at most. `confidence_scale` flattens the n-best list's posteriors. `agreement`: updates
-        that a word must stand unchanged to be stable (see `Stabiliser`), None where nothing is shown before the final.
+        """`frame_s`: length of the frames that words are placed in. `limit`: alternatives at most. `confidence_scale`
+        flattens the n-best list's posteriors. `agreement`: updates that a word must stand unchanged to be stable (see
+        `Stabiliser`), None where nothing is shown before the final.
         `hold_back_s`: how long before the last frame, looked ahead at or not, a word must have ended to be shown before
         it is stable.
         """
+        self._frame_s = frame_s
         self._limit = limit
         self._confidence_scale = confidence_scale
         self._live = agreement is not None
-        self._hold_back = round(hold_back_s / self.frame_s)
+        self._hold_back = round(hold_back_s / self._frame_s)
         self._stabiliser = Stabiliser(agreement or 0)
         self._encoded: list[Encoded] = []
         self._frames = 0
         self._best: Sequence[TimedWord] = ()
-        self._shown: Sequence[TimedWord] = ()
+        self._spliced: Sequence[TimedWord] = ()
 
     def step(self, encoded: Encoded) -> bool:
         """Search on through the next stretch; True when the best hypothesis grew near its end."""
@@ -62,17 +63,19 @@ class UtteranceSearch(ABC):
         if self._live:
             # For every live stream, whether or not it wants interims: stable words bind the final, and a transcript
             # must not depend on who watched it grow.
-            self._shown = self._stabiliser.update(self._best, self._shared())
+            self._spliced = self._stabiliser.update(self._best, self._shared())
         grew = len(self._best) > before
-        return grew and (self._frames - self._best[-1].end_frame) * self.frame_s <= NEW_TOKEN_S
+        return grew and (self._frames - self._best[-1].end_frame) * self._frame_s <= NEW_WORD_S
 
     @property
     def has_words(self) -> bool:
         return bool(self._best)
 
     def best(self, *, offset_s: float) -> Hypothesis:
-        """The best hypothesis so far, in stream time, stable words first, with those that are held back."""
-        return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in self._shown))
+        """The best hypothesis so far, in stream time, stable words first, with those that are held back; none where
+        nothing is shown before the final.
+        """
+        return Hypothesis(tuple(self._word(word, offset_s, 0.0) for word in self._spliced))
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         """What of the best hypothesis is shown, in stream time, and how many of its first words are stable.
@@ -135,7 +138,7 @@ class UtteranceSearch(ABC):
     def reset(self) -> None:
         """Begin the next utterance."""
         self._stabiliser.reset()
-        self._encoded, self._frames, self._best, self._shown = [], 0, (), ()
+        self._encoded, self._frames, self._best, self._spliced = [], 0, (), ()
 
     @abstractmethod
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
@@ -173,5 +176,5 @@ class UtteranceSearch(ABC):
         return torch.cat([part.hidden for part in self._encoded])
 
     def _word(self, word: TimedWord, offset_s: float, confidence: float) -> Word:
-        start_s, end_s = word.start_frame * self.frame_s, word.end_frame * self.frame_s
+        start_s, end_s = word.start_frame * self._frame_s, word.end_frame * self._frame_s
         return Word(word.text, offset_s + start_s, offset_s + end_s, confidence)

@@ -45,7 +45,7 @@ class SearchSpace:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises BundleError when the n-gram or the letter-to-sound model cannot be read, or a search setting is wrong."""
+        """Raises BundleError for an n-gram or letter-to-sound model that cannot be read, or a wrong search setting."""
         self._bundle = bundle
         self._config = DecodingConfig.from_dict(bundle.decoding)
         self._tree: PronunciationTree | None = None

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_service.engine.frames import FRAME_S, TICK_FRAMES
 from asr_service.engine.interface import (
-    EVIDENCE_PERIOD_S,
     SPEECH_BEGIN_PERIODS,
     FrameEvidence,
     Sink,
@@ -29,8 +29,6 @@ from asr_service.engine.interface import (
 from asr_service.engine.voice_activity import BANDS, VoiceDetector
 from asr_service.types import Mode
 
-FRAME_S = 0.01
-TICK_FRAMES = round(EVIDENCE_PERIOD_S / FRAME_S)
 # The end of voice activity is announced after this much silence: shorter is a stop.
 END_TICKS = 6
 # Where an utterance ends though somebody has spoken in one of so many last ticks, it was cut for its length.
@@ -102,7 +100,7 @@ class Stream:
         self.ended = False  # the last utterance has been taken: there is no more work
         # What the decoder has found, told by the engine after each chunk.
         self.has_words = False
-        self.new_token = False
+        self.new_word = False
         self.last_word_end_s: float | None = None
         self.shows_words = False  # the last interim of the utterance did
         self._voice = voice
@@ -182,11 +180,11 @@ class Stream:
             time_s=self.time_s(frame),
             is_speech=is_speech,
             has_words=self._speech_heard if accurate else self.has_words,
-            new_token=self.new_token,
+            new_word=self.new_word,
             utterance_start_s=self.time_s(self.utterance_start),
             last_word_end_s=self.last_word_end_s,
         )
-        self.new_token = False
+        self.new_word = False
         return self._policy.observe(evidence)
 
     def _end(self) -> int:
@@ -220,7 +218,7 @@ class Stream:
     def next_utterance(self) -> None:
         """The utterance is over; the next begins where it ended."""
         self.utterance_start = self.encoded
-        self.has_words = self.new_token = self.shows_words = self._speech_heard = False
+        self.has_words = self.new_word = self.shows_words = self._speech_heard = False
         self.last_word_end_s = None
         ticks = self._ticks_since(self.encoded)  # where the last one was cut for its length
         self._ticks.clear()

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from asr_service.engine.frames import TICK_FRAMES
 from asr_service.errors import BundleError, ConfigError
 
 VOICE_FILE = "voice_activity.safetensors"
-TICK_FRAMES = 8
 BANDS = 16
 # Bands end here: telephone recordings have nothing above, and its absence must not pass for silence.
 TELEPHONE_BAND_HZ = 4000

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from asr_service.config import EngineSettings
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.local_agreement import LocalAgreement
+from asr_service.engine.frames import FRAME_S
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.live import LiveDecoder
 from asr_service.engine.runner import Encoded, ModelRunner, parts_of
 from asr_service.engine.scheduler import batches
-from asr_service.engine.search import NEW_TOKEN_S, PART_FRAMES, UtteranceSearch
+from asr_service.engine.search import NEW_WORD_S, PART_FRAMES, UtteranceSearch
 from asr_service.engine.search_space import SearchSpace
-from asr_service.engine.stream import FRAME_S
 from asr_service.parts import Parts, at_once
 from asr_service.types import Hypothesis, Mode, Word
 
@@ -75,7 +75,7 @@ class WindowedDecoder:
         words, end = self._agreement.words, self._start + len(self._window)
         if len(self._window) > self._longest:
             self._cut(encoded)
-        return len(words) > before and (end - words[-1].end_frame) * FRAME_S <= NEW_TOKEN_S
+        return len(words) > before and (end - words[-1].end_frame) * FRAME_S <= NEW_WORD_S
 
     def partial(self, *, offset_s: float) -> tuple[Hypothesis, int]:
         words = self._agreement.words

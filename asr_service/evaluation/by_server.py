@@ -11,15 +11,12 @@ from typing import Any
 from asr_service.client import Client, event_of, result_of
 from asr_service.config import Settings
 from asr_service.connection import Connection
-from asr_service.engine.interface import SAMPLE_RATE_HZ
-from asr_service.evaluation.latency import StreamLog
+from asr_service.evaluation.latency import MESSAGE_S, StreamLog
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
-from asr_service.types import Mode
+from asr_service.types import SAMPLE_RATE_HZ, Mode
 
-# What a live client sends at once, as in process.
-MESSAGE_S = 0.1
 # Where nobody waits for words, longer messages cost less; far below the server's limit of a message.
 BULK_MESSAGE_S = 1.0
 

@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_service.decoding.timing import align_words
-from asr_service.engine.interface import SAMPLE_RATE_HZ
+from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.engine.runner import ModelRunner
 from asr_service.errors import ConfigError, InvalidAudio
 from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
 from asr_service.model.bundle import Bundle
+from asr_service.types import SAMPLE_RATE_HZ
 
-# Of a phone posterior (see model/encoder.py).
-PHONE_FRAME_S = 0.04
 # Bumped whenever the times of the same clip, text and bundle would change.
 ALIGNMENT_VERSION = 3
 

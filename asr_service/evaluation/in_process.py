@@ -17,9 +17,8 @@ from pathlib import Path
 
 from asr_service.config import EngineSettings, Settings
 from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
-from asr_service.engine.interface import SAMPLE_RATE_HZ
 from asr_service.errors import BundleError
-from asr_service.evaluation.latency import StreamLog, VirtualClock
+from asr_service.evaluation.latency import MESSAGE_S, StreamLog, VirtualClock
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
@@ -28,10 +27,8 @@ from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, L
 from asr_service.model.digest import model_hash
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
-from asr_service.types import Mode, RecognitionConfig
+from asr_service.types import SAMPLE_RATE_HZ, Mode, RecognitionConfig
 
-# What a live client sends at once; its length is part of every latency.
-MESSAGE_S = 0.1
 # The language model of a bundle without the file of one.
 NO_N_GRAM = "none (the bundle has no n-gram)"
 

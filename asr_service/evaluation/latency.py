@@ -19,6 +19,8 @@ from difflib import SequenceMatcher
 from asr_service.evaluation.output import Output, Timing
 from asr_service.types import SpeechEvent, SpeechEventKind, Word
 
+# What a live client sends at once; its length is part of every latency.
+MESSAGE_S = 0.1
 # A stretch of speech without words is worth a number from here on: a hesitation is shorter.
 UNCOVERED_S = 2.0
 

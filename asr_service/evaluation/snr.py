@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.audio import SAMPLE_RATE_HZ
 from asr_service.config import Settings
 from asr_service.errors import AsrError
 from asr_service.evaluation.breakdown import SNR_FIELD
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
+from asr_service.types import SAMPLE_RATE_HZ
 
 FRAME_SAMPLES = SAMPLE_RATE_HZ // 50  # 20 ms
 NOISE_PERCENTILE, SPEECH_PERCENTILE = 10, 90

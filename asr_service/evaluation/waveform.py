@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_service.audio import SAMPLE_RATE_HZ, AudioLimits, read_file
+from asr_service.audio import AudioLimits, read_file
 from asr_service.config import Settings
 from asr_service.errors import InvalidAudio
 from asr_service.evaluation.reference import Reference
 from asr_service.streaming.audio_limits import stream_limits
+from asr_service.types import SAMPLE_RATE_HZ
 
 # Manifests round durations, and decoders differ by a frame: a part this close to the whole file is the whole file.
 ROUNDING_S = 0.1

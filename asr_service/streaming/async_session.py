@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from asr_service.audio import StreamDecoder
 from asr_service.config import EndpointingSettings, StreamSettings
-from asr_service.engine.interface import SAMPLE_RATE_HZ, Engine
+from asr_service.engine.interface import Engine
 from asr_service.errors import AsrError, InternalError, SlowConsumer
 from asr_service.streaming.session import Session
 from asr_service.streaming.updates import StreamUpdate
-from asr_service.types import RecognitionConfig
+from asr_service.types import SAMPLE_RATE_HZ, RecognitionConfig
 
 # A message may decode to so much audio, some milliseconds of work, before other streams have their turn.
 PAUSE_SAMPLES = SAMPLE_RATE_HZ

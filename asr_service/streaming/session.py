@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from asr_service.audio import StreamDecoder
 from asr_service.config import EndpointingSettings, StreamSettings
 from asr_service.engine.interface import (
-    SAMPLE_RATE_HZ,
     Engine,
     Failed,
     Final,
@@ -38,7 +37,7 @@ from asr_service.streaming.endpointer import TOLERANCE_S, Endpointer
 from asr_service.streaming.outbox import Outbox
 from asr_service.streaming.updates import StreamUpdate, UpdateBuilder
 from asr_service.streaming.voice_timeout import VoiceTimeoutPolicy
-from asr_service.types import AudioEncoding, AudioFormat, RecognitionConfig, SpeechEventKind
+from asr_service.types import SAMPLE_RATE_HZ, AudioEncoding, AudioFormat, RecognitionConfig, SpeechEventKind
 
 # Samples are handed to the decoder in pieces of at least this length: a client that sends single bytes must not cost a
 # resampler call for each.

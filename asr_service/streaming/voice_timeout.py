@@ -39,7 +39,7 @@ class VoiceTimeoutPolicy:
 
     def observe(self, evidence: FrameEvidence) -> bool:
         self._speech_periods = self._speech_periods + 1 if evidence.is_speech else 0
-        if self._speech_periods >= SPEECH_BEGIN_PERIODS or evidence.new_token:
+        if self._speech_periods >= SPEECH_BEGIN_PERIODS or evidence.new_word:
             # Not backwards: where an utterance was cut for its length, what came after the cut is told a second time.
             self._last_speech_s = max(self._last_speech_s or 0.0, evidence.time_s)
         # Where speech may just be beginning, the next period tells.

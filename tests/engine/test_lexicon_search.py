@@ -16,6 +16,7 @@ from asr_service.decoding.rescoring import (
     ctc_log_likelihoods,
     internal_lm_log_likelihoods,
 )
+from asr_service.engine.frames import FRAME_S, PHONE_FRAME_S
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch
 from asr_service.engine.runner import Encoded, ModelRunner
@@ -93,6 +94,10 @@ def test_each_hypothesis_is_worth_the_weighted_sum_of_what_every_part_says(
     )
     assert len({len(words) for words in found}) > 1
     assert list(found.values()) == pytest.approx(said.tolist(), abs=1e-2)
+
+
+def test_words_are_placed_in_frames_of_the_phone_ctc(tiny_bundle) -> None:
+    assert tiny_bundle.model.config.subsampling * FRAME_S == PHONE_FRAME_S
 
 
 def test_each_mode_ranks_as_many_hypotheses_as_it_is_told(tiny_bundle, encoded) -> None:

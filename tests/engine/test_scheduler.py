@@ -19,20 +19,19 @@ def test_plan_takes_the_longest_waiting_first_and_tells_live_from_accurate() -> 
     files = [make_stream(Mode.ACCURATE, EndAt(0.08), slot)[0] for slot in (3, 4)]
     for turn, stream in ((5, live[0]), (2, live[1]), (9, files[0]), (7, files[1])):
         stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full((CHUNK + LOOK, BANDS), LOUD, np.float32), turn)
-    ready = plan([*live, *files], max_batch=8)
+    ready = plan([*live, *files])
     assert [stream.handle.slot for stream, _ in ready.chunks] == [1, 0]
-    assert [stream.handle.slot for stream, _ in ready.utterances] == [4, 3]
-    assert [stream.handle.slot for stream, _ in plan(live, max_batch=1).chunks] == [1]
-    assert plan([live[2]], max_batch=8).chunks == ()
+    assert [stream.handle.slot for stream in ready.utterances] == [4, 3]
+    assert plan([live[2]]).chunks == ()
 
 
 def test_a_stream_whose_final_is_due_has_no_other_work() -> None:
     stream, _ = make_stream(Mode.STREAMING, EndAt())
     stream.add(np.ones((CHUNK + LOOK, MELS), np.float32), np.full((CHUNK + LOOK, BANDS), LOUD, np.float32), 1)
     stream.final_since = 1
-    assert plan([stream], max_batch=8).chunks == ()
+    assert plan([stream]).chunks == ()
     stream.final_since = None
-    assert len(plan([stream], max_batch=8).chunks) == 1
+    assert len(plan([stream]).chunks) == 1
 
 
 @given(st.floats(0.01, 10), st.lists(st.floats(0.0, 3), min_size=1, max_size=50))

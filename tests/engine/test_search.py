@@ -19,10 +19,8 @@ NOTHING = Encoded(np.zeros((10, 40), dtype=np.float32), np.zeros((5, 8), dtype=n
 class Scripted(UtteranceSearch):
     """Finds one word more with each step of ten frames; the first `shared` are those of all its hypotheses."""
 
-    frame_s = 0.04
-
     def __init__(self, *, shared: int, hold_back_s: float, look_ahead: int = 0) -> None:
-        super().__init__(limit=1, confidence_scale=0.3, agreement=0, hold_back_s=hold_back_s)
+        super().__init__(frame_s=0.04, limit=1, confidence_scale=0.3, agreement=0, hold_back_s=hold_back_s)
         self._count, self._alike, self._look_ahead = 0, shared, look_ahead
 
     def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:

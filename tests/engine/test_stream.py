@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_service.engine.frames import TICK_FRAMES
 from asr_service.engine.interface import FrameEvidence, SpeechBegin, SpeechEnd, StreamHandle, StreamOptions
-from asr_service.engine.stream import TICK_FRAMES, Stream
+from asr_service.engine.stream import Stream
 from asr_service.engine.voice_activity import BANDS, VoiceActivity
 from asr_service.types import Mode
 
@@ -165,11 +166,11 @@ def test_an_utterance_that_ends_in_silence_or_by_the_clients_wish_ends_there() -
 def test_the_endpointer_is_told_what_the_decoder_found_and_once_that_it_grew() -> None:
     policy = EndAt()
     stream, _ = make_stream(Mode.STREAMING, policy)
-    stream.has_words = stream.new_token = True
+    stream.has_words = stream.new_word = True
     stream.last_word_end_s = 0.4
     stream.add(np.ones((40, MELS), np.float32), levels(np.full(40, QUIET, np.float32)), turn=1)
     assert stream.work() is None
-    assert [evidence.new_token for evidence in policy.seen] == [True, False, False, False, False]
+    assert [evidence.new_word for evidence in policy.seen] == [True, False, False, False, False]
     assert all(evidence.has_words and evidence.last_word_end_s == 0.4 for evidence in policy.seen)
 
 
@@ -187,13 +188,13 @@ def test_nothing_of_an_utterance_is_told_of_the_next(mode: Mode) -> None:
         ended = work.ends_utterance
         stream.take()
     assert stream.speech_heard
-    stream.has_words = stream.new_token = stream.shows_words = True
+    stream.has_words = stream.new_word = stream.shows_words = True
     stream.last_word_end_s = 1.3
     stream.next_utterance()
     assert not (stream.speech_heard or stream.shows_words)
     stream.work()
     later = [evidence for evidence in policy.seen if evidence.utterance_start_s == 1.6]
-    assert later and not any(evidence.has_words or evidence.new_token for evidence in later)
+    assert later and not any(evidence.has_words or evidence.new_word for evidence in later)
     assert {evidence.last_word_end_s for evidence in later} == {None}
 
 

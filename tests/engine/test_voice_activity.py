@@ -11,11 +11,11 @@ import soundfile
 import torch
 from safetensors.numpy import save_file
 
+from asr_service.engine.frames import TICK_FRAMES
 from asr_service.engine.voice_activity import (
     BANDS,
     INPUTS,
     LOWEST,
-    TICK_FRAMES,
     VOICE_FILE,
     NeuralVoiceActivity,
     VoiceActivity,

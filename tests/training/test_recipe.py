@@ -108,7 +108,7 @@ def test_a_language_model_that_is_not_there_is_refused_before_anything_is_traine
 def test_a_model_without_phones_gets_no_n_gram(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[model]\nphone_vocab_size = 0\n[bundle]\nngram_order = 3\n")
-    with pytest.raises(ValueError, match="phone_vocab_size is 0: .* no n-gram"):
+    with pytest.raises(ValueError, match=r"phone_vocab_size is 0: .* no n-gram"):
         load_recipe(path)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from asr_service.audio import SAMPLE_RATE_HZ
 from asr_service.config import Settings
 from asr_service.errors import AsrError
 from asr_service.evaluation.reference import Reference
 from asr_service.evaluation.waveform import read_waveform
+from asr_service.types import SAMPLE_RATE_HZ
 
 # Of all recordings in one report, before base64 adds a third.
 MAX_AUDIO_BYTES = 24 * 1024 * 1024
