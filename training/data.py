@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 from tqdm import tqdm
 
+from asr_service.audio.mix import Mixer
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.evaluation.references.rows import Row, text_field
 from asr_service.evaluation.references.text import seconds
@@ -104,8 +105,9 @@ def _utterance(row: Row, folder: Path) -> Utterance:
 
 
 def read_waveform(path: Path, part_s: tuple[float, float] | None) -> NDArray[np.float32]:
-    """(N,) samples of a file at 16 kHz in [-1, 1], channels averaged: of all of it, or of a part that is given by its
-    begin and its length. Raises ValueError, which does not name the file, for what nothing can be learned from.
+    """(N,) samples of a file at 16 kHz in [-1, 1], channels mixed as the server mixes them: of all of it, or of a part
+    that is given by its begin and its length. Raises ValueError, which does not name the file, for what nothing can be
+    learned from.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -121,7 +123,8 @@ def read_waveform(path: Path, part_s: tuple[float, float] | None) -> NDArray[np.
         raise ValueError("no samples")
     if not np.isfinite(pcm).all():
         raise ValueError("samples that are not finite (NaN or infinite)")
-    mono: NDArray[np.float32] = pcm.mean(axis=1)
+    mixer = Mixer(rate, pcm.shape[1])
+    mono = np.concatenate([mixer.push(pcm), mixer.flush()])
     return mono if rate == SAMPLE_RATE_HZ else soxr.resample(mono, rate, SAMPLE_RATE_HZ)
 
 

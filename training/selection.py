@@ -14,7 +14,7 @@ from training.manifest import warn_of_missing
 from training.recipe import DataConfig
 
 # Of how samples are made of recordings; another one, and the stores that there are do not count.
-_DECODING = "2\n"
+_DECODING = "3\n"
 _MAX_NAME_BYTES = 200  # file systems take 255 and what is added to it
 # Corpora that an error names.
 _MAX_NAMED = 8

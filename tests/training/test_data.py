@@ -110,6 +110,13 @@ def test_a_store_resamples_and_mixes(tmp_path: Path) -> None:
     assert np.median(store[0]) / 32767 == pytest.approx(0.3, abs=0.01)
 
 
+def test_channels_that_cancel_each_other_are_heard_as_the_server_hears_them(tmp_path: Path) -> None:
+    loud = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", np.stack([0.5 * loud, -0.5 * loud], axis=1), 16_000, subtype="FLOAT")
+    samples = decode(Utterance(tmp_path / "a.wav", 1.0, "a", "", ""))
+    np.testing.assert_allclose(samples / 32768.0, 0.5 * loud, atol=1e-4)
+
+
 def test_a_store_is_built_again_for_other_files(tmp_path: Path) -> None:
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(1_600 if name == "a" else 3_200), 16_000)
