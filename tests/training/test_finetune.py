@@ -333,11 +333,10 @@ def test_the_command_makes_an_ordinary_bundle_and_adapters_that_merge_into_the_s
     Lexicon({"tack": (("T", "AE", "K"),)}).save(tmp_path / "tack.txt.gz")
     config.write_text(TOML.replace("batch_s = 4.0", f'batch_s = 4.0\nlexicon = "{tmp_path / "tack.txt.gz"}"'))
     common = ["--bundle", str(base_dir), "--lm", str(tmp_path / "lm.arpa")]
-    arguments = [*common, "--config", str(config), "--runs", str(tmp_path), "--device", "cpu"]
-    arguments += ["--name", "small-en", "--out", str(tmp_path / "out")]
+    arguments = [*common, "--config", str(config), "--runs", str(tmp_path), "--device", "cpu", "--name", "small-en"]
+    arguments += ["--out", str(tmp_path / "out")]
     assert finetune.main([*arguments, "--max-minutes", "0"]) == 0
-    assert "the time is up; the same command goes on" in capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
+    assert "the time is up" in capsys.readouterr().out and not (tmp_path / "out").exists()
     assert finetune.main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.index("before step 0, target dev") < printed.index("before step 0, old") < printed.index("step 6 ")
