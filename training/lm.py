@@ -40,6 +40,7 @@ from training.tokenizer import text_lines
 
 TRIE_SUFFIX = ".kenlm"
 USUAL_BITS = 8
+USUAL_MEMORY = "1G"
 
 
 def estimate(
@@ -50,12 +51,14 @@ def estimate(
     prune: Sequence[int] = (),
     vocabulary: Collection[str] | None = None,
     lmplz: Path | None = None,
+    memory: str = USUAL_MEMORY,
 ) -> Path:
     """Estimate an n-gram over normalised `sentences`, write it to `arpa`, and return that path.
 
     `order`, `prune` and `vocabulary` as in `training.kneser_ney.estimate_model`, which does it where `lmplz`, the path
-    of KenLM's program, is not given. Decoders read the file as they read a trie. Raises ValueError as that does, and
-    RuntimeError with the program's words where `lmplz` fails.
+    of KenLM's program, is not given. That takes at most `memory`, as its option -S, and sorts on disk beyond. Decoders
+    read the file as they read a trie. Raises ValueError as `estimate_model` does, and RuntimeError with the program's
+    words where `lmplz` fails.
     """
     thresholds = prune_thresholds(order, prune)
     if lmplz is None:
@@ -66,7 +69,7 @@ def estimate(
         text, words, draft = (Path(scratch) / name for name in ("text", "vocabulary", "arpa"))
         with text.open("w", encoding="utf-8") as output:
             output.writelines(sentence + "\n" for sentence in sentences)
-        command = [lmplz, "-o", order, "--prune", *thresholds, "--discount_fallback", "-S", "1G", "-T", scratch]
+        command = [lmplz, "-o", order, "--prune", *thresholds, "--discount_fallback", "-S", memory, "-T", scratch]
         command += ["--text", text, "--arpa", draft]
         if vocabulary is not None:
             words.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
@@ -199,6 +202,11 @@ def _parser() -> argparse.ArgumentParser:
     bits = f"of a trie's values; default: {USUAL_BITS}"
     parser.add_argument("--bits", type=int, choices=range(2, 17), metavar="2..16", help=bits)
     parser.add_argument("--max-bytes", type=int, help="fail where --out is larger")
+    parser.add_argument(
+        "--memory",
+        default=USUAL_MEMORY,
+        help=f"of lmplz, before it sorts on disk: 8G, or 50%% of all; default: {USUAL_MEMORY}",
+    )
     parser.add_argument("--kenlm-bin", type=Path, help="folder of lmplz and build_binary; by default PATH is searched")
     parser.add_argument("--dev", type=Path, help="manifest whose perplexity is printed")
     parser.add_argument("--dev-corpus", default="", metavar="PREFIX", help="only corpora of --dev that begin so")
@@ -236,7 +244,15 @@ def _make(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arpa = Path(scratch) / "arpa" if trie else arguments.out
         try:
-            estimate(read(), arpa, order=arguments.order, prune=arguments.prune, vocabulary=lexicon, lmplz=lmplz)
+            estimate(
+                read(),
+                arpa,
+                order=arguments.order,
+                prune=arguments.prune,
+                vocabulary=lexicon,
+                lmplz=lmplz,
+                memory=arguments.memory,
+            )
             if build_binary is not None and trie:
                 build_trie(arpa, arguments.out, bits=arguments.bits or USUAL_BITS, build_binary=build_binary)
         except RuntimeError as error:  # KenLM failed, and says why in several lines

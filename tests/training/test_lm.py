@@ -183,6 +183,15 @@ def test_a_failing_tool_says_why(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["lmplz"]
 
 
+def test_lmplz_is_given_the_memory_that_is_asked_for(tmp_path):
+    tool = tmp_path / "lmplz"
+    tool.write_text('#!/bin/sh\nwhile [ "$1" != --arpa ]; do echo "$1" >> "$0.told"; shift; done; echo > "$2"\n')
+    tool.chmod(0o755)
+    lm.estimate(["a"], tmp_path / "lm.arpa", lmplz=tool, memory="50%")
+    told = (tmp_path / "lmplz.told").read_text().split()
+    assert told[told.index("-S") + 1] == "50%"
+
+
 def run(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", ["lm", *map(str, arguments)])
     lm.main()
