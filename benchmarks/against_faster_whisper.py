@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
 
-    bundle = load_bundle(arguments.model)
+    bundle = load_bundle(arguments.model).at(arguments.latency)
     engine = BatchingEngine(bundle, settings_for(arguments.latency, arguments.streams).engine)
     engine.start()
     audio = recordings(arguments.manifest, arguments.streams, arguments.seconds)

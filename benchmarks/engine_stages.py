@@ -78,7 +78,7 @@ class LockstepEngine:
     """An engine without its thread, and the outputs of its streams."""
 
     def __init__(self, settings: EngineSettings, model: Path, streams: int) -> None:
-        self.engine = BatchingEngine(load_bundle(model), settings)
+        self.engine = BatchingEngine(load_bundle(model).at(settings.latency), settings)
         self.outputs: list[list[StreamOutput]] = [[] for _ in range(streams)]
         options = StreamOptions(Mode.STREAMING, interim_results=True)
         self._handles = [
@@ -89,7 +89,7 @@ class LockstepEngine:
         """A block for each stream, or their end."""
         for place, handle in enumerate(self._handles):
             self.engine.finish(handle) if blocks is None else self.engine.audio(handle, blocks[place])
-        while self.engine._turn():  # noqa: SLF001
+        while self.engine.turn():
             pass
 
     def transcripts(self) -> list[str]:

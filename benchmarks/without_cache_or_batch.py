@@ -97,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     settings = settings_for(arguments.latency, arguments.streams)
-    bundle = load_bundle(arguments.model)
+    bundle = load_bundle(arguments.model).at(arguments.latency)
     audio = recordings(arguments.manifest, arguments.streams, arguments.seconds)
     cached, without = BatchingEngine(bundle, settings.engine), uncached_engine(bundle, settings.engine)
     clocks = {engine: Clocked(engine) for engine in (cached, without)}

@@ -73,11 +73,12 @@ class BatchingEngine:
     """`interface.Engine` over a bundle."""
 
     def __init__(self, bundle: Bundle, settings: EngineSettings) -> None:
-        """Raises BundleError when the bundle has no settings for the wanted latency, or wrong ones, or when its encoder
-        cannot do what `engine.policy` asks for; ConfigError where the CPU lacks `engine.precision`.
+        """`bundle` is at the latency that is wanted already (`Bundle.at`): `engine.latency` is for who loads it.
+
+        Raises BundleError when the bundle has wrong settings, or when its encoder cannot do what `engine.policy` asks
+        for; ConfigError where the CPU lacks `engine.precision`.
         """
         self._settings = settings
-        self._bundle = bundle = bundle.at(settings.latency)
         is_chunked = _is_chunked(bundle, settings)
         streams = settings.max_streams if is_chunked else 1  # nothing is cached for windows
         self._runner = ModelRunner(bundle, streams=streams, threads=settings.threads, precision=settings.precision)
@@ -125,7 +126,12 @@ class BatchingEngine:
     @property
     def healthy(self) -> bool:
         is_stuck = time.monotonic() - self._turn_began > self._settings.max_turn_s
-        return self._thread.is_alive() and not is_stuck and self._streams.failures < UNHEALTHY_AFTER
+        return self._thread.is_alive() and not is_stuck and not self.failing
+
+    @property
+    def failing(self) -> bool:
+        """Whether the model does nothing but fail."""
+        return self._streams.failures >= UNHEALTHY_AFTER
 
     def start(self) -> None:
         self._thread.start()
@@ -173,7 +179,7 @@ class BatchingEngine:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._turn_began = time.monotonic()
-            busy = self._turn()
+            busy = self.turn()
             if not busy:
                 self._turn_began = math.inf
                 try:
@@ -187,8 +193,11 @@ class BatchingEngine:
             self._streams.end(stream, Failed(ShuttingDown("the server is stopping")))
         self._streams.deliver()
 
-    def _turn(self) -> bool:
-        """Drain the inbox; do what the lanes have to do, each within its budget. False when there was nothing."""
+    def turn(self) -> bool:
+        """Drain the inbox; do what the lanes have to do, each within its budget. False when there was nothing.
+
+        The engine's thread takes one turn after the other; where it was not started, whoever steps the engine does.
+        """
         self._turns += 1
         self._drain()
         for stream in self._streams:

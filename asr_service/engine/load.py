@@ -13,7 +13,8 @@ from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
 def load_engine(model_dir: Path | None, *, settings: EngineSettings) -> Engine:
     """Load a bundle, by default the one that ships in the package.
 
-    Raises BundleError that names the file when the directory is no bundle; ConfigError where the CPU lacks
-    `settings.precision`.
+    Raises BundleError that names the file when the directory is no bundle, or one without settings for
+    `settings.latency`; ConfigError where the CPU lacks `settings.precision`.
     """
-    return BatchingEngine(load_bundle(model_dir or SHIPPED_DIR / DEFAULT_MODEL), settings)
+    bundle = load_bundle(model_dir or SHIPPED_DIR / DEFAULT_MODEL)
+    return BatchingEngine(bundle.at(settings.latency), settings)

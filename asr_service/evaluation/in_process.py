@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr_service.config import EngineSettings, Settings
-from asr_service.engine.engine import UNHEALTHY_AFTER, BatchingEngine
+from asr_service.config import Settings
+from asr_service.engine.engine import BatchingEngine
 from asr_service.errors import BundleError
 from asr_service.evaluation.latency import MESSAGE_S, StreamLog, VirtualClock
 from asr_service.evaluation.output import Output
@@ -41,11 +41,11 @@ class SteppedEngine(BatchingEngine):
 
     @property
     def healthy(self) -> bool:
-        return self._streams.failures < UNHEALTHY_AFTER
+        return not self.failing
 
     def settle(self) -> None:
         """Do all there is to do."""
-        while self._turn():
+        while self.turn():
             pass
 
 
@@ -81,9 +81,8 @@ class BundleSystem:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[InProcess]:
-        # One recording after the other: caches for one stream are enough. The bundle is at the wanted latency already.
-        settings = dataclasses.replace(self.settings.engine, max_streams=1, latency=EngineSettings().latency)
-        engine = SteppedEngine(self.load(), settings)
+        # One recording after the other: caches for one stream are enough.
+        engine = SteppedEngine(self.load(), dataclasses.replace(self.settings.engine, max_streams=1))
         try:
             yield InProcess(engine, self.mode, self.settings)
         finally:

@@ -25,7 +25,7 @@ class Stepped(BatchingEngine):
         pass
 
     def settle(self) -> None:
-        while self._turn():
+        while self.turn():
             pass
 
 

@@ -72,7 +72,7 @@ def test_a_long_upload_holds_no_more_than_its_queue_and_goes_on_as_it_is_answere
     engine = Stepped(tiny_bundle, settings)
     listener = upload(engine, babble(25.0, 3))
     most = 0
-    while engine._turn():
+    while engine.turn():
         waiting = engine._accurate._queue._waiting.values()
         most = max(most, *(sum(u.frames for u in utterances) for utterances in waiting), 0)
         told = [output.processed_s for output in listener.outputs if isinstance(output, Progress)]
@@ -99,7 +99,7 @@ def test_a_turn_does_one_part_of_accurate_work_when_the_budget_is_spent_and_all_
     for begin in range(0, len(pcm), 10_240):
         engine.audio(handle, pcm[begin : begin + 10_240])
         before = len(steps)
-        engine._turn()
+        engine.turn()
         assert len(steps) - before == 1
     partials = [output for output in live.outputs if isinstance(output, Partial)]
     assert len(partials) >= 3 and not any(isinstance(output, Finished) for output in live.outputs)
@@ -118,7 +118,7 @@ def test_live_chunks_wait_for_one_block_of_an_accurate_batch_or_one_part_of_a_ra
     listener = upload(engine, babble(5.0, 4))
     most_blocks = most_stretches = turns = 0
     before = (0, 0)
-    while engine._turn():
+    while engine.turn():
         blocks, stretches = done.blocks - before[0], done.stretches - before[1]
         assert blocks + stretches <= 1
         most_blocks, most_stretches = max(most_blocks, blocks), max(most_stretches, stretches)
@@ -138,7 +138,7 @@ def test_a_file_that_is_cancelled_while_it_is_encoded_leaves_nothing_behind(
     engine.audio(handle, babble(4.0, 2))
     engine.finish(handle)
     for _ in range(3):
-        engine._turn()
+        engine.turn()
     assert engine._accurate._encoding is not None
     engine.cancel(handle)
     engine.settle()
@@ -161,7 +161,7 @@ def test_a_stream_that_is_cancelled_at_any_part_of_its_work_leaves_nothing_in_me
             engine.audio(handle, babble(1.8, 3))
             engine.finish(handle)
             for _ in range(turns):
-                engine._turn()
+                engine.turn()
             stream = engine._streams.get(handle)
             assert stream is not None, "it is under way"
             watched = weakref.ref(stream)
@@ -180,7 +180,7 @@ def test_a_stream_that_is_cancelled_at_any_part_of_its_work_leaves_nothing_in_me
 def test_a_cancelled_file_leaves_nothing_behind(engine: Stepped) -> None:
     handle, listener = start(engine, Mode.ACCURATE)
     engine.audio(handle, babble(20.0, 2))
-    engine._turn()
+    engine.turn()
     engine.cancel(handle)
     engine.settle()
     assert engine.active_streams == 0 and not len(engine._accurate._queue)
@@ -194,7 +194,7 @@ def test_an_utterance_that_waits_keeps_its_own_features_alone_and_none_once_it_i
     spend_a_second_a_look(monkeypatch, "accurate_lane")
     upload(engine, babble(8.0, 3))
     waited = encoded = 0
-    while engine._turn():
+    while engine.turn():
         for utterance in itertools.chain(*engine._accurate._queue._waiting.values()):
             if utterance.parts is not None:
                 assert utterance.features is None

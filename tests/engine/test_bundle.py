@@ -32,6 +32,16 @@ def test_a_language_model_that_is_something_else_is_named(bundle_dir: Path, cont
         load_engine(bundle_dir, settings=EngineSettings())
 
 
+def test_the_engine_is_loaded_at_the_latency_of_the_settings(bundle_dir: Path) -> None:
+    low = EngineSettings(latency="low")
+    with pytest.raises(BundleError, match="no settings for 'low' latency"):
+        load_engine(bundle_dir, settings=low)
+    config = json.loads((bundle_dir / CONFIG_FILE).read_text())
+    config["dial"] = {"low": {"streaming": {"chunk_frames": 4}}}
+    (bundle_dir / CONFIG_FILE).write_text(json.dumps(config))
+    assert load_engine(bundle_dir, settings=low).info.chunk_s == pytest.approx(0.16)
+
+
 def test_an_n_gram_that_no_search_would_take_is_refused(tmp_path: Path) -> None:
     folder = make_tiny_bundle(tmp_path / "pieces", phones=False)
     (folder / LM_FILE).write_bytes(b"n-gram")

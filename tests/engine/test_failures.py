@@ -177,7 +177,7 @@ def test_a_culprit_in_batch_after_batch_leaves_the_engine_healthy(
         sick[:] = [opened[0][0].slot]
         for handle, _ in opened:
             engine.audio(handle, babble(1.0, seed))
-        engine._turn()
+        engine.turn()
         assert isinstance(opened[0][1].outputs[-1], Failed)
         assert engine._streams.failures == 0
 

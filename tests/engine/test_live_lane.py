@@ -108,7 +108,7 @@ def test_finals_beyond_the_budget_wait_for_a_later_turn_but_each_comes(
     spend_a_second_a_look(monkeypatch, "live_lane")
     listeners = [upload(engine, babble(0.5, seed), Mode.STREAMING) for seed in range(4)]
     ended = [0]
-    while engine._turn():
+    while engine.turn():
         ended.append(sum(bool(listener.done.is_set()) for listener in listeners))
         assert ended[-1] - ended[-2] in (0, 1)
     assert ended[-1] == 4
@@ -128,7 +128,7 @@ def test_a_final_takes_as_many_turns_as_its_budget_wants_and_live_chunks_go_on_b
     pcm, before, shown = speech_without_pauses(14.0, 9), 0, []
     for begin in range(0, len(pcm), 5_120):
         engine.audio(handle, pcm[begin : begin + 5_120])
-        engine._turn()
+        engine.turn()
         assert done.stretches - before <= 1
         if done.stretches and not listener.done.is_set():
             shown.append(sum(isinstance(output, Partial) for output in other.outputs))
@@ -166,7 +166,7 @@ def test_outputs_of_one_turn_go_out_together_but_none_waits_long_for_the_others(
         for seed in range(4):
             handle, _ = start(engine, Mode.STREAMING)
             engine.audio(handle, babble(1.0, seed))
-        engine._turn()
+        engine.turn()
         return seen
 
     assert events(0.001) == ["search"] * 4 + ["partial"] * 4
@@ -176,7 +176,7 @@ def test_outputs_of_one_turn_go_out_together_but_none_waits_long_for_the_others(
 def test_the_stream_is_not_observed_while_its_final_is_due(engine: Stepped) -> None:
     stream: Stream
     start(engine, Mode.STREAMING)
-    engine._turn()
+    engine.turn()
     (stream,) = engine._streams
     stream.final_since = 0
     assert stream.work() is None
@@ -248,5 +248,5 @@ def test_each_lane_has_a_budget_of_its_own(tiny_bundle: Bundle, monkeypatch: pyt
     ticks = itertools.count()
     monkeypatch.setattr("asr_service.engine.live_lane.time.perf_counter", lambda: next(ticks) / 100)
     listeners = [upload(engine, babble(0.5, seed), mode) for seed in range(2)]
-    engine._turn()
+    engine.turn()
     assert all(listener.done.is_set() for listener in listeners)

@@ -289,7 +289,7 @@ def test_a_committed_word_that_is_not_heard_again_where_it_was_is_not_sure(tiny_
 def test_windows_are_as_long_and_as_late_as_the_settings_say(tiny_bundle: Bundle) -> None:
     engine = Stepped(tiny_bundle, dataclasses.replace(SETTINGS, window_s=3.5, window_lag_s=1.5))
     start(engine, Mode.STREAMING)
-    engine._turn()
+    engine.turn()
     (decoder,) = engine._live._decoders.values()
     assert isinstance(decoder, WindowedDecoder)
     assert (decoder._longest, decoder._lag) == (350, 150)
