@@ -24,7 +24,7 @@ from asr_service.bench.clips import linear16
 from asr_service.bench.figures import slope
 from asr_service.bench.process_usage import usage
 from asr_service.client import AsyncClient, ServiceError
-from asr_service.commands.demo import ServerProcess
+from asr_service.commands.server_process import ServerProcess
 from asr_service.evaluation.provenance import provenance
 from benchmarks.engine_in_process import recordings
 from benchmarks.relay import Relay

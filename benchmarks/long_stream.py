@@ -30,7 +30,7 @@ from asr_service.bench.pacing import PaceLog, in_real_time
 from asr_service.bench.playlist import Call, Clip, Played
 from asr_service.bench.process_usage import Usage, usage
 from asr_service.client import AsyncClient
-from asr_service.commands.demo import ServerProcess
+from asr_service.commands.server_process import ServerProcess
 from asr_service.config import Settings
 from asr_service.evaluation.output import Output
 from asr_service.evaluation.provenance import provenance

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr_service.commands import bench_live
-from asr_service.commands.demo import CLIP, ServerProcess
+from asr_service.commands.demo import CLIP
 from asr_service.commands.option_types import positive
+from asr_service.commands.server_process import ServerProcess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _start_up(arguments: argparse.Namespace) -> None:
+    from asr_service.bench.figures import MIB
+    from asr_service.bench.process_usage import usage
     from asr_service.client import Client
 
     starts, sizes = [], []
@@ -68,15 +71,12 @@ def _start_up(arguments: argparse.Namespace) -> None:
             starts.append(server.start_s)
             with Client(server.address) as client:
                 client.recognize(arguments.audio)
-            sizes.append(_resident_mib(server.pid))
+            used = usage(server.pid)
+            if used is None:
+                raise RuntimeError(f"/proc has nothing of the server's process, {server.pid}")
+            sizes.append(used.resident_bytes / MIB)
     print(f"start-up            {statistics.median(starts):.2f} s from process start to serving")
     print(f"resident memory     {statistics.median(sizes):.0f} MiB after one recording")
-
-
-def _resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) / 1024
 
 
 def _speed(arguments: argparse.Namespace, settings: Settings, pcm: NDArray[np.float32]) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr_service.commands.connection import add_server_options, check_server_options, connection
-from asr_service.commands.demo import ServerProcess
-from asr_service.commands.option_types import positive
+from asr_service.commands.option_types import NORMALIZERS, positive
 from asr_service.commands.output_files import check_output_files
+from asr_service.commands.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from asr_service.bench.figures import Figures
@@ -56,7 +56,7 @@ def register(subparsers: Any) -> None:
     figures.add_argument("--word-p95", type=_finite, default=1.5, metavar="S", help="objective; default: 1.5")
     figures.add_argument("--worse-by", type=_finite, default=0.3, metavar="POINTS", help="objective; default: 0.3")
     figures.add_argument("--no-alone", action="store_true", help="do not recognise each call alone to compare errors")
-    figures.add_argument("--normalizer", choices=("none", "basic", "english", "librispeech"), default="basic")
+    figures.add_argument("--normalizer", choices=NORMALIZERS, default="basic")
     figures.add_argument("--alignments", type=Path, default=ALIGNMENTS, metavar="DIR", help="where word ends are kept")
     figures.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     figures.add_argument("--png", type=Path, metavar="FILE", help="draw them there (needs matplotlib)")

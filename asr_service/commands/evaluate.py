@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr_service.commands.connection import add_server_options, check_server_options, connection
-from asr_service.commands.option_types import positive, unicode_text
+from asr_service.commands.option_types import NORMALIZERS, positive, unicode_text
 from asr_service.commands.output_files import check_output_files
 from asr_service.commands.wording import readable
 from asr_service.config import LATENCIES
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from asr_service.evaluation.reference import Reference
     from asr_service.evaluation.run import Spread, System
 
-# Of asr_service.evaluation.normalizer.
-NORMALIZERS = ("none", "basic", "english", "librispeech")
 # Of asr_service.evaluation.references and of asr_service.evaluation.hypotheses.
 FORMATS = ("jsonl", "csv", "tsv", "kaldi", "librispeech", "stm", "ctm", "trn", "srt", "vtt", "lhotse")
 HYP_FORMATS = ("jsonl", "csv", "tsv", "ctm", "trn", "kaldi", "srt", "vtt", "evaluation")

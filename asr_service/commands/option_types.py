@@ -10,6 +10,8 @@ from asr_service.commands.wording import readable
 from asr_service.config import PhraseHintSettings
 
 STDIN = Path("-")
+# Of asr_service.evaluation.normalizer.
+NORMALIZERS = ("none", "basic", "english", "librispeech")
 # gRPC takes them without a word and sends its own.
 _KEYS_OF_GRPC = ("content-length", "content-type", "te", "user-agent")
 

@@ -14,8 +14,9 @@ import pytest
 import soundfile
 
 from asr_service.cli import build_parser, main
-from asr_service.commands.demo import CLIP, REFERENCE, ServerProcess, print_errors
+from asr_service.commands.demo import CLIP, REFERENCE, print_errors
 from asr_service.commands.serve import run_workers
+from asr_service.commands.server_process import ServerProcess
 from asr_service.config import ServerSettings
 from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR
 
@@ -57,7 +58,7 @@ def test_the_server_ends_with_the_command_that_started_it(number: signal.Signals
     serving = json.dumps({"message": "serving", "port": 1, "model": "none"})
     server = f"import sys, time; print({serving!r}, file=sys.stderr, flush=True); time.sleep(100)"
     command = (
-        "import sys, time; from asr_service.commands.demo import ServerProcess\n"
+        "import sys, time; from asr_service.commands.server_process import ServerProcess\n"
         f"process = ServerProcess(None); process._command = [sys.executable, '-c', {server!r}]\n"
         "with process: print('ready', flush=True); time.sleep(100)"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_service.commands.evaluate import NORMALIZERS
+from asr_service.commands.option_types import NORMALIZERS
 from asr_service.commands.score_lines import score_lines
 from asr_service.evaluation import Output, Reference, Timing, normalizer, score, store
 from asr_service.evaluation.bootstrap import wer_interval
