@@ -98,7 +98,7 @@ class Figures:
     Attributes:
         channels: connections that were opened.
         held, refused, failed: streams that ended well, that had no place, and the others by status.
-        first_partial: from the end of a clip's first word.
+        first_partial: from the end of a clip's first word until any words are shown; evaluation counts from its start.
         word: from the end of a word, by forced alignment of the reference, until it was shown and stayed.
         final: from the end of a clip's last word to its final, the endpoint's silence with it.
         final_after_silence: from SILENCE_S after the end of a clip's last word to its final.

@@ -67,7 +67,7 @@ def lines(figures: Figures, objective: Objective) -> Iterator[str]:
 
 def _latency_lines(figures: Figures) -> Iterator[str]:
     for name, values in (
-        ("first partial", figures.first_partial),
+        ("partial after its first word", figures.first_partial),
         ("word", figures.word),
         ("final after its last word", figures.final),
         (f"final after {1000 * SILENCE_S:g} ms of silence", figures.final_after_silence),

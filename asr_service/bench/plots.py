@@ -51,7 +51,7 @@ def _draw_latencies(axes: Any, runs: Sequence[Figures], objective: Objective) ->
             ("word, p50", lambda run: run.word.p50 if run.word else None),
             ("word, p95", lambda run: run.word.p95 if run.word else None),
             ("word, p99", lambda run: run.word.p99 if run.word else None),
-            ("first partial, p95", lambda run: run.first_partial.p95 if run.first_partial else None),
+            ("partial after its first word, p95", lambda run: run.first_partial.p95 if run.first_partial else None),
         ],
     )
     axes.axhline(objective.word_p95_s, color="grey", linestyle=":", label="objective for p95")

@@ -90,10 +90,7 @@ def summary(seconds: Sequence[float]) -> str:
         return "none"
     if len(seconds) == 1:
         return f"{seconds[0]:.2f} s"
-    return f"p50 {percentile(seconds, 50):.2f} s, p95 {percentile(seconds, 95):.2f} s ({len(seconds)} utterances)"
+    import numpy as np
 
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of the values do not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return f"p50 {p50:.2f} s, p95 {p95:.2f} s ({len(seconds)} utterances)"
