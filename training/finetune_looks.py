@@ -14,7 +14,9 @@ from typing import TypeVar
 import torch
 
 import asr_service
-from asr_service.evaluation.wer import WordErrors, confidence_interval, word_errors
+from asr_service.evaluation.bootstrap import wer_interval
+from asr_service.evaluation.result import Interval
+from asr_service.evaluation.wer import WordErrors, word_errors
 from asr_service.model.bundle import Bundle
 from asr_service.types import Mode
 from training.atomic import atomic_text
@@ -39,17 +41,23 @@ class Recognised:
     def wer(self) -> float:
         return sum(self.counts, WordErrors()).rate
 
+    def interval(self) -> Interval:
+        """Of the word error rate, over utterances, whoever speaks them."""
+        counts = self.counts
+        words = [count.reference_words for count in counts]
+        return wer_interval([count.errors for count in counts], words, [""] * len(counts))
+
     def shown(self) -> str:
-        low, high = confidence_interval(self.counts)
-        return f"{100 * self.wer:6.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+        interval = self.interval()
+        return f"{100 * self.wer:6.2f} % [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
 
     def summary(self) -> dict[str, object]:
         """Counts, word error rate and its 95 % interval, for a report."""
-        low, high = confidence_interval(self.counts)
+        interval = self.interval()
         total = sum(self.counts, WordErrors())
         return {
             "wer": round(total.rate, 5),
-            "interval": [round(low, 5), round(high, 5)],
+            "interval": [round(interval.low, 5), round(interval.high, 5)],
             "errors": total.errors,
             "words": total.reference_words,
             "utterances": len(self.counts),

@@ -27,17 +27,11 @@ from asr_service.decoding.ctc_prefix_beam import CtcPrefixBeam, PrefixBeamOption
 from asr_service.decoding.greedy import greedy
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
+from asr_service.decoding.prefix_scores import PrefixScores, attention_scores, internal_lm_scores
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.rescoring import (
-    NO_ALIGNMENT,
-    RescoringWeights,
-    attention_log_likelihoods,
-    ctc_log_likelihoods,
-    internal_lm_log_likelihoods,
-    neural_log_likelihoods,
-)
+from asr_service.decoding.rescoring import NO_ALIGNMENT, RescoringWeights, ctc_log_likelihoods
 from asr_service.decoding.spelling import Spelling
-from asr_service.decoding.timing import WordGraph, words_log_likelihood
+from asr_service.decoding.timing import WordGraph
 from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.engine.runner import Encoded
 from asr_service.lexicon import Lexicon, phone_ids
@@ -47,6 +41,7 @@ from asr_service.types import Mode
 from training.command_line import command_parser
 from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
+from training.likelihoods import log_likelihoods, words_log_likelihood
 from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 from training.ranking import FEATURES, IN_CONFIG, ranked_errors, tune_ranking, worth_reading
@@ -149,14 +144,15 @@ def candidates(
     for text in joint_texts(bundle, encoded, JointBeamOptions()):
         sources.setdefault(tuple(text.split()), "joint")
     tokens = [bundle.pieces.encode(" ".join(words)) for words in sources]
-    attention = attention_log_likelihoods(bundle.model.decoder, encoded.hidden, tokens).tolist()
-    internal = internal_lm_log_likelihoods(bundle.model.decoder, tokens).tolist()
+    attention = log_likelihoods(attention_scores(bundle.model.decoder, encoded.hidden), tokens).tolist()
+    internal = log_likelihoods(internal_lm_scores(bundle.model.decoder), tokens).tolist()
     pieces = ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).tolist()
     phones = phone_log_likelihoods(encoded.phones, list(sources), pronounced, lexicon)
     neural = [0.0] * len(sources)
     if bundle.neural_lm is not None:
         model, own_pieces = bundle.neural_lm
-        neural = neural_log_likelihoods(model, [own_pieces.encode(" ".join(words)) for words in sources]).tolist()
+        texts = [own_pieces.encode(" ".join(words)) for words in sources]
+        neural = log_likelihoods(PrefixScores(model, model.start_tree()), texts).tolist()
     found = []
     for (words, source), of_phones, of_neural, of_pieces, of_attention, of_internal in zip(
         sources.items(), phones, neural, pieces, attention, internal, strict=True

@@ -13,10 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr_service.decoding.ctc_forward import LEAST, ctc_probabilities, padded_labels
-from asr_service.decoding.prefix_scores import Cache, PrefixScores, attention_scores, internal_lm_scores
-from asr_service.model.decoder import Decoder
-from asr_service.model.neural_lm import NeuralLM
-from asr_service.parts import at_once
 
 # A hypothesis with more labels than frames has no alignment to them: as bad as can be, yet finite.
 NO_ALIGNMENT = -1e4
@@ -69,23 +65,3 @@ def ctc_log_likelihoods(log_probs: Tensor, sequences: Sequence[Sequence[int]]) -
         loss = F.ctc_loss(repeated, targets, frames, target_lengths, blank=0, reduction="none")
         found[small] = -loss.double()
     return found.float()
-
-
-def attention_log_likelihoods(decoder: Decoder, memory: Tensor, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Log-likelihoods (N,) of N token sequences, each with its end token, under the decoder over `memory` (S, D)."""
-    return _totals(attention_scores(decoder, memory), sequences)
-
-
-def internal_lm_log_likelihoods(decoder: Decoder, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """The same, (N,), under the decoder that hears nothing."""
-    return _totals(internal_lm_scores(decoder), sequences)
-
-
-def neural_log_likelihoods(neural_lm: NeuralLM, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probabilities (N,) of N token sequences, each with its end token, under the neural language model."""
-    return _totals(PrefixScores(neural_lm, neural_lm.start_tree()), sequences)
-
-
-def _totals(scores: PrefixScores[Cache], sequences: Sequence[Sequence[int]]) -> Tensor:
-    at_once(scores.add(sequences))
-    return scores.totals(sequences)

@@ -85,7 +85,7 @@ def best_path(log_probs: NDArray[np.float32], graph: WordGraph) -> list[int] | N
     frames = log_probs.shape[0]
     if frames == 0:
         return None
-    emissions = _emissions(log_probs, graph)
+    emissions = label_log_probs(log_probs, graph)
     scores = np.full(len(graph.labels) + 1, _NONE)
     scores[graph.first] = emissions[0, graph.first]
     came_from = np.zeros((frames, len(graph.labels)), dtype=np.int16)
@@ -105,18 +105,7 @@ def best_path(log_probs: NDArray[np.float32], graph: WordGraph) -> list[int] | N
     return path[::-1]
 
 
-def words_log_likelihood(log_probs: NDArray[np.float32], graph: WordGraph) -> float:
-    """Log-probability of all alignments of all pronunciations of the graph's words; -inf where there is none."""
-    emissions = _emissions(log_probs, graph)
-    scores = np.full(len(graph.labels) + 1, _NONE)
-    if log_probs.shape[0]:
-        scores[graph.first] = emissions[0, graph.first]
-    for frame in range(1, log_probs.shape[0]):
-        scores[:-1] = np.logaddexp.reduce(scores[graph.predecessors], axis=1) + emissions[frame]
-    return float(np.logaddexp.reduce(scores[graph.last]))
-
-
-def _emissions(log_probs: NDArray[np.float32], graph: WordGraph) -> NDArray[np.float64]:
-    """(T, S) in float64; the column behind the last stands for any label."""
+def label_log_probs(log_probs: NDArray[np.float32], graph: WordGraph) -> NDArray[np.float64]:
+    """(T, S) of the states' labels, in float64, from those of all labels (T, V); any label is the frame's likeliest."""
     columns = np.concatenate([log_probs, log_probs.max(axis=1, keepdims=True)], axis=1).astype(np.float64)
     return columns[:, graph.labels]

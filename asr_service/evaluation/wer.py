@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
@@ -58,21 +57,3 @@ def word_errors(reference: str, hypothesis: str) -> WordErrors:
     """Counts of one utterance, both texts normalised by `basic` first. An empty reference counts insertions."""
     (operations,) = align([(normalize_transcript(reference).split(), normalize_transcript(hypothesis).split())])
     return count_words(operations)
-
-
-def confidence_interval(
-    counts: Sequence[WordErrors], *, level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of the WER over utterances, whoever speaks them: see bootstrap.wer_interval."""
-    # Imported here because an interval's type belongs to a result, which is made of these counts.
-    from asr_service.evaluation.bootstrap import wer_interval
-
-    interval = wer_interval(
-        [count.errors for count in counts],
-        [count.reference_words for count in counts],
-        [""] * len(counts),
-        level=level,
-        samples=samples,
-        seed=seed,
-    )
-    return interval.low, interval.high

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from asr_service.decoding.joint_beam import JointBeamOptions, joint_beam_search, max_tokens
-from asr_service.decoding.rescoring import attention_log_likelihoods, ctc_log_likelihoods
+from asr_service.decoding.prefix_scores import attention_scores
+from asr_service.decoding.rescoring import ctc_log_likelihoods
 from asr_service.decoding.spelling import Spelling
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.parts import at_once
 from asr_service.tokenizer import WordPieces
+from training.likelihoods import log_likelihoods
 
 VOCABULARY = 6  # blank, begin, end and three pieces
 
@@ -57,7 +59,7 @@ def test_a_beam_that_keeps_everything_finds_the_best_of_all(
     longest = max_tokens(ctc, options)
     everything = [s for n in range(longest + 1) for s in itertools.product(range(3, VOCABULARY), repeat=n)]
     with torch.no_grad():
-        attention = attention_log_likelihoods(decoder, memory, everything)
+        attention = log_likelihoods(attention_scores(decoder, memory), everything)
         scores = (1 - ctc_weight) * attention + ctc_weight * ctc_log_likelihoods(ctc, everything)
     spelling = None
     if unknown is not None:

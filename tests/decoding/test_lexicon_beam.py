@@ -21,12 +21,13 @@ from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.lexicon_beam import LexiconBeam, LexiconBeamOptions
 from asr_service.decoding.phrase_hints import PhraseHints
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.timing import WordGraph, align_words, best_path, words_log_likelihood
+from asr_service.decoding.timing import WordGraph, align_words, best_path
 from asr_service.decoding.word_histories import WordHistories
 from asr_service.errors import BundleError
 from asr_service.lexicon import PHONE_IDS, Lexicon, phone_ids
 from asr_service.types import PhraseHint
 from tests.decoding import tiny
+from training.likelihoods import words_log_likelihood
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_service.decoding import prefix_scores
-from asr_service.decoding.prefix_scores import DECODER_CONTEXT, PART_NODES, PrefixScores, attention_scores
+from asr_service.decoding.prefix_scores import (
+    DECODER_CONTEXT,
+    PART_NODES,
+    PrefixScores,
+    attention_scores,
+    internal_lm_scores,
+)
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig
 from asr_service.parts import at_once
 from asr_service.tokenizer import WordPieces
+from training.likelihoods import log_likelihoods
 
 MEMORY = torch.randn(7, 16, generator=torch.Generator().manual_seed(3))
 SEQUENCES = st.lists(st.lists(st.integers(3, 5), max_size=7), min_size=1, max_size=6)
@@ -111,3 +118,37 @@ def test_no_part_computes_more_prefixes_than_promised_and_none_is_computed_twice
     assert parts == -(-len(prefixes) // PART_NODES)
     assert not list(scores.add(sequences)), "all of it is known"
     assert len(list(scores.add([[*sequences[0], 3]]))) == 1 and sizes[-1] == 1
+
+
+def test_the_decoder_says_of_many_together_what_its_steps_say_of_each_alone() -> None:
+    torch.manual_seed(0)
+    config = TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12)
+    decoder = Decoder(config).eval()
+    memory = torch.randn(7, 16)
+    sequences = [(3, 4, 5), (6,), (), (7, 7)]
+    with torch.no_grad():
+        together = log_likelihoods(attention_scores(decoder, memory), sequences)
+        for row, tokens in enumerate(sequences):
+            cache = decoder.start(memory.unsqueeze(0), capacity=8)
+            total, last = 0.0, WordPieces.bos_id
+            for token in (*tokens, WordPieces.eos_id):
+                total += decoder.step(torch.tensor([last]), cache)[0, token].item()
+                last = token
+            assert together[row].item() == pytest.approx(total, abs=1e-4)
+
+
+def test_the_internal_language_model_is_the_decoder_over_silence_of_any_length() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12)).eval()
+    torch.nn.init.normal_(decoder.blocks[0].cross_attention.kv_proj.bias)  # what it says of nothing is not nothing
+    sequences = [(3, 4, 5), (6,), ()]
+    with torch.no_grad():
+        found = log_likelihoods(internal_lm_scores(decoder), sequences)
+        for frames in (1, 9):
+            for row, tokens in enumerate(sequences):
+                fed = torch.tensor([[WordPieces.bos_id, *tokens]])
+                mask = torch.ones(1, frames, dtype=torch.bool)
+                said = torch.log_softmax(decoder(fed, torch.zeros(1, frames, 16), mask), dim=-1)[0]
+                wanted = torch.tensor([*tokens, WordPieces.eos_id])
+                total = said.gather(1, wanted.unsqueeze(1)).sum()
+                assert found[row].item() == pytest.approx(total.item(), abs=1e-4)

@@ -9,14 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asr_service.decoding.rescoring import (
-    attention_log_likelihoods,
-    ctc_log_likelihoods,
-    internal_lm_log_likelihoods,
-)
-from asr_service.model.config import TransformerConfig
-from asr_service.model.decoder import Decoder
-from asr_service.tokenizer import WordPieces
+from asr_service.decoding.rescoring import ctc_log_likelihoods
 from tests.decoding.alignments import labelling_probabilities
 
 
@@ -68,37 +61,3 @@ def test_a_sequence_too_unlikely_for_a_double_has_its_likelihood_all_the_same() 
     expected = by_torch(log_probs, sequences)
     assert expected[2] < -1000 and expected[1] < -600
     torch.testing.assert_close(ctc_log_likelihoods(log_probs, sequences), expected, rtol=1e-6, atol=1e-3)
-
-
-def test_attention_log_likelihoods_batched_equal_steps_alone() -> None:
-    torch.manual_seed(0)
-    config = TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12)
-    decoder = Decoder(config).eval()
-    memory = torch.randn(7, 16)
-    sequences = [(3, 4, 5), (6,), (), (7, 7)]
-    with torch.no_grad():
-        together = attention_log_likelihoods(decoder, memory, sequences)
-        for row, tokens in enumerate(sequences):
-            cache = decoder.start(memory.unsqueeze(0), capacity=8)
-            total, last = 0.0, WordPieces.bos_id
-            for token in (*tokens, WordPieces.eos_id):
-                total += decoder.step(torch.tensor([last]), cache)[0, token].item()
-                last = token
-            assert together[row].item() == pytest.approx(total, abs=1e-4)
-
-
-def test_the_internal_language_model_is_the_decoder_over_silence_of_any_length() -> None:
-    torch.manual_seed(0)
-    decoder = Decoder(TransformerConfig(d_model=16, n_heads=2, ffn_dim=32, decoder_layers=2, vocab_size=12)).eval()
-    torch.nn.init.normal_(decoder.blocks[0].cross_attention.kv_proj.bias)  # what it says of nothing is not nothing
-    sequences = [(3, 4, 5), (6,), ()]
-    with torch.no_grad():
-        found = internal_lm_log_likelihoods(decoder, sequences)
-        for frames in (1, 9):
-            for row, tokens in enumerate(sequences):
-                fed = torch.tensor([[WordPieces.bos_id, *tokens]])
-                mask = torch.ones(1, frames, dtype=torch.bool)
-                said = torch.log_softmax(decoder(fed, torch.zeros(1, frames, 16), mask), dim=-1)[0]
-                wanted = torch.tensor([*tokens, WordPieces.eos_id])
-                total = said.gather(1, wanted.unsqueeze(1)).sum()
-                assert found[row].item() == pytest.approx(total.item(), abs=1e-4)

@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from asr_service.decoding.timing import WordGraph, align_words, best_path, words_log_likelihood
+from asr_service.decoding.timing import WordGraph, align_words, best_path
 from asr_service.lexicon import phone_ids
 from tests.decoding import tiny
+from training.likelihoods import words_log_likelihood
 
 
 def ids(phones):

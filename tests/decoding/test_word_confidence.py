@@ -18,13 +18,13 @@ from asr_service.decoding.config import DecodingConfig
 from asr_service.decoding.hypothesis import TimedWord
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.prefix_scores import AttentionScores, attention_scores
-from asr_service.decoding.rescoring import attention_log_likelihoods
 from asr_service.decoding.word_features import WordFeatures
 from asr_service.errors import BundleError
 from asr_service.model.config import TransformerConfig
 from asr_service.model.decoder import Decoder
 from asr_service.tokenizer import WordPieces
 from tests.decoding.tiny import WORDS, arpa, random_log_probs
+from training.likelihoods import log_likelihoods
 
 WORDS_HEARD = (TimedWord("see", 0, 4), TimedWord("a", 4, 6), TimedWord("cat", 7, 14))
 OTHERS = ((TimedWord("sea", 0, 4), *WORDS_HEARD[1:]), (WORDS_HEARD[0], TimedWord("cats", 5, 14)))
@@ -100,7 +100,7 @@ def test_the_decoders_features_are_its_log_probabilities_of_the_words_pieces(col
         said = []
         for last, token in zip([pieces.bos_id, *flat], [*flat, pieces.eos_id], strict=True):
             said.append(decoder.step(torch.tensor([last]), cache)[0, token].item())
-        total = attention_log_likelihoods(decoder, hidden, [flat]).item()
+        total = log_likelihoods(attention_scores(decoder, hidden), [flat]).item()
     assert sum(said) == pytest.approx(total, abs=1e-4)
     ends = np.cumsum([len(word) for word in tokens])
     least = [min(said[end - len(word) : end]) for end, word in zip(ends, tokens, strict=True)]

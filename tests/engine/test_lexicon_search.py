@@ -10,11 +10,10 @@ import torch
 
 from asr_service.decoding import prefix_scores
 from asr_service.decoding.language_model import WordLanguageModel
+from asr_service.decoding.prefix_scores import attention_scores, internal_lm_scores
 from asr_service.decoding.rescoring import (
     NO_ALIGNMENT,
-    attention_log_likelihoods,
     ctc_log_likelihoods,
-    internal_lm_log_likelihoods,
 )
 from asr_service.engine.frames import FRAME_S, PHONE_FRAME_S
 from asr_service.engine.interface import StreamOptions
@@ -26,6 +25,7 @@ from asr_service.model.bundle import Bundle
 from asr_service.model.transformer import Transformer
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS
+from training.likelihoods import log_likelihoods
 
 
 def heard(frames: int, size: int, tokens: dict[int, list[int]]) -> np.ndarray:
@@ -86,10 +86,10 @@ def test_each_hypothesis_is_worth_the_weighted_sum_of_what_every_part_says(
     said = (
         0.7 * ctc_log_likelihoods(torch.from_numpy(encoded.phones), phones)
         + 0.3 * ctc_log_likelihoods(torch.from_numpy(encoded.pieces), tokens).clamp(min=NO_ALIGNMENT)
-        + 0.9 * attention_log_likelihoods(tiny_bundle.model.decoder, encoded.hidden, tokens)
+        + 0.9 * log_likelihoods(attention_scores(tiny_bundle.model.decoder, encoded.hidden), tokens)
         + 1.1 * torch.tensor([n_gram.sentence(words) for words in found])
         - 0.4 * torch.tensor([float(len(words)) for words in found])
-        - 0.6 * internal_lm_log_likelihoods(tiny_bundle.model.decoder, tokens)
+        - 0.6 * log_likelihoods(internal_lm_scores(tiny_bundle.model.decoder), tokens)
         - 0.8 * torch.tensor([n_gram.without_context(words) for words in found])
     )
     assert len({len(words) for words in found}) > 1

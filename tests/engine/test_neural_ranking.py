@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from asr_service.decoding.prefix_scores import PrefixScores
 from asr_service.decoding.pronunciation_tree import PronunciationTree
-from asr_service.decoding.rescoring import neural_log_likelihoods
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.runner import Encoded, ModelRunner
 from asr_service.engine.search import UtteranceSearch
@@ -30,6 +30,7 @@ from asr_service.tokenizer import WordPieces
 from asr_service.types import Mode
 from tests.engine.conftest import WORDS
 from tests.engine.listening import babble
+from training.likelihoods import log_likelihoods
 
 WEIGHT = 3.0
 
@@ -74,7 +75,9 @@ def test_each_hypothesis_is_worth_what_the_model_says_of_it_times_the_weight(bun
     )
     assert without.keys() == weighted.keys()
     assert len(without) > 3
-    said = neural_log_likelihoods(model, [pieces.encode(" ".join(words)) for words in without])
+    said = log_likelihoods(
+        PrefixScores(model, model.start_tree()), [pieces.encode(" ".join(words)) for words in without]
+    )
     for words, text_score in zip(without, said.tolist(), strict=True):
         assert weighted[words] == pytest.approx(without[words] + WEIGHT * text_score, abs=1e-3)
     assert list(without) != list(weighted), "the ranking is another"

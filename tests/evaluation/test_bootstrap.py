@@ -20,6 +20,15 @@ def test_agrees_with_the_bootstrap_drawn_utterance_by_utterance():
     assert (ours.low, ours.high) == pytest.approx(plain, abs=6e-4)  # of an interval 0.017 wide
 
 
+def test_the_interval_holds_the_rate_is_repeatable_and_narrows_with_data():
+    errors, words = [i % 4 for i in range(40)], [10] * 40
+    interval = wer_interval(errors, words, [""] * 40)
+    assert interval.low < sum(errors) / sum(words) < interval.high
+    assert wer_interval(errors, words, [""] * 40) == interval
+    wide = wer_interval(errors[:8], words[:8], [""] * 8)
+    assert wide.high - wide.low > interval.high - interval.low
+
+
 def test_speakers_are_drawn_where_twenty_are_known_and_give_a_wider_interval_when_they_differ():
     generator = np.random.default_rng(3)
     difficulty = generator.uniform(0.01, 0.4, 20)

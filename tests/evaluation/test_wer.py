@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr_service.evaluation.wer import WordErrors, confidence_interval, word_errors
+from asr_service.evaluation.wer import WordErrors, word_errors
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,3 @@ def test_the_corpus_rate_is_errors_over_words_not_a_mean_of_rates() -> None:
     assert total.rate == pytest.approx(0.1)
     assert WordErrors(insertions=1).rate == float("inf")
     assert WordErrors().rate == 0.0
-
-
-def test_the_interval_holds_the_rate_is_repeatable_and_narrows_with_data() -> None:
-    counts = [WordErrors(i % 4, 0, 0, 10) for i in range(40)]
-    rate = sum(counts, WordErrors()).rate
-    low, high = confidence_interval(counts)
-    assert low < rate < high
-    assert confidence_interval(counts) == (low, high)
-    wide_low, wide_high = confidence_interval(counts[:8])
-    assert wide_high - wide_low > high - low

@@ -7,13 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from asr_service.decoding.rescoring import attention_log_likelihoods
+from asr_service.decoding.prefix_scores import attention_scores
 from asr_service.model.cache import EncoderCache
 from asr_service.model.packed import PackedLinear, packed
 from asr_service.model.precision import DTYPES, Precision
 from asr_service.model.transformer import Transformer
 from tests.model.conftest import TINY, random_features, tiny_model
 from tests.precisions import PRECISIONS
+from training.likelihoods import log_likelihoods
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.1}
 
@@ -43,7 +44,7 @@ def test_a_packed_model_gives_what_the_model_gives(precision: Precision, kind: d
         frames = int(expected.lengths[row])
         torch.testing.assert_close(ours.hidden[row, :frames], expected.hidden[row, :frames], rtol=0, atol=tolerance)
     sequences = [(3, 4, 5), (3, 4), (), (7, 7)]
-    scores = [attention_log_likelihoods(m.decoder, expected.hidden[0], sequences) for m in (served, model)]
+    scores = [log_likelihoods(attention_scores(m.decoder, expected.hidden[0]), sequences) for m in (served, model)]
     torch.testing.assert_close(*scores, rtol=0, atol=10 * tolerance)
 
 
