@@ -169,9 +169,12 @@ def paired_bootstrap(
     over, units = sampling_units(counts, [row.reference.speaker for row in first])
     # Units are drawn by their place in an order that the first column has a part in: so the data say which is first.
     turned = units[:, [1, 0, 2]]
-    sign = -1 if sorted(turned.tolist()) < sorted(units.tolist()) else 1
+    order, turned_order = sorted(units.tolist()), sorted(turned.tolist())
+    sign = -1 if turned_order < order else 1
     drawn = np.concatenate(list(resampled_sums(units if sign > 0 else turned, samples=samples, seed=seed)))
     differences = sign * (drawn[:, 0] - drawn[:, 1]) / np.maximum(1, drawn[:, 2])
+    if order == turned_order:  # nothing tells one system from the other: each draw stands for its mirror image, too
+        differences = np.concatenate([differences, -differences])
     low, high = percentile_interval(differences, 0.95)
     total = counts.sum(axis=0)
     other_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
