@@ -23,7 +23,7 @@ COLUMNS = (
     "latency",
     "WER",
     "over accurate mode",
-    "first partial p50 / p95",
+    "partial after its first word p50 / p95",
     "word p50 / p95",
     "final after the endpoint p50 / p95",
     "final after 800 ms of silence p50 / p95",
