@@ -25,6 +25,11 @@ def late(made):
     return dataclasses.replace(made, generator_late=dataclasses.replace(made.generator_late, p99=0.2))
 
 
+def test_what_the_first_partial_counts_from_is_told():
+    text = "\n".join(lines(GOOD, RULE))
+    assert "\n  partial after its first word  p50 " in text
+
+
 def test_a_rate_is_told_with_its_normaliser_interval_and_what_it_is_alone():
     under_load, alone = (
         [record(call_of(clip), (2.2, answer), stream=stream) for stream, clip in enumerate((CAT, OTHER_CAT))]

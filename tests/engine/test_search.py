@@ -46,6 +46,24 @@ def shown(shared: int, hold_back_s: float, look_ahead: int = 0) -> tuple[int, in
     return len(hypothesis.words), stable
 
 
+class Late(Scripted):
+    """Its words end `frames` before what was encoded does; after the second step there are no more."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(shared=0, hold_back_s=0.0)
+        self._late = frames
+
+    def _advance(self, encoded: Encoded) -> tuple[int, Sequence[TimedWord]]:
+        frames, words = super()._advance(encoded)
+        return frames, [TimedWord(word.text, word.start_frame, frames - self._late) for word in words[:2]]
+
+
+def test_a_word_is_new_once_and_where_it_ended_just_now() -> None:
+    assert [Late(frames).step(NOTHING) for frames in (0, 4, 5)] == [True, True, False]
+    search = Late(4)
+    assert [search.step(NOTHING) for _ in range(3)] == [True, True, False]
+
+
 def test_words_that_have_just_ended_are_held_back() -> None:
     assert shown(0, 0.0) == (6, 0)
     assert shown(0, 0.04) == (6, 0)  # the last ended one frame ago
