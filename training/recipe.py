@@ -14,7 +14,7 @@ from typing import Any, Literal
 from asr_service.decoding.config import DecodingConfig
 from asr_service.errors import ConfigError
 from asr_service.lexicon import PHONE_VOCABULARY_SIZE
-from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, SHIPPED_DIR
+from asr_service.model.bundle import CONFIG_FILE, DEFAULT_MODEL, LEXICON_FILE, LM_FILE, SHIPPED_DIR
 from asr_service.model.config import TransformerConfig, preset
 from asr_service.toml_types import of_type
 from training.finetune_config import FinetuneConfig
@@ -386,8 +386,10 @@ def _check_together(recipe: Recipe) -> None:
             f"[augment] lead_frames is {lead}, [bundle] lead_frames {recipe.bundle.lead_frames}: a model that has only "
             "heard speech after silence must get that silence"
         )
-    if not recipe.model.phone_vocab_size and (recipe.bundle.language_model or recipe.bundle.ngram_order):
-        raise ValueError("[model] phone_vocab_size is 0: such a model's search takes no n-gram of [bundle]")
+    wanted = recipe.bundle
+    like_has_n_gram = wanted.like and (wanted.like_directory / LM_FILE).is_file()
+    if (wanted.language_model or wanted.ngram_order or like_has_n_gram) and not recipe.model.phone_vocab_size:
+        raise ValueError("[model] phone_vocab_size is 0: such a model's search takes no n-gram, and [bundle] has one")
     if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
         raise ValueError(f"[bundle] language_model: {lm}: no such file")
     if recipe.bundle.like and not (recipe.bundle.like_directory / CONFIG_FILE).is_file():

@@ -181,14 +181,15 @@ def test_a_bundle_is_like_another_but_for_the_weights(folder: Path) -> None:
     kept = {"streaming": {"chunk_frames": 8}, "decoding": {"n_best": 7}}
     other = {"format": FORMAT, "name": "it", "language": "en-US", "model": {}, "features": {}}
     (model / "config.json").write_text(json.dumps(other | kept))
-    for name in ("lm.kenlm", "README.md", "model.safetensors"):
+    for name in ("letter_to_sound.json.gz", "README.md", "model.safetensors"):
         (model / name).write_text("of the other model")
     with (folder / "one.toml").open("a") as recipe:
         recipe.write(f'[bundle]\nlike = "{model}"\n')
     last = stage(folder / "one.toml", options(folder)[2:])
     last.train()
     bundle = make_bundle(last, [])
-    assert (bundle / "lm.kenlm").read_text() == "of the other model" and not (bundle / "README.md").exists()
+    assert (bundle / "letter_to_sound.json.gz").read_text() == "of the other model"
+    assert not (bundle / "README.md").exists()
     made = load_bundle(bundle)
     assert (made.name, made.streaming.chunk_frames, made.decoding["n_best"]) == ("one", 8, 7)
     torch.testing.assert_close(made.model.state_dict(), average(last.folder), rtol=1e-3, atol=1e-5)
@@ -204,6 +205,17 @@ def test_a_bundle_like_another_has_nothing_else_and_the_other_is_there(folder: P
         recipe.write_text(f"[bundle]\n{text}\n")
         with pytest.raises(ValueError, match=told):
             stage(recipe, [])
+
+
+def test_a_model_without_phones_is_like_no_bundle_with_an_n_gram(folder: Path) -> None:
+    model = folder / "model"
+    model.mkdir()
+    for name in ("config.json", "lm.kenlm"):
+        (model / name).touch()
+    with (folder / "one.toml").open("a") as recipe:
+        recipe.write(f'[bundle]\nlike = "{model}"\n')
+    with pytest.raises(ValueError, match="no n-gram"):
+        stage(folder / "one.toml", options(folder)[2:])
 
 
 def test_the_shipped_model_is_eight_stages() -> None:
