@@ -20,10 +20,10 @@ import torch
 from asr_service.commands.option_types import positive
 from asr_service.features import LogMel
 from training.augmentation.rooms import room_bank
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import SAMPLE_RATE_HZ, PcmStore, batches_by_seconds
 from training.dataset import BatchMaker, Example
-from training.mistakes import told_in_one_line
 from training.recipe import AugmentConfig, load_recipe
 
 NOTHING = AugmentConfig(speeds=(1.0,), freq_masks=0, time_masks=0)

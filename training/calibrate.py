@@ -38,11 +38,11 @@ from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.types import Mode
 from training import posteriors as dev_posteriors
 from training.atomic import atomic_text
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.logistic import CannotJudge, cross_fitted, fit, log_loss
-from training.mistakes import told_in_one_line
 
 _DRAWS = 200
 

@@ -18,13 +18,13 @@ from asr_service.model.config import TransformerConfig
 from asr_service.model.transformer import Transformer
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import PcmStore
 from training.dataset import make_batch, make_examples
 from training.example import in_words
 from training.loss import Batch
 from training.metrics import read_metrics
-from training.mistakes import told_in_one_line
 from training.recipe import DEV_LONGEST_S, load_recipe
 from training.selection import dev_store, dev_utterances
 

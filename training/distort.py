@@ -30,10 +30,10 @@ from asr_service.evaluation.references.rows import Row, text_field
 from asr_service.evaluation.references.text import seconds
 from training.augmentation.codec import CODECS, coded
 from training.augmentation.noise import add_noise, babble, coloured_noise
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import SAMPLE_RATE_HZ, read_waveform
 from training.manifest import read_rows
-from training.mistakes import told_in_one_line
 
 SLOPES = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 VOICES = 5

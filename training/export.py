@@ -31,9 +31,9 @@ from asr_service.tokenizer import WordPieces
 from asr_service.toml_types import of_type
 from training.average import best_paths, mean_of_averages
 from training.checkpoint import latest_checkpoint
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.initial import read_initial, take_tokenizer
-from training.mistakes import told_in_one_line
 from training.recipe import SHIPPED_LEXICON
 from training.recipe_values import typed
 

@@ -25,12 +25,12 @@ import torch
 from asr_service.model.bundle import load_bundle
 from training.allocator import keep_freed_memory
 from training.atomic import atomic_text
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.distributed import check_alone, use_device
 from training.finetune_looks import evaluated
 from training.finetune_run import FineTuning
 from training.lora import check_out
-from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
 from training.run_options import add_run_options, add_time_option
 from training.spent import commit, machine, spent, timed

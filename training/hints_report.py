@@ -37,9 +37,9 @@ from asr_service.lexicon import Lexicon
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode, PhraseHint
 from training.calibrate import stretches
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.dev_set import add_dev_options, dev_set
-from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
 MIN_LETTERS = 4

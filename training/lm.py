@@ -30,10 +30,10 @@ from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.evaluation.normalizer import dropped_characters, normalize_transcript
 from asr_service.lexicon import Lexicon
 from training.atomic import atomic_path
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.kneser_ney import MAX_ORDER, MIN_ORDER, estimate_model, prune_thresholds
 from training.manifest import corpus_and_text, read_rows, warn_of_missing
-from training.mistakes import told_in_one_line
 from training.sentences import sentences
 from training.spoken import as_said
 from training.tokenizer import text_lines

@@ -37,8 +37,8 @@ from asr_service.model.bundle import (
     save_bundle,
 )
 from asr_service.model.neural_lm import NEURAL_LM_FILE, NEURAL_LM_TOKENIZER_FILE
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
-from training.mistakes import told_in_one_line
 
 DOWN, UP = "lora_down", "lora_up"
 _FORMAT = "asr-lora 1"

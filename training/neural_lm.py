@@ -39,10 +39,10 @@ from asr_service.commands.option_types import positive
 from asr_service.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr_service.tokenizer import WordPieces
 from training.checkpoint import load_newest, save_checkpoint
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.distributed import use_device
 from training.lm import add_text_options, chosen_sentences, dev_sentences
-from training.mistakes import told_in_one_line
 from training.optim import learning_rate_factor, make_optimizers
 from training.precision import compute_dtype
 from training.recipe import OptimConfig

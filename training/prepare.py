@@ -29,6 +29,7 @@ from asr_service.commands.option_types import positive
 from asr_service.parent_process import end_with_parent
 from asr_service.tokenizer import WordPieces
 from training.atomic import atomic_text
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.importers.common_voice import read_common_voice
 from training.importers.kaldi import read_kaldi
@@ -37,7 +38,6 @@ from training.importers.librispeech import read_librispeech
 from training.importers.native import read_native
 from training.importers.record import MANIFEST_FIELDS, Record
 from training.inspection import REASONS, Inspection, Inspector, Limits
-from training.mistakes import told_in_one_line
 from training.tokenizer import NORMALIZERS
 
 # Somebody who says "seven" fifty times takes equally long for it now and then.

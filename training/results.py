@@ -38,11 +38,11 @@ from asr_service.model.bundle import (
 )
 from asr_service.parent_process import end_with_parent
 from asr_service.types import Mode
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import Utterance
 from training.lm import estimate
 from training.measure import Measurement, measure
-from training.mistakes import told_in_one_line
 from training.recipe import load_recipe
 from training.results_table import SYSTEMS, table
 from training.selection import dev_utterances, spelled_out, training_utterances

@@ -20,9 +20,9 @@ from asr_service.decoding.stabiliser import Stabiliser, shared_length
 from asr_service.engine.frames import PHONE_FRAME_S
 from asr_service.model.bundle import load_bundle
 from asr_service.types import Mode
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.dev_set import add_dev_options, dev_set
-from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 
 AGREEMENTS = (2, 4, 6, 8, 12, 24)

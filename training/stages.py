@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.distributed import check_alone
 from training.export import main as export_main
 from training.initial import check_shape
 from training.lexicon import LEXICON_FILE
-from training.mistakes import told_in_one_line
 from training.recipe import Recipe
 from training.run_options import add_pace_options, add_run_options
 from training.same_run import check_finished

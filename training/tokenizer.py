@@ -23,9 +23,9 @@ from pathlib import Path
 from asr_service.evaluation.normalizer import NORMALIZER_VERSION, normalize_transcript
 from asr_service.tokenizer import LETTERS, WORD_START, Normalization, WordPieces
 from training.atomic import atomic_path
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.manifest import corpus_and_text, read_rows, warn_of_missing
-from training.mistakes import told_in_one_line
 
 _SPACES_AND_CONTROLS = re.compile(f"[\\s\\x00-\\x1f\\x7f-\\x9f{WORD_START}]+")
 

@@ -32,6 +32,7 @@ from asr_service.tokenizer import WordPieces
 from training.allocator import keep_freed_memory
 from training.atomic import atomic_path, atomic_text
 from training.checkpoint import latest_checkpoint
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.compiled import compile_blocks
 from training.curves import RECIPE_FILE, draw_run
@@ -42,7 +43,6 @@ from training.example import Example, in_words
 from training.initial import Initial, read_initial, take_tokenizer
 from training.lexicon import LEXICON_FILE, own_lexicon
 from training.loss import Batch
-from training.mistakes import told_in_one_line
 from training.recipe import DEV_LONGEST_S, Recipe, load_recipe
 from training.recipe_table import read_table
 from training.run_options import add_pace_options, add_run_options

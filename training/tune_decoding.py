@@ -38,11 +38,11 @@ from asr_service.lexicon import Lexicon, phone_ids
 from asr_service.model.bundle import CONFIG_FILE, Bundle, load_bundle
 from asr_service.parts import at_once
 from asr_service.types import Mode
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import PcmStore, Utterance
 from training.dev_set import add_dev_options, dev_set
 from training.likelihoods import log_likelihoods, words_log_likelihood
-from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, posteriors
 from training.ranking import FEATURES, IN_CONFIG, ranked_errors, tune_ranking, worth_reading
 

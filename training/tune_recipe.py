@@ -24,9 +24,9 @@ from asr_service.decoding.pronunciation_tree import PronunciationTree
 from asr_service.engine.runner import ModelRunner
 from asr_service.model.bundle import Bundle, load_bundle
 from asr_service.types import Mode
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
 from training.data import PcmStore, Utterance
-from training.mistakes import told_in_one_line
 from training.posteriors import DevUtterance, encode
 from training.ranking import IN_CONFIG, tune_ranking
 from training.recipe import BundleConfig, load_recipe

@@ -34,8 +34,8 @@ from asr_service.model.bundle import DEFAULT_MODEL, SHIPPED_DIR, load_bundle
 from training.augmentation.noise import babble, coloured_noise
 from training.augmentation.pauses import room_tone_level
 from training.augmentation.telephone import telephone
+from training.command_errors import told_in_one_line
 from training.command_line import command_parser
-from training.mistakes import told_in_one_line
 
 RATE_HZ = 16_000
 TICK_S = 0.08

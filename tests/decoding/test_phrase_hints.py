@@ -49,7 +49,7 @@ def test_a_ranking_counts_the_longest_phrase_at_each_place(text: str, worth: flo
 
 
 def test_of_phrases_that_overlap_the_one_that_begins_first_counts_however_long_and_large_the_other() -> None:
-    assert hints(new_york=1.0, york_city_hall=2.0).score("new york city hall".split()) == 1.0
+    assert hints(new_york=1.0, york_city_hall=2.0).score(["new", "york", "city", "hall"]) == 1.0
 
 
 def test_of_a_phrase_that_comes_twice_the_larger_boost_counts() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import training
 from asr_service.errors import ConfigError
-from training.mistakes import told_in_one_line
+from training.command_errors import told_in_one_line
 from training.recipe import OptimConfig
 
 
