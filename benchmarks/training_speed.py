@@ -7,12 +7,12 @@ With torchrun ours runs in so many processes that share the threads and the rows
 all to itself while the others wait. Both train the same model (the shipped preset, same losses) on the same batches of
 160 padded seconds, an update each.
 - ours: `training.trainer.Trainer.step`: bf16 autocast with the residual stream in bf16 (`--dtype auto`, the default:
-  where the CPU has instructions for it, else fp32), attention as matrix products, dropout masks shared over time, a
+  where the CPU is faster in it, else fp32), attention as matrix products, dropout masks shared over time, a
   compiled CTC loss, Muon and AdamW (or AdamW for all), gradient clipping, moving average of the weights.
 - plain: fp32, `torch.nn.functional.scaled_dot_product_attention` and `ctc_loss`, `torch.nn.Dropout` (element-wise), the
   stem's and the depthwise convolutions by `conv2d` and `conv1d` as they are, rotary positions half by half, clipping,
-  AdamW, or with `torch.optim.Muon` for the matrices that ours gives to Muon (where the CPU has bf16: torch's Muon
-  computes in no other type); no average. All else is shared.
+  AdamW, or with `torch.optim.Muon` for the matrices that ours gives to Muon (where the CPU is faster in bf16:
+  torch's Muon computes in no other type); no average. All else is shared.
 
 Steps run in blocks, ours, plain, ours, plain, …, so that a change of the machine's pace meets all; a ratio is that of
 the medians. Nothing else may run beside it. Inputs are noise of speech's lengths, for no value changes the time.

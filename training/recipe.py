@@ -294,7 +294,7 @@ class Recipe:
     """The whole run.
 
     Attributes:
-        dtype: of the matrix products: `bfloat16` (autocast), `float32`, or `auto`, bfloat16 where the device has it.
+        dtype: of the matrix products: `bfloat16` (autocast), `float32`, or `auto`, the faster on the device.
         start: None: it begins with random weights.
         finetune: of a recipe for `training.finetune`, whose model is that of the bundle it adapts.
     """
