@@ -241,7 +241,10 @@ def make_batch(
     seed: str = "",
     lead_frames: int = 0,
 ) -> Batch:
-    """One batch of all the examples on the CPU, for those that need no second; `lead_frames` where not to `augment`."""
+    """One batch of all the examples on the CPU, for those that need no second.
+
+    `lead_frames`: silence before each where there is nothing to `augment` by, whose own it is otherwise.
+    """
     drawn = augment or AugmentConfig(lead_frames=lead_frames)
     maker = BatchMaker(examples, store, front_end, drawn, torch.device("cpu"))
     return maker(range(len(examples)), seed, augmented=augment is not None)

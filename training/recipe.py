@@ -380,17 +380,16 @@ def _check_together(recipe: Recipe) -> None:
         )
     if recipe.loss.consistency and recipe.augment.views != 2:
         raise ValueError(f"[loss] consistency is {recipe.loss.consistency}, but [augment] views is not 2")
-    lead = recipe.augment.lead_frames
-    if lead and not recipe.bundle.like and recipe.bundle.lead_frames != lead:
+    bundle, lead = recipe.bundle, recipe.augment.lead_frames
+    if lead and not bundle.like and bundle.lead_frames != lead:
         raise ValueError(
-            f"[augment] lead_frames is {lead}, [bundle] lead_frames {recipe.bundle.lead_frames}: a model that has only "
-            "heard speech after silence must get that silence"
+            f"[augment] lead_frames is {lead}, [bundle] lead_frames {bundle.lead_frames}: a model that has only heard "
+            "speech after silence must get that silence"
         )
-    wanted = recipe.bundle
-    like_has_n_gram = wanted.like and (wanted.like_directory / LM_FILE).is_file()
-    if (wanted.language_model or wanted.ngram_order or like_has_n_gram) and not recipe.model.phone_vocab_size:
+    like_has_n_gram = bundle.like and (bundle.like_directory / LM_FILE).is_file()
+    if (bundle.language_model or bundle.ngram_order or like_has_n_gram) and not recipe.model.phone_vocab_size:
         raise ValueError("[model] phone_vocab_size is 0: such a model's search takes no n-gram, and [bundle] has one")
-    if (lm := recipe.bundle.language_model) and not Path(lm).is_file():
-        raise ValueError(f"[bundle] language_model: {lm}: no such file")
-    if recipe.bundle.like and not (recipe.bundle.like_directory / CONFIG_FILE).is_file():
-        raise ValueError(f"[bundle] like: {recipe.bundle.like} is no bundle")
+    if bundle.language_model and not Path(bundle.language_model).is_file():
+        raise ValueError(f"[bundle] language_model: {bundle.language_model}: no such file")
+    if bundle.like and not (bundle.like_directory / CONFIG_FILE).is_file():
+        raise ValueError(f"[bundle] like: {bundle.like} is no bundle")

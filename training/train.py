@@ -185,10 +185,11 @@ def _held_out(arguments: argparse.Namespace, recipe: Recipe, utterances: Sequenc
     return recipe.data.tuning_speakers
 
 
-def train(arguments: argparse.Namespace, group: Processes, device: torch.device) -> Trainer:
+def train(
+    arguments: argparse.Namespace, recipe: Recipe, folder: Path, group: Processes, device: torch.device
+) -> Trainer:
     """Everything from the recipe to the pictures, as one of the group's processes."""
     begun = time.monotonic()
-    recipe, folder = read_recipe(arguments)
     initial: Initial | None = None
     if recipe.start and arguments.init_from is None and latest_checkpoint(folder) is None:
         raise ValueError(
@@ -272,13 +273,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     with told_in_one_line("train"), processes(arguments.device) as (group, device):
         limit = math.inf if arguments.max_minutes is None else time.monotonic() + 60 * arguments.max_minutes
-        _, folder = read_recipe(arguments)
+        recipe, folder = read_recipe(arguments)
         taken = timed(folder, arguments.device, group.world) if group.main else contextlib.nullcontext()
         with taken:
-            trainer = train(arguments, group, device)
+            trainer = train(arguments, recipe, folder, group, device)
         # One process whose time is up stops all of them.
         late = group.any(time.monotonic() >= limit)
-        if not late and trainer.position.step < trainer.recipe.optim.max_steps:
+        if not late and trainer.position.step < recipe.optim.max_steps:
             if group.main:
                 print("interrupted; the same command goes on from here")
             return 130

@@ -11,10 +11,7 @@ import torch
 from asr_service.decoding import prefix_scores
 from asr_service.decoding.language_model import WordLanguageModel
 from asr_service.decoding.prefix_scores import attention_scores, internal_lm_scores
-from asr_service.decoding.rescoring import (
-    NO_ALIGNMENT,
-    ctc_log_likelihoods,
-)
+from asr_service.decoding.rescoring import NO_ALIGNMENT, ctc_log_likelihoods
 from asr_service.engine.frames import FRAME_S, PHONE_FRAME_S
 from asr_service.engine.interface import StreamOptions
 from asr_service.engine.lexicon_search import LexiconSearch

@@ -120,10 +120,9 @@ def test_60_a_stream_that_has_not_said_anything_is_told_that_the_server_stops() 
         requests.put(None)
 
 
-@pytest.mark.asyncio
-@pytest.mark.timeout(60)
-async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_failed() -> None:
-    servicer, engine = SpeechServicer(Settings()), FakeEngine()
+async def silent_stream(engine: FakeEngine) -> tuple[SpeechServicer, asyncio.Task[None]]:
+    """A servicer, and its call whose client has not sent anything yet."""
+    servicer = SpeechServicer(Settings())
     servicer.engine = engine
     current_call.set(Call("silent"))
 
@@ -132,8 +131,16 @@ async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_f
         yield config()
 
     context: Any = None
-    call = asyncio.ensure_future(servicer.StreamingRecognize(requests(), context))
+    call = asyncio.create_task(servicer.StreamingRecognize(requests(), context))
     await asyncio.sleep(0.01)
+    return servicer, call
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(60)
+async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_failed() -> None:
+    engine = FakeEngine()
+    servicer, call = await silent_stream(engine)
     engine.healthy = False
     servicer.fail_calls(engine_failed)
     with pytest.raises(Unavailable, match="engine has failed"):
@@ -143,17 +150,7 @@ async def test_a_stream_that_has_not_said_anything_is_told_that_the_engine_has_f
 @pytest.mark.asyncio
 @pytest.mark.timeout(60)
 async def test_60_a_stream_whose_time_to_begin_has_just_run_out_does_not_stop_the_stopping() -> None:
-    servicer = SpeechServicer(Settings())
-    servicer.engine = FakeEngine()
-    current_call.set(Call("silent"))
-
-    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
-        await asyncio.Event().wait()
-        yield config()
-
-    context: Any = None
-    call = asyncio.ensure_future(servicer.StreamingRecognize(requests(), context))
-    await asyncio.sleep(0.01)
+    servicer, call = await silent_stream(FakeEngine())
     servicer.begin_drain()
     await asyncio.sleep(0)  # the timeout has fired, the call has not had its turn yet
     assert not call.done()
