@@ -3,7 +3,8 @@
 - batched: N streams at once, every chunk encoded once (what is served);
 - one by one: the same N recordings, one stream at a time;
 - uncached: N streams at once, but each chunk encodes its utterance from the beginning, as a model without caches must;
-  the search is the same and goes on from frame to frame.
+  the search is the same and goes on from frame to frame. All of the utterance attends to all of it, which no cache
+  could do: its words are not those of the other two.
 
 Real speech, in this process, without sockets; rounds A B C A B C, ratios of medians.
 
