@@ -168,7 +168,7 @@ def main() -> None:
     parser = command_parser("lexicon", __doc__)
     parser.add_argument("--speech-dir", type=Path, help="folder with train.jsonl and lm_text.txt.gz")
     parser.add_argument("--out", type=Path, help=f"folder that gets {LEXICON_FILE}")
-    parser.add_argument("--min-count", type=int, default=3, help="of a word of the texts that is in no dictionary")
+    parser.add_argument("--min-count", type=int, default=1, help="of a word of the texts that is in no dictionary")
     parser.add_argument("--only-read", action="store_true", help="leave out dictionary words that stand in no text")
     parser.add_argument("--measure", action="store_true", help="only compare letter-to-sound methods, write nothing")
     parser.add_argument("--letter-to-sound", type=Path, help="only write this file, for a bundle")
